@@ -1,0 +1,248 @@
+"""The evaluator without cryptography: slot values in float64, the same levels, scales, errors and (simulated) noise.
+
+It lets a whole training run be planned and tested at numpy speed. Of the interface only `import_ciphertext` and
+`export_ciphertext` differ: what travels between parties is a `ClearCiphertext`, since there are no residues.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend import rules
+from mhe.ciphertext import Ciphertext, Plaintext
+from mhe.errors import BackendError, KeyMismatchError, LevelError, ParameterError
+from mhe.keys import EvaluationKey
+from mhe.parameters import Parameters, log2_product
+from mhe.security import key_error_std, key_switch_std, relin_key_error_std, rounding_std
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ClearCiphertext:
+    """The clear counterpart of RingCiphertext.
+
+    values: (1, period), the slot values with the noise so far; one row, so that shares of several stack alike.
+    """
+
+    values: Floats
+    limbs: int
+    scale: float
+    key_id: str
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or len(self.values) != 1:
+            raise ParameterError(f"values have shape {self.values.shape}; need (1, period)")
+
+    @property
+    def period(self) -> int:
+        return int(self.values.shape[1])
+
+    def __repr__(self) -> str:
+        return f"ClearCiphertext(limbs={self.limbs}, scale=2^{math.log2(self.scale):.2f}, key={self.key_id})"
+
+
+@lru_cache(maxsize=256)
+def _key_switch_std(parameters: Parameters, limbs: int, relinearisation: bool) -> float:
+    n, parties = parameters.ring_dim, parameters.n_parties
+    error = relin_key_error_std(n, parties) if relinearisation else key_error_std(parties)
+    return key_switch_std(parameters, limbs, error)
+
+
+class ClearBackend:
+    """`Backend` without keys or secrecy.
+
+    rotations: the planned ones, in slots of either sign; others raise KeyMismatchError until a key is "loaded". None
+    allows all, to find out which a computation uses (`used_rotations`).
+    noise: whether every operation adds the error that CKKS would. It is drawn independently for each slot of one
+    period, normal, with the standard deviation of a single slot by the closed forms of mhe.security; real noise has no
+    period, so that averages over the repetitions of a slot are better in reality.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        key_id: str,
+        rotations: frozenset[int] | None = None,
+        *,
+        relinearisation: bool = True,
+        noise: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self._parameters = parameters
+        self._key_id = key_id
+        self._allowed = None if rotations is None else {r % parameters.n_slots for r in rotations} - {0}
+        self._relinearisation = relinearisation
+        self._random = np.random.default_rng(seed) if noise else None
+        self._used: set[int] = set()
+
+    @property
+    def parameters(self) -> Parameters:
+        return self._parameters
+
+    @property
+    def key_id(self) -> str:
+        return self._key_id
+
+    @property
+    def loaded_rotations(self) -> frozenset[int]:
+        """The rotations that are allowed, in 1 .. n_slots-1; empty if all are."""
+        return frozenset(self._allowed or ())
+
+    @property
+    def used_rotations(self) -> frozenset[int]:
+        """The rotations made so far that need a key, in 1 .. n_slots-1."""
+        return frozenset(self._used)
+
+    def __repr__(self) -> str:
+        return f"ClearBackend(ring_dim={self._parameters.ring_dim}, key={self._key_id}, used={len(self._used)})"
+
+    # keys
+
+    def load_relinearisation_key(self, key: EvaluationKey | None = None) -> None:
+        """Allow products of ciphertexts; a given key is only checked."""
+        if key is not None:
+            rules.check_evaluation_key(self._parameters, self._key_id, key)
+        self._relinearisation = True
+
+    def load_rotation_key(self, rotation: int, key: EvaluationKey | None = None) -> None:
+        """Allow this rotation; a given key is only checked."""
+        if key is not None:
+            rules.check_evaluation_key(self._parameters, self._key_id, key)
+        step = rotation % self._parameters.n_slots
+        if self._allowed is not None and step:
+            self._allowed.add(step)
+
+    # conversion
+
+    def encode(self, values: Floats, limbs: int, scale: float | None = None) -> Plaintext:
+        """Error per slot: standard deviation sqrt(period/6)/scale, as `mhe.encoding.encode_coefficients`."""
+        scale = self._parameters.scale if scale is None else scale
+        vector = rules.check_values(self._parameters, values, limbs, scale)
+        period = len(vector)
+        return Plaintext(self._noisy(vector.copy(), math.sqrt(period / 6) / scale), limbs, scale, period)
+
+    def import_ciphertext(self, ciphertext: ClearCiphertext, period: int) -> Ciphertext:
+        rules.check_period(self._parameters, period)
+        rules.check_limbs(self._parameters, ciphertext.limbs)
+        rules.check_fit(self._parameters, ciphertext.limbs, ciphertext.scale)
+        rules.check_owner(self._key_id, ciphertext)
+        if period % ciphertext.period:
+            raise ParameterError(f"{ciphertext.period} values do not repeat with period {period}; need a divisor of it")
+        values = np.tile(ciphertext.values[0], period // ciphertext.period)
+        return self._result(values, rules.Form(ciphertext.limbs, ciphertext.scale, period))
+
+    def export_ciphertext(self, ciphertext: Ciphertext) -> ClearCiphertext:
+        values = self._values(ciphertext)[None].copy()
+        return ClearCiphertext(values, ciphertext.limbs, ciphertext.scale, self._key_id)
+
+    def _values(self, operand: Ciphertext) -> Floats:
+        rules.check_owner(self._key_id, operand)
+        values = operand.handle
+        if not isinstance(values, np.ndarray):
+            raise BackendError(f"{operand!r} was made by another backend; import it first")
+        return values
+
+    def _pair(self, a: Ciphertext, b: Ciphertext | Plaintext) -> tuple[Floats, Floats]:
+        """The values of both over the longer period."""
+        x = self._values(a)
+        y = self._values(b) if isinstance(b, Ciphertext) else b.handle
+        if len(x) < len(y):
+            return np.tile(x, len(y) // len(x)), y
+        return x, (y if len(x) == len(y) else np.tile(y, len(x) // len(y)))
+
+    def _noisy(self, values: Floats, std: float) -> Floats:
+        return values if self._random is None else values + self._random.normal(0.0, std, values.shape)
+
+    def _with_error(self, values: Floats, form: rules.Form, coefficient_std: float) -> Ciphertext:
+        """A slot's real part is a sum of ring_dim coefficients, each times a cosine of mean square 1/2."""
+        std = coefficient_std * math.sqrt(self._parameters.n_slots) / form.scale
+        return self._result(self._noisy(values, std), form)
+
+    def _result(self, values: Floats, form: rules.Form) -> Ciphertext:
+        largest = float(np.abs(values).max())
+        room = log2_product(self._parameters.moduli[: form.limbs]) - 1
+        if not largest * form.scale < 2.0**room:
+            raise LevelError(
+                f"slot values of up to {largest:.3g} at scale 2^{math.log2(form.scale):.1f} wrap around at "
+                f"{form.limbs} limbs (2^{room:.1f}); keep more limbs or scale the values down"
+            )
+        values.flags.writeable = False
+        return Ciphertext(values, form.limbs, form.scale, form.period, self._key_id)
+
+    # operations
+
+    def add(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        form = rules.sum_form(a, b)
+        x, y = self._pair(a, b)
+        return self._result(x + y, form)
+
+    def add_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
+        form = rules.sum_form(a, b)
+        x, y = self._pair(a, b)
+        return self._result(x + y, form)
+
+    def multiply_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
+        form = rules.product_form(self._parameters, a, b)
+        x, y = self._pair(a, b)
+        return self._result(x * y, form)
+
+    def multiply_accumulate_plain(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
+        total: Ciphertext | None = None
+        for a, b in pairs:
+            product = self.multiply_plain(a, b)
+            form = None if total is None else rules.Form(total.limbs, total.scale, total.period)
+            form = rules.accumulated_form(form, rules.Form(product.limbs, product.scale, product.period))
+            if total is not None:
+                x, y = self._pair(total, product)
+                product = self._result(x + y, form)
+            total = product
+        if total is None:
+            raise ParameterError("multiply_accumulate_plain got no pairs; need at least one")
+        return total
+
+    def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        form = rules.product_form(self._parameters, a, b)
+        x, y = self._pair(a, b)
+        if not self._relinearisation:
+            raise KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
+        return self._with_error(x * y, form, _key_switch_std(self._parameters, form.limbs, True))
+
+    def rescale(self, a: Ciphertext) -> Ciphertext:
+        form = rules.rescaled_form(self._parameters, a)
+        error = rounding_std(self._parameters.ring_dim, self._parameters.n_parties)
+        return self._with_error(self._values(a), form, error)
+
+    def drop_limbs(self, a: Ciphertext, limbs: int) -> Ciphertext:
+        rules.check_drop(self._parameters, a, limbs)
+        return self._result(self._values(a), rules.Form(limbs, a.scale, a.period))
+
+    def reread(self, a: Ciphertext, *, scale: float | None = None, period: int | None = None) -> Ciphertext:
+        form = rules.reread_form(a, scale, period)
+        return self._result(self._values(a)[: form.period] * (a.scale / form.scale), form)
+
+    def rotate(self, a: Ciphertext, rotation: int) -> Ciphertext:
+        step = rules.rotation_step(self._parameters, a, rotation)
+        if step == 0:
+            return a
+        if self._allowed is not None and step not in self._allowed:
+            raise rules.missing_rotation(step, self._parameters.n_slots, frozenset(self._allowed))
+        self._used.add(step)
+        form = rules.Form(a.limbs, a.scale, a.period)
+        error = _key_switch_std(self._parameters, a.limbs, False)
+        return self._with_error(np.roll(self._values(a), -step), form, error)
+
+    def rotate_hoisted(self, a: Ciphertext, rotations: Sequence[int]) -> Mapping[int, Ciphertext]:
+        return {rotation: self.rotate(a, rotation) for rotation in rotations}
+
+    def close(self) -> None:
+        """Forget the loaded keys."""
+        self._relinearisation = False
+        if self._allowed is not None:
+            self._allowed.clear()

@@ -1,0 +1,81 @@
+"""The evaluator: what can be computed on ciphertexts with public material only.
+
+Slots: a ciphertext carries ring_dim/2 real slots. A vector of period p (p divides the number of slots, both powers of two) is
+repeated over all of them. `rotate(x, r)[s] = x[s + r]`, cyclically over the slots; r may be negative.
+
+Scale is tracked exactly: a product's scale is the product of the scales, a rescale divides by the modulus
+it drops. Adding operands whose scales differ by more than SCALE_TOLERANCE is an error, never a wrong result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
+from mhe.keys import EvaluationKey
+from mhe.parameters import Parameters
+
+SCALE_TOLERANCE = 2.0**-30
+"""Largest relative difference of two scales that are added: the moduli of the chain differ from 2^scale_bits by less."""
+
+
+class Backend(Protocol):
+    """The evaluation operations. Never sees a secret share."""
+
+    @property
+    def parameters(self) -> Parameters: ...
+
+    def load_relinearisation_key(self, key: EvaluationKey) -> None:
+        """Use this key for `multiply` and `square`."""
+
+    def load_rotation_key(self, rotation: int, key: EvaluationKey) -> None:
+        """Use this key for rotations by `rotation` slots."""
+
+    def encode(self, values: npt.NDArray[np.float64], limbs: int, scale: float | None = None) -> Plaintext:
+        """Encode values (period,), repeated over all slots, at `limbs` limbs; scale 2^scale_bits unless given."""
+
+    def add(self, a: Ciphertext, b: Ciphertext) -> Ciphertext: ...
+
+    def add_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext: ...
+
+    def multiply_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext: ...
+
+    def multiply_accumulate_plain(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
+        """Sum of the products of all pairs, at the product's scale (not rescaled)."""
+
+    def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        """Relinearised product, not rescaled."""
+
+    def rescale(self, a: Ciphertext) -> Ciphertext:
+        """Drop the last limb and divide the scale by it. Raises LevelError when no limb can be dropped."""
+
+    def drop_limbs(self, a: Ciphertext, limbs: int) -> Ciphertext:
+        """The same message and scale at fewer limbs."""
+
+    def reread(self, a: Ciphertext, *, scale: float | None = None, period: int | None = None) -> Ciphertext:
+        """The same ciphertext, read differently, at no cost: multiplying by a constant is reading at another scale.
+
+        At `scale` the slot values are a.scale / scale times as large. `period` says that they repeat with it, which the
+        caller knows (after adding up all rotations, for example); it divides a.period.
+        """
+
+    def rotate(self, a: Ciphertext, rotation: int) -> Ciphertext:
+        """Raises KeyMismatchError if the key of that rotation was not loaded."""
+
+    def rotate_hoisted(self, a: Ciphertext, rotations: Sequence[int]) -> Mapping[int, Ciphertext]:
+        """Several rotations of one ciphertext, sharing the decomposition (hoisting); 0 gives `a` itself."""
+
+    def close(self) -> None:
+        """Drop all keys, also those a library holds for the whole process."""
+
+
+class RingBackend(Backend, Protocol):
+    """An evaluator of real ciphertexts: those cross to and from ring arrays, on which the protocols work."""
+
+    def import_ciphertext(self, ciphertext: RingCiphertext, period: int) -> Ciphertext: ...
+
+    def export_ciphertext(self, ciphertext: Ciphertext) -> RingCiphertext: ...

@@ -1,0 +1,132 @@
+"""`ClearParty`: the same run without cryptography, at numpy speed: same calls, levels, rounds and simulated errors.
+
+Everybody's values travel in the clear, as float64: for planning, tuning and tests, never for rows that must stay private.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.clear import ClearBackend, ClearCiphertext
+from mhe.ciphertext import Ciphertext
+from mhe.collective import Collective
+from mhe.errors import LevelError
+from mhe.keys import KeyPlan
+from mhe.parameters import Parameters
+from mhe.security import refresh_error_std, smudging_std
+from mhe.share import Share
+
+Floats = npt.NDArray[np.float64]
+
+KEY_ID = "clear"
+
+
+class ClearParty:
+    """A `Party` that simulates. noise: whether operations add the error that CKKS and the smudging would."""
+
+    def __init__(
+        self,
+        collective: Collective,
+        parameters: Parameters,
+        *,
+        statistical_bits: int,
+        releases: int,
+        noise: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.collective = collective
+        self.parameters = parameters
+        self.backend = ClearBackend(parameters, KEY_ID, frozenset(), relinearisation=False, noise=noise, seed=seed + collective.rank)
+        self._random = np.random.default_rng([seed, collective.rank]) if noise else None
+        self._statistical_bits = statistical_bits
+        self._releases = releases
+        self._steps = 0
+
+    def make_keys(self, plan: KeyPlan) -> None:
+        self.backend.load_relinearisation_key()
+        for rotation in plan.everywhere + (plan.root_only if self.collective.is_root else ()):
+            self.backend.load_rotation_key(rotation)
+
+    def encrypt_zero(self, scale: float, period: int) -> Ciphertext:
+        return self._import(np.zeros(period), self.parameters.n_limbs, scale)
+
+    def sum(self, ciphertext: Ciphertext) -> Ciphertext | None:
+        total = self.collective.reduce(self._share("sum", self.backend.export_ciphertext(ciphertext).values))
+        if total is None:
+            return None
+        return self._import(np.asarray(total.rows[0], dtype=np.float64), ciphertext.limbs, ciphertext.scale)
+
+    def refresh(self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int) -> list[Ciphertext]:
+        for ciphertext in ciphertexts or ():
+            self._check_refreshable(ciphertext)
+        values = [self.backend.export_ciphertext(c).values for c in ciphertexts or ()]
+        rows = self._from_root("refresh", np.concatenate(values) if values else None)
+        return [self._import(self._refreshed(row, scale), self.parameters.n_limbs, scale) for row in rows]
+
+    def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
+        out = []
+        for ciphertext in ciphertexts:
+            self._check_refreshable(ciphertext)
+            values = self._refreshed(self.backend.export_ciphertext(ciphertext).values[0], ciphertext.scale)
+            out.append(self._import(values, self.parameters.n_limbs, ciphertext.scale))
+        return out
+
+    def encrypted_sum(self, values: Floats) -> Floats:
+        total = self.collective.reduce(self._share("encrypted_sum", values[None]))
+        return self._from_root("encrypted_sum", None if total is None else np.asarray(total.rows, dtype=np.float64))[0]
+
+    def decrypt(self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float) -> Floats:
+        smudged = None
+        if ciphertext is not None:
+            width = self._smudging(noise_norm) * math.sqrt(self.parameters.n_parties * period) / scale
+            smudged = self._noisy(self.backend.export_ciphertext(ciphertext).values, width)
+        return self._from_root("decryption", smudged)[0]
+
+    def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
+        out = []
+        for ciphertext in ciphertexts:
+            values = self.backend.export_ciphertext(ciphertext).values[0]
+            width = self._smudging(noise_norm) * math.sqrt(self.parameters.n_parties * self.parameters.n_slots)
+            out.append(self._noisy(values, width / ciphertext.scale))
+        return out
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def _smudging(self, noise_norm: float) -> float:
+        return smudging_std(noise_norm, self._statistical_bits, self._releases)
+
+    def _check_refreshable(self, ciphertext: Ciphertext) -> None:
+        if ciphertext.limbs != self.parameters.refresh_limbs:
+            raise LevelError(
+                f"a refresh takes ciphertexts of {self.parameters.refresh_limbs} limbs, got {ciphertext.limbs}; "
+                "drop limbs, or refresh before the last rescale"
+            )
+
+    def _refreshed(self, values: Floats, scale: float) -> Floats:
+        width = refresh_error_std(self.parameters.n_parties) * math.sqrt(self.parameters.n_slots)
+        return self._noisy(values, width / scale)
+
+    def _noisy(self, values: Floats, std: float) -> Floats:
+        return values if self._random is None else values + self._random.normal(0, std, values.shape)
+
+    def _import(self, values: Floats, limbs: int, scale: float) -> Ciphertext:
+        return self.backend.import_ciphertext(ClearCiphertext(values[None], limbs, scale, KEY_ID), len(values))
+
+    def _instance(self) -> bytes:
+        """Names the next message: all parties send the same ones in the same order."""
+        self._steps += 1
+        return self._steps.to_bytes(8, "little")
+
+    def _share(self, name: str, rows: Floats) -> Share:
+        return Share(name, self._instance(), frozenset({self.collective.rank}), (), np.ascontiguousarray(rows))
+
+    def _from_root(self, name: str, rows: Floats | None) -> Floats:
+        """The root's rows, at every party."""
+        instance, me = self._instance(), frozenset({self.collective.rank})
+        mine = None if rows is None else Share(name, instance, me, (), np.ascontiguousarray(rows))
+        return np.asarray(self.collective.broadcast(mine).rows, dtype=np.float64)

@@ -1,0 +1,52 @@
+"""`Collective`: what the cryptography needs from the other parties, and nothing about how it gets there.
+
+A program is written once, from the view of one party, and every party runs it (single program, multiple
+data). `network.collective.TreeCollective` carries it over a tree of processes; `network.local.run_parties`
+runs all parties as threads of one process, for tests and simulations.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from mhe.share import Share
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One pass over the tree, as a plan foresees it: (n_rows, n_columns) residues up or down."""
+
+    kind: Literal["reduce", "broadcast"]
+    protocol: str
+    n_rows: int
+    n_columns: int
+
+
+class Collective(Protocol):
+    """One party's end of the collective operations. Every party must make the same calls in the same order."""
+
+    @property
+    def rank(self) -> int:
+        """This party's number, 0 .. n_parties-1."""
+
+    @property
+    def n_parties(self) -> int:
+        """How many parties there are."""
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this party is the root of the tree."""
+
+    def reduce(self, share: Share) -> Share | None:
+        """Aggregate one share of every party up the tree: the total at the root, None elsewhere."""
+
+    def broadcast(self, share: Share | None) -> Share:
+        """Send the root's message down the tree; the others pass None. Everybody gets it."""
+
+    def allgather(self, blob: bytes) -> list[bytes]:
+        """Every party's small blob, indexed by rank, at every party (one pass up, one pass down)."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Count bytes, messages, rounds and seconds inside the block under this name."""

@@ -1,0 +1,130 @@
+"""Secret shares, public keys and evaluation keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from mhe.errors import ShareError
+from mhe.ring.ring import Ring
+from mhe.ring.sampling import secret_stream, ternary
+
+
+class SecretPolynomial:
+    """A uniform ternary polynomial that only its party may ever see.
+
+    Opaque: its repr shows nothing, it can be neither pickled nor copied, and `erase` overwrites it.
+    """
+
+    __slots__ = ("_coefficients", "_forms")
+
+    def __init__(self, coefficients: npt.NDArray[np.int64]) -> None:
+        self._coefficients = coefficients
+        self._forms: dict[tuple[int, ...], npt.NDArray[np.uint64]] = {}
+
+    @classmethod
+    def generate(cls, ring_dim: int) -> Self:
+        """A fresh one from the operating system's randomness."""
+        return cls(ternary(secret_stream(), ring_dim))
+
+    def residues(self, ring: Ring) -> npt.NDArray[np.uint64]:
+        """The polynomial in the evaluation domain of `ring`: (limbs, ring_dim). Computed once per ring."""
+        form = self._forms.get(ring.moduli)
+        if form is None:
+            form = self._forms[ring.moduli] = ring.ntt(ring.from_signed(self._coefficients))
+        return form
+
+    def erase(self) -> None:
+        """Overwrite the polynomial. Best effort: Python may have made copies that it cannot reach."""
+        self._coefficients[:] = 0
+        for form in self._forms.values():
+            form[:] = 0
+        self._forms.clear()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<redacted>)"
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} can be neither pickled nor copied: it must not leave its party")
+
+    __reduce_ex__ = __reduce__ = __copy__ = __deepcopy__ = __getstate__ = _refuse  # type: ignore[assignment]
+
+
+class SecretShare(SecretPolynomial):
+    """One party's additive share of the joint secret.
+
+    Only protocol steps take it, and none takes two. It keeps the ledger of the protocol instances that it has
+    served: two different shares for one instance would reveal it (ePrint 2024/194, ePrint 2025/409).
+    """
+
+    __slots__ = ("_served",)
+
+    def __init__(self, coefficients: npt.NDArray[np.int64]) -> None:
+        super().__init__(coefficients)
+        self._served: set[tuple[str, bytes]] = set()
+
+    def serve_once(self, protocol: str, instance: bytes) -> None:
+        """Enter this protocol instance into the ledger; ShareError if it was served before."""
+        if (protocol, instance) in self._served:
+            raise ShareError(
+                f"{protocol} instance {instance.hex()[:8]} was served before: a second share would leak the secret; "
+                "start a new instance"
+            )
+        self._served.add((protocol, instance))
+
+
+class EphemeralSecret(SecretPolynomial):
+    """The u_i of the relinearisation key protocol: made for its first round, gone after its second."""
+
+    __slots__ = ()
+
+
+class ReceiverSecret(SecretPolynomial):
+    """The private key of a receiver of a key switch: of its own, no share of anything."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PublicKey:
+    """(p0, p1) with p0 + p1*s = error, modulo Q; (limbs, ring_dim) each, evaluation domain.
+
+    The collective key of all parties, or a receiver's own.
+    """
+
+    p0: npt.NDArray[np.uint64]
+    p1: npt.NDArray[np.uint64]
+    key_id: str
+
+    def __repr__(self) -> str:
+        return f"PublicKey(key={self.key_id}, limbs={len(self.p0)})"
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationKey:
+    """A key-switching key from s' to s: b_d + a_d*s = g_d*s' + error for every digit d, modulo Q*P.
+
+    b, a: (digits, limbs of Q then P, ring_dim), evaluation domain. g_d is P on the limbs of digit d, 0 elsewhere.
+    """
+
+    b: npt.NDArray[np.uint64]
+    a: npt.NDArray[np.uint64]
+    key_id: str
+
+    def __repr__(self) -> str:
+        return f"EvaluationKey(key={self.key_id}, shape={self.b.shape})"
+
+
+@dataclass(frozen=True)
+class KeyPlan:
+    """Exactly which rotation keys a computation needs, in slots.
+
+    everywhere: at every party. root_only: at the root alone, so that they need not be sent down the tree.
+    """
+
+    everywhere: tuple[int, ...]
+    root_only: tuple[int, ...] = ()

@@ -1,0 +1,95 @@
+"""Closed forms for noise and for what hides it: every width and tolerance in this project comes from here.
+
+Noise is described by the standard deviation of its polynomial coefficients. Sums of many independent terms are treated
+as sub-Gaussian, so a bound is a standard deviation times `tail(n)`; it fails with probability below 2^-40. Rounding and
+ternary terms are sub-Gaussian by Hoeffding; products with the secret are so conditionally on the secret.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mhe.parameters import ERROR_STD, Parameters, log2_product
+
+TAIL_BITS = 40
+
+
+def tail(n: int) -> float:
+    """How many standard deviations none of n sub-Gaussian values exceeds, but for probability 2^-TAIL_BITS.
+
+    From P(|x| > t sigma) <= 2 exp(-t^2/2) and the union bound.
+    """
+    return math.sqrt(2 * math.log(2 * n * 2.0**TAIL_BITS))
+
+
+def secret_variance(n_parties: int) -> float:
+    """Variance of a coefficient of the joint secret: a sum of n uniform ternary ones, 2/3 each."""
+    return 2 * n_parties / 3
+
+
+def key_error_std(n_parties: int) -> float:
+    """Coefficients of the error in a collective public or rotation key: one narrow Gaussian per party."""
+    return ERROR_STD * math.sqrt(n_parties)
+
+
+def relin_key_error_std(ring_dim: int, n_parties: int) -> float:
+    """Coefficients of s*e0 + u*e1 + e2, the error of the two-round key (Mouchet et al., ePrint 2020/304, Section 4.1)."""
+    product = 2 * ring_dim * secret_variance(n_parties) * key_error_std(n_parties) ** 2
+    return math.sqrt(product + key_error_std(n_parties) ** 2)
+
+
+def fresh_error_std(ring_dim: int, n_parties: int) -> float:
+    """Coefficients of u*e_pk + e0 + e1*s: one encryption under the collective public key, u ternary."""
+    return ERROR_STD * math.sqrt(1 + ring_dim * (2 / 3) * n_parties + ring_dim * secret_variance(n_parties))
+
+
+def rounding_std(ring_dim: int, n_parties: int) -> float:
+    """Coefficients of r0 + r1*s with r0, r1 uniform on [-1/2, 1/2]: a rescale, or the division by P of key switching."""
+    return math.sqrt((1 + ring_dim * secret_variance(n_parties)) / 12)
+
+
+def key_switch_std(parameters: Parameters, limbs: int, key_error: float) -> float:
+    """Coefficients added by one hybrid key switch at `limbs` limbs with a key of error `key_error`.
+
+    Every digit d is lifted without correction (Halevi, Polyakov, Shoup, ePrint 2018/117), so that it is a sum of up to
+    |d| terms uniform on [0, Q_d) each; its product with the key error is divided by P, and that division rounds.
+    """
+    special = log2_product(parameters.special_moduli)
+    variance = 0.0
+    for digit in parameters.digit_limbs:
+        active = [i for i in digit if i < limbs]
+        if active:
+            relative = 2.0 ** (log2_product(tuple(parameters.moduli[i] for i in active)) - special)
+            width = len(active)
+            # a sum of `width` uniform variables on [0, 1): second moment width/12 + (width/2)^2
+            variance += parameters.ring_dim * (width / 12 + width**2 / 4) * relative**2 * key_error**2
+    return math.sqrt(variance + rounding_std(parameters.ring_dim, parameters.n_parties) ** 2)
+
+
+def refresh_error_std(n_parties: int) -> float:
+    """Coefficients that a refresh adds: two narrow Gaussians per party."""
+    return ERROR_STD * math.sqrt(2 * n_parties)
+
+
+def key_switch_to_receiver_std(ring_dim: int, n_parties: int, smudging: float) -> float:
+    """Coefficients that a switch to a receiver's key adds: the parties' smudging, u*e_pk, and e1*s_receiver."""
+    small = ERROR_STD**2 * (ring_dim * secret_variance(n_parties) + n_parties * ring_dim * 2 / 3)
+    return math.sqrt(n_parties * smudging**2 + small)
+
+
+def norm_bound(std: float, n_coefficients: int) -> float:
+    """Euclidean norm that n sub-Gaussian coefficients of this standard deviation do not exceed, but for 2^-TAIL_BITS.
+
+    Gaussian concentration of a Lipschitz function: ||x|| <= std*(sqrt(n) + t) with probability 1 - exp(-t^2/2).
+    """
+    return std * (math.sqrt(n_coefficients) + math.sqrt(2 * TAIL_BITS * math.log(2)))
+
+
+def smudging_std(noise_norm: float, statistical_bits: int, releases: int) -> float:
+    """Width of the Gaussian that every party adds to a decryption or key-switch share.
+
+    noise_norm: Euclidean bound on the noise of the released coefficients. The width sqrt(12 releases) 2^(s/2) norm gives s
+    bits of statistical security over that many releases (Li, Micciancio, Schultz, Sorrell, CRYPTO 2022, ePrint
+    2022/816, Theorem 5 and Section 5; the same form as OpenFHE's noise flooding). One honest party's share suffices.
+    """
+    return math.sqrt(12 * releases) * 2.0 ** (statistical_bits / 2) * max(noise_norm, 1.0)

@@ -1,0 +1,55 @@
+"""`Session`: what all parties of one run have in common, and the names of its protocol instances."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from mhe.errors import ParameterError
+from mhe.parameters import Parameters
+from mhe.ring.ring import Ring, ring
+from mhe.ring.sampling import Stream, public_stream
+
+SEED_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Session:
+    """One party's view of the run: parameters, its rank and the common random seed.
+
+    seed: 32 public bytes to which every party contributed; all common randomness is expanded from it and never sent.
+    """
+
+    parameters: Parameters
+    rank: int
+    seed: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.seed) != SEED_BYTES:
+            raise ParameterError(f"the common seed has {len(self.seed)} bytes; need {SEED_BYTES}")
+
+    @property
+    def key_id(self) -> str:
+        """Names the collective key of this session."""
+        return hashlib.blake2b(self.seed, digest_size=8, person=b"mhe key id").hexdigest()
+
+    def common(self, *labels: str | int) -> Stream:
+        """The common random stream of these labels, the same at every party."""
+        return public_stream(self.seed, *labels)
+
+    def instance(self, protocol: str, *inputs: bytes) -> bytes:
+        """32 bytes that name one run of a protocol: a digest of session, parameters, protocol and all its inputs."""
+        digest = hashlib.blake2b(digest_size=32, person=b"mhe instance")
+        for part in (self.seed, self.parameters.digest, protocol.encode(), *inputs):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+        return digest.digest()
+
+    def cipher_ring(self, limbs: int | None = None) -> Ring:
+        """The ring modulo the first `limbs` moduli of the chain (all of them by default)."""
+        p = self.parameters
+        return ring(p.ring_dim, p.moduli[:limbs])
+
+    def key_ring(self) -> Ring:
+        """The ring modulo Q*P, in which evaluation keys live."""
+        return ring(self.parameters.ring_dim, self.parameters.key_moduli)

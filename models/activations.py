@@ -1,0 +1,183 @@
+"""Polynomials in place of activations: chosen in the clear, evaluated under encryption at the lowest depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numpy.polynomial import Chebyshev, chebyshev, polynomial
+from numpy.polynomial import Polynomial as Power
+
+from mhe.backend.interface import Backend
+from mhe.ciphertext import Ciphertext
+from mhe.errors import ParameterError
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """p(u) = sum_k coefficients[k] * t^k with t = u / half_width, meant for u in `interval`.
+
+    half_width: the larger end of the interval, so that |t| <= 1. max_error: largest distance from the approximated
+    function on the interval.
+    """
+
+    coefficients: tuple[float, ...]
+    interval: tuple[float, float]
+    max_error: float
+
+    @property
+    def half_width(self) -> float:
+        return max(abs(end) for end in self.interval)
+
+    @property
+    def degree(self) -> int:
+        return len(self.coefficients) - 1
+
+    @property
+    def depth(self) -> int:
+        """Levels that its evaluation consumes: ceil(log2(degree + 1))."""
+        return self.degree.bit_length()
+
+    def __call__(self, u: Floats) -> Floats:
+        return np.asarray(polynomial.polyval(np.asarray(u) / self.half_width, self.coefficients), dtype=np.float64)
+
+    @property
+    def negated(self) -> Polynomial:
+        return Polynomial(tuple(-c for c in self.coefficients), self.interval, self.max_error)
+
+    @property
+    def largest_slope(self) -> float:
+        """Largest |dp/du| on the interval, on a fine grid."""
+        t = np.linspace(*self.interval, 2001) / self.half_width
+        return float(np.abs(polynomial.polyval(t, polynomial.polyder(self.coefficients))).max()) / self.half_width
+
+
+def sigmoid(u: Floats) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(u / 2)), dtype=np.float64)
+
+
+def approximate(
+    function: Callable[[Floats], Floats], degree: int, interval: tuple[float, float], method: str
+) -> Polynomial:
+    """The polynomial of this degree closest to `function` on the interval.
+
+    method: "least_squares" (uniform weight; as in Kim et al., "Logistic regression model training based on the approximate
+    homomorphic encryption", BMC Medical Genomics 2018) or "minimax" (smallest maximum error, Remez exchange).
+    Raises ParameterError for an unknown method, a degree outside 1..31 or an empty interval.
+    """
+    low, high = interval
+    if not 1 <= degree <= 31:
+        raise ParameterError(f"polynomial degree is {degree}; need 1 to 31")
+    if not low < high:
+        raise ParameterError(f"the interval [{low}, {high}] is empty; need low < high")
+    middle, radius = (low + high) / 2, (high - low) / 2
+
+    def on_unit(x: Floats) -> Floats:
+        return function(middle + radius * x)
+
+    if method == "least_squares":
+        x, weight = np.polynomial.legendre.leggauss(max(200, 8 * degree))
+        basis = chebyshev.chebvander(x, degree) * np.sqrt(weight)[:, None]
+        series = np.linalg.lstsq(basis, on_unit(x) * np.sqrt(weight), rcond=None)[0]
+    elif method == "minimax":
+        series = _remez(on_unit, degree)
+    else:
+        raise ParameterError(f"approximation method is {method!r}; need 'least_squares' or 'minimax'")
+    width = max(-low, high)
+    powers = Chebyshev(series, domain=[low, high]).convert(kind=Power, domain=[-width, width], window=[-1, 1]).coef
+    # an odd function plus a constant has no even part: drop the rounding errors there, and the terms they would cost
+    powers = np.where(np.abs(powers) < 1e-12 * np.abs(powers).max(), 0.0, powers)
+    powers = np.trim_zeros(powers, "b")
+    grid = np.linspace(low, high, 20001)
+    error = np.abs(polynomial.polyval(grid / width, powers) - function(grid)).max()
+    return Polynomial(tuple(map(float, powers)), (float(low), float(high)), float(error))
+
+
+def _remez(function: Callable[[Floats], Floats], degree: int) -> Floats:
+    """Chebyshev coefficients of the minimax polynomial on [-1, 1], by Remez exchange on a fine grid.
+
+    Functions whose minimax polynomial has a lower degree (an odd one at an even degree) make the reference degenerate;
+    the iteration then stops at the best polynomial that it has seen.
+    """
+    grid = -np.cos(np.linspace(0, np.pi, 40 * (degree + 2) + 1))
+    values = function(grid)
+    basis = chebyshev.chebvander(grid, degree)
+    reference = np.round(np.linspace(0, len(grid) - 1, degree + 2)).astype(int)
+    signs = (-1.0) ** np.arange(degree + 2)
+    best, smallest = np.zeros(degree + 1), np.inf
+    for _ in range(50):
+        system = np.column_stack([basis[reference], signs])
+        solution = np.linalg.lstsq(system, values[reference], rcond=None)[0]
+        error = values - basis @ solution[:-1]
+        if np.abs(error).max() < smallest:
+            best, smallest = solution[:-1], float(np.abs(error).max())
+        if smallest <= abs(solution[-1]) * (1 + 1e-9):
+            break
+        # one extremum of each run of equal sign, then the consecutive ones with the largest errors
+        runs = np.split(np.arange(len(grid)), np.flatnonzero(np.diff(np.sign(error))) + 1)
+        peaks = np.array([run[np.abs(error[run]).argmax()] for run in runs])
+        if len(peaks) < degree + 2:
+            break
+        starts = range(len(peaks) - degree - 1)
+        start = max(starts, key=lambda i: float(np.abs(error[peaks[i : i + degree + 2]]).min()))
+        reference = peaks[start : start + degree + 2]
+    return best
+
+
+def evaluate(backend: Backend, u: Ciphertext, poly: Polynomial, scale: float) -> Ciphertext:
+    """p(u) at exactly this scale and u.limbs - poly.depth limbs.
+
+    Splits p = q t^(2^k) + r, recursively, with t = u / half_width for free (only the scale is read differently); constants are
+    encoded at whatever scale makes the terms agree, so that none costs a level (Paterson-Stockmeyer at minimal depth;
+    the scale management of Bossuat et al., EUROCRYPT 2021, ePrint 2020/1203, Section 3).
+    """
+    t = backend.reread(u, scale=u.scale * poly.half_width)
+    return _Evaluation(backend, t).of(poly.coefficients, u.limbs - poly.depth, scale)
+
+
+class _Evaluation:
+    """The powers t^(2^k) of one ciphertext, made once, and polynomials in it."""
+
+    def __init__(self, backend: Backend, t: Ciphertext) -> None:
+        self.backend = backend
+        self.moduli = backend.parameters.moduli
+        self.powers = [t]
+
+    def power(self, k: int) -> Ciphertext:
+        """t^(2^k), at t.limbs - k limbs."""
+        while len(self.powers) <= k:
+            last = self.powers[-1]
+            self.powers.append(self.backend.rescale(self.backend.multiply(last, last)))
+        return self.powers[k]
+
+    def of(self, coefficients: tuple[float, ...], limbs: int, scale: float) -> Ciphertext:
+        """The polynomial of these coefficients, rescaled to `limbs` limbs and this scale."""
+        wide = scale * self.moduli[limbs]
+        if len(coefficients) <= 2:
+            return self.backend.rescale(self._linear(coefficients, limbs + 1, wide))
+        k = (len(coefficients) - 1).bit_length() - 1
+        low, high = coefficients[: 1 << k], coefficients[1 << k :]
+        power = self.backend.drop_limbs(self.power(k), limbs + 1)
+        if len(high) == 1:
+            product = self._times(power, high[0], wide)
+        else:
+            product = self.backend.multiply(self.of(high, limbs + 1, wide / power.scale), power)
+        if len(low) <= 2:
+            return self.backend.rescale(self.backend.add(product, self._linear(low, limbs + 1, wide)))
+        return self.backend.add(self.backend.rescale(product), self.of(low, limbs, scale))
+
+    def _linear(self, coefficients: tuple[float, ...], limbs: int, scale: float) -> Ciphertext:
+        """c0 + c1 t, not rescaled: at `limbs` limbs and this scale."""
+        constant, slope = (*coefficients, 0.0)[:2]
+        product = self._times(self.backend.drop_limbs(self.powers[0], limbs), slope, scale)
+        if constant == 0.0:
+            return product
+        return self.backend.add_plain(product, self.backend.encode(np.array([constant]), limbs, scale))
+
+    def _times(self, x: Ciphertext, constant: float, scale: float) -> Ciphertext:
+        encoded = self.backend.encode(np.array([constant]), x.limbs, scale / x.scale)
+        return self.backend.multiply_plain(x, encoded)

@@ -1,0 +1,250 @@
+"""Row-sharded tables: which rows are whose, and what the parties tell one another before they make any key.
+
+There are two ways to say where the rows are. One table ("x.csv") is split by rows among the parties: a demonstration,
+since every party could read all of it. One file per party ("site{party}.csv", numbered from 0) is the real thing: each
+party reads only its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mhe.errors import DataError
+from models.table import FloatArray, RowNumbers, Table, is_file, read_table
+
+PARTY = "{party}"
+"""Stands for the number of the party (0, 1, ...) in the name of a file."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the rows are, and how they are divided.
+
+    train, test: a table for all parties, or a file name with "{party}" for one table each; without `test`, the fraction
+        `test_fraction` of the rows of each class is set aside from `train` (before a common table is divided).
+    label: the column with the two classes; the larger value is the positive class.
+    split_seed: decides which rows are test rows and which rows of a common table are whose.
+    folder: where relative file names start.
+    """
+
+    train: str
+    label: str
+    test: str | None = None
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    folder: Path = Path()
+
+    @property
+    def is_common(self) -> bool:
+        """Whether one table was divided for a demonstration, so that every party may know all its rows."""
+        return PARTY not in self.train and (self.test is None or PARTY not in self.test)
+
+    def name(self, pattern: str, rank: int) -> str:
+        """The source that the party `rank` reads for this pattern."""
+        return pattern.replace(PARTY, str(rank))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One party's rows, in the clear; they never leave its process.
+
+    The labels are those of the file until `code` makes them 0 and 1.
+    """
+
+    features: FloatArray  # (rows, columns)
+    labels: FloatArray  # (rows,)
+    columns: tuple[str, ...]
+    test_features: FloatArray  # (test rows, columns)
+    test_labels: FloatArray  # (test rows,)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.labels)
+
+    @property
+    def n_features(self) -> int:
+        return len(self.columns)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The two values of the label column over all parties, negative < positive."""
+
+    negative: float
+    positive: float
+
+
+def load_shard(source: DataSource, rank: int, n_parties: int) -> Shard:
+    """The rows of party `rank`: its own files, or its part of a common table (parts differ by at most one row).
+
+    Deterministic in (source, rank, n_parties). Raises DataError if a table cannot be read, has more than two classes,
+    or has fewer rows than there are parties.
+    """
+    return _shard(source, rank, n_parties, _read(source, rank, n_parties))
+
+
+def pooled(source: DataSource, n_parties: int) -> tuple[Shard, ...]:
+    """Every party's shard, just as `load_shard` gives them: what the clear twin and the exact reference train on.
+
+    Raises DataError as `load_shard` does, and if the rows of `source` are not one common table.
+    """
+    if not source.is_common:
+        raise DataError(f"{source.train}: each party's rows are its own; only a common table can be pooled")
+    tables = _read(source, 0, n_parties)
+    return tuple(_shard(source, rank, n_parties, tables) for rank in range(n_parties))
+
+
+def stack(shards: Sequence[Shard]) -> Shard:
+    """All rows of these shards as one, in the order of the shards."""
+    return Shard(
+        features=np.concatenate([shard.features for shard in shards]),
+        labels=np.concatenate([shard.labels for shard in shards]),
+        columns=shards[0].columns,
+        test_features=np.concatenate([shard.test_features for shard in shards]),
+        test_labels=np.concatenate([shard.test_labels for shard in shards]),
+    )
+
+
+def summary(shard: Shard) -> dict[str, Any]:
+    """What a party tells all others about its shard, as JSON: nothing but what the protocol cannot keep secret.
+
+    The numbers of rows fix the packing and the factor of the mean gradient, so everybody must know them; the names of
+    the columns and the values of the label show whether the tables fit together. No cell, count per class or mean of a
+    column is in it.
+    """
+    return {
+        "columns": list(shard.columns),
+        "rows": shard.n_rows,
+        "test_rows": len(shard.test_labels),
+        "label_values": [float(value) for value in np.unique(shard.labels)],
+    }
+
+
+def check_summaries(summaries: Sequence[Mapping[str, Any]]) -> Classes:
+    """The two classes, if the parties' shards (by rank) make one table that can be trained on.
+
+    Raises DataError for an empty shard, columns that differ, and labels that do not have exactly two values.
+    """
+    for rank, own in enumerate(summaries):
+        if own["rows"] < 1:
+            raise DataError(f"party {rank} has no rows to train on; need at least one at every party")
+        if own["columns"] != summaries[0]["columns"]:
+            raise DataError(f"party {rank} has other columns than party 0: {_difference(own, summaries[0])}")
+    values = sorted({value for own in summaries for value in own["label_values"]})
+    if len(values) != 2:
+        shown = ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+        raise DataError(f"the labels of all parties have {len(values)} distinct values ({shown}); need exactly two")
+    return Classes(*values)
+
+
+def code(shard: Shard, classes: Classes) -> Shard:
+    """The shard with labels 0.0 (negative) and 1.0 (positive).
+
+    Raises DataError if a label, also of a test row, is neither class.
+    """
+    for what, labels in (("training", shard.labels), ("test", shard.test_labels)):
+        strange = labels[(labels != classes.negative) & (labels != classes.positive)]
+        if len(strange):
+            raise DataError(
+                f"a {what} row has the label {strange[0]:g}; "
+                f"the two classes are {classes.negative:g} and {classes.positive:g}"
+            )
+    return replace(
+        shard,
+        labels=(shard.labels == classes.positive).astype(np.float64),
+        test_labels=(shard.test_labels == classes.positive).astype(np.float64),
+    )
+
+
+def check_files(source: DataSource, ranks: Sequence[int]) -> None:
+    """Raise DataError if a file of one of these parties is absent; reads none of them."""
+    for pattern in filter(None, (source.train, source.test)):
+        for rank in ranks:
+            path = source.folder / source.name(pattern, rank)
+            if is_file(pattern) and not path.is_file():
+                raise DataError(f"{path}: no such file{_numbering_hint(source, pattern, rank)}")
+
+
+def _read(source: DataSource, rank: int, n_parties: int) -> tuple[Table, Table]:
+    """The training and the test table that this party reads, not yet divided."""
+    check_files(source, [rank])
+    table = _read_two_classes(source, source.train, rank)
+    if source.test is not None:
+        test = _read_two_classes(source, source.test, rank)
+        if test.columns != table.columns:
+            name, other = source.name(source.test, rank), source.name(source.train, rank)
+            difference = _difference({"columns": list(test.columns)}, {"columns": list(table.columns)})
+            raise DataError(f"{name} has other columns than {other}: {difference}")
+        train = table
+    else:
+        kept, set_aside = _set_aside(table.labels, source.test_fraction, _generator(source, source.train, rank))
+        train, test = table.take(kept), table.take(set_aside)
+    if PARTY not in source.train and len(train) < n_parties:
+        raise DataError(f"{source.train}: {len(train)} training rows for {n_parties} parties; need at least one each")
+    return train, test
+
+
+def _read_two_classes(source: DataSource, pattern: str, rank: int) -> Table:
+    name = source.name(pattern, rank)
+    table = read_table(name, source.label, source.folder)
+    n_classes = len(np.unique(table.labels))
+    # A party's own file may well hold one class only; a table for all of them may not.
+    one_class = n_classes < 2 and PARTY not in pattern and pattern == source.train
+    if one_class or n_classes > 2:
+        raise DataError(f"{name}: label column {source.label!r} has {n_classes} distinct values; need exactly two")
+    return table
+
+
+def _shard(source: DataSource, rank: int, n_parties: int, tables: tuple[Table, Table]) -> Shard:
+    """This party's part of what it has read."""
+    train, test = tables
+    if PARTY not in source.train:
+        train = _part(train, rank, n_parties, source.split_seed)
+    if PARTY not in (source.train if source.test is None else source.test):
+        test = _part(test, rank, n_parties, source.split_seed)
+    return Shard(train.features, train.labels, train.columns, test.features, test.labels)
+
+
+def _part(table: Table, rank: int, n_parties: int, seed: int) -> Table:
+    order = np.random.default_rng(seed).permutation(len(table))
+    return table.take(np.array_split(order, n_parties)[rank])
+
+
+def _generator(source: DataSource, pattern: str, rank: int) -> np.random.Generator:
+    """All parties draw alike from a common table; each draws differently from its own."""
+    return np.random.default_rng([source.split_seed, 1 + rank if PARTY in pattern else 0])
+
+
+def _set_aside(labels: FloatArray, fraction: float, rng: np.random.Generator) -> tuple[RowNumbers, RowNumbers]:
+    """Numbers of the rows kept and set aside: the fraction of each class, of which at least one row is always kept."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    for value in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == value))
+        chosen[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _difference(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    mine, theirs = own["columns"], other["columns"]
+    extra = [name for name in mine if name not in theirs]
+    missing = [name for name in theirs if name not in mine]
+    if not extra and not missing:
+        return "the same names in another order"
+    said = [f"{len(names)} {word} ({', '.join(map(repr, names[:4]))}{', ...' if len(names) > 4 else ''})"
+            for names, word in ((missing, "missing"), (extra, "more")) if names]  # fmt: skip
+    return ", ".join(said)
+
+
+def _numbering_hint(source: DataSource, pattern: str, rank: int) -> str:
+    if PARTY not in pattern:
+        return "; relative names start at the folder of the configuration"
+    first = "; parties are numbered from 0, so {party} is " + str(rank) + " for this one"
+    following = source.folder / source.name(pattern, rank + 1)
+    if rank == 0 and following.is_file():
+        return f"{first} ({following.name} exists: does its numbering start at 1?)"
+    return first

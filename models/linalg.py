@@ -1,0 +1,106 @@
+"""Products of clear blocks with encrypted vectors, in the shared-diagonal packing of `models.packing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.interface import Backend
+from mhe.ciphertext import Ciphertext, Plaintext
+from models.packing import BlockLayout
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBlock:
+    """One block of rows with its labels, as pre-rotated diagonals in the clear.
+
+    diagonals[giant, baby]: (period,). `encoded` keeps the encoded diagonals across iterations where the plan found room for them;
+    otherwise they are encoded at every use.
+    """
+
+    diagonals: Mapping[tuple[int, int], Floats]
+    labels: Floats
+    keep: bool
+    encoded: dict[tuple[int, int, int], Plaintext] = field(default_factory=dict, repr=False)
+
+    def plaintext(self, backend: Backend, giant: int, baby: int, limbs: int, scale: float) -> Plaintext:
+        key = (giant, baby, limbs)
+        plaintext = self.encoded.get(key)
+        if plaintext is None:
+            plaintext = backend.encode(self.diagonals[giant, baby], limbs, scale)
+            if self.keep:
+                self.encoded[key] = plaintext
+        return plaintext
+
+
+def pack(x: Floats, labels: Floats, layout: BlockLayout, *, keep: bool) -> list[PackedBlock]:
+    """Cut rows (n, features) and labels (n,) into blocks of layout.rows rows and form their diagonals."""
+    blocks = []
+    for start in range(0, len(x), layout.rows):
+        rows = x[start : start + layout.rows]
+        padded = np.zeros(layout.rows)
+        padded[: len(rows)] = labels[start : start + layout.rows]
+        diagonals = {(giant, baby): d for giant, baby, d in layout.diagonals(rows)}
+        blocks.append(PackedBlock(diagonals, padded, keep))
+    return blocks
+
+
+def forward(
+    backend: Backend, block: PackedBlock, turned: Mapping[int, Ciphertext], layout: BlockLayout, scale: float
+) -> Ciphertext:
+    """X w for one block: period layout.rows, one limb fewer than w.
+
+    turned: the baby rotations of w (period layout.features). scale: of the encoded diagonals.
+    """
+    limbs = next(iter(turned.values())).limbs
+    inner = {
+        giant: backend.multiply_accumulate_plain(
+            (turned[baby], block.plaintext(backend, giant, baby, limbs, scale)) for baby in layout.baby_steps
+        )
+        for giant in layout.giant_steps
+    }
+    total = sum_rotated(backend, inner)
+    return backend.rescale(rotate_and_add(backend, total, layout.spread_steps, layout.rows))
+
+
+def backward(
+    backend: Backend, blocks: Sequence[PackedBlock], errors: Sequence[Ciphertext], layout: BlockLayout, scale: float
+) -> Ciphertext:
+    """X^T e summed over the blocks, before fold and rescale: period layout.period, at the limbs of e.
+
+    errors: e of every block, period layout.rows.
+    """
+    limbs = errors[0].limbs
+    turned = [backend.rotate_hoisted(e, [-giant for giant in layout.giant_steps]) for e in errors]
+    inner = {
+        -baby: backend.multiply_accumulate_plain(
+            (rotations[-giant], block.plaintext(backend, giant, baby, limbs, scale))
+            for block, rotations in zip(blocks, turned, strict=True)
+            for giant in layout.giant_steps
+        )
+        for baby in layout.baby_steps
+    }
+    return sum_rotated(backend, inner)
+
+
+def sum_rotated(backend: Backend, parts: Mapping[int, Ciphertext]) -> Ciphertext:
+    """The sum of rot(part, step) over all {step: part}."""
+    total: Ciphertext | None = None
+    for step, part in parts.items():
+        turned = backend.rotate(part, step) if step else part
+        total = turned if total is None else backend.add(total, turned)
+    if total is None:
+        raise ValueError("nothing to add up")
+    return total
+
+
+def rotate_and_add(backend: Backend, x: Ciphertext, steps: Sequence[int], period: int) -> Ciphertext:
+    """x + rot(x, step) for each step in turn; the result has this period."""
+    for step in steps:
+        x = backend.add(x, backend.rotate(x, step))
+    return backend.reread(x, period=period)

@@ -1,0 +1,116 @@
+"""The training loop, from the view of one party; every party runs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.ciphertext import Ciphertext
+from mhe.party import Party
+from models.linalg import PackedBlock, forward, pack
+from models.logistic import gradient, look_ahead, step
+from models.plan import CircuitPlan
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration took: seconds at this party, and the levels that it consumed."""
+
+    number: int
+    seconds: float
+    levels: int
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Column means and standard deviations over all parties' rows; 1 where a column is constant."""
+
+    mean: Floats
+    scale: Floats
+
+    def __call__(self, features: Floats) -> Floats:
+        return np.asarray((features - self.mean) / self.scale, dtype=np.float64)
+
+
+def standardise(party: Party, features: Floats, total_rows: int) -> Standardisation:
+    """Means, then variances around them, summed under encryption; only these aggregates are released."""
+    mean = party.encrypted_sum(features.sum(axis=0)) / total_rows
+    variance = party.encrypted_sum(np.square(features - mean).sum(axis=0)) / total_rows
+    # what remains of a constant column is the rounding of its mean
+    negligible = (1e-12 * np.maximum(np.abs(mean), 1e-300)) ** 2
+    return Standardisation(mean, np.where(variance > negligible, np.sqrt(np.maximum(variance, 0)), 1.0))
+
+
+def with_intercept(features: Floats) -> Floats:
+    """The rows extended by a constant 1: (n, features + 1)."""
+    return np.column_stack([features, np.ones(len(features))])
+
+
+def batch_indices(rows: int, batch: int | None, seed: int, rank: int) -> list[npt.NDArray[np.int64]]:
+    """The batches that a party cycles through: consecutive pieces of one shuffle of its rows.
+
+    The last one is filled up from the start of the shuffle, so that all have the same size.
+    """
+    if batch is None or batch >= rows:
+        return [np.arange(rows)]
+    order = np.random.default_rng([seed, rank]).permutation(rows)
+    return [order[np.arange(start, start + batch) % rows] for start in range(0, rows, batch)]
+
+
+def pack_batches(plan: CircuitPlan, features: Floats, labels: Floats, seed: int, rank: int, keep: bool) -> list[list[PackedBlock]]:
+    """The party's standardised rows (n, features) as packed batches, in the order of their use."""
+    x = with_intercept(features)
+    batches = batch_indices(len(x), plan.workload.batch, seed, rank)
+    return [pack(x[rows], labels[rows], plan.layout, keep=keep) for rows in batches]
+
+
+def train(
+    party: Party, plan: CircuitPlan, batches: Sequence[Sequence[PackedBlock]], report: Callable[[Iteration], None]
+) -> Ciphertext | None:
+    """The encrypted weights after the last iteration, at plan.low_limbs limbs: at the root, None elsewhere.
+
+    Every iteration: look ahead, each party's gradient on its own rows, their sum up the tree, the root's step, one
+    collective refresh on the way back down.
+    """
+    backend, scale, period = party.backend, plan.weight_scale, plan.layout.features
+    weights = previous = party.encrypt_zero(scale, period)
+    for number in range(1, plan.workload.iterations + 1):
+        start = time.perf_counter()
+        with party.collective.phase("iteration"):
+            ahead = look_ahead(backend, plan, weights, previous)
+            local = gradient(backend, plan, ahead, batches[(number - 1) % len(batches)])
+            total = party.sum(local)
+            updated = None if total is None else step(backend, plan, ahead, total)
+            if number < plan.workload.iterations:
+                previous = weights
+                (weights,) = party.refresh(None if updated is None else [updated], 1, scale, period)
+        report(Iteration(number, time.perf_counter() - start, plan.parameters.n_limbs - plan.low_limbs))
+    return updated
+
+
+def release_model(party: Party, plan: CircuitPlan, weights: Ciphertext | None) -> Floats:
+    """The weights (features + 1,), intercept last, opened to every party."""
+    period = plan.layout.features
+    slots = party.decrypt(weights, plan.low_limbs, plan.weight_scale, period, plan.weight_noise_norm)
+    return slots[: plan.workload.features + 1]
+
+
+def release_predictions(party: Party, plan: CircuitPlan, weights: Ciphertext | None, features: Floats, blocks: int) -> Floats:
+    """The logits (n,) of this party's standardised test rows, under its own key: nobody else learns them.
+
+    blocks: how many blocks of rows every party switches, so that all do the same; the spare ones are empty.
+    """
+    backend, layout = party.backend, plan.layout
+    (fresh,) = party.refresh(None if weights is None else [weights], 1, plan.weight_scale, layout.features)
+    turned = backend.rotate_hoisted(backend.drop_limbs(fresh, plan.prediction_limbs + 1), layout.baby_steps)
+    x = with_intercept(features)
+    packed = pack(x, np.zeros(len(x)), layout, keep=False)
+    packed += pack(np.zeros((layout.rows * (blocks - len(packed)), 1)), np.zeros(0), layout, keep=False)
+    logits = [forward(backend, block, turned, layout, plan.prediction_data_scale) for block in packed]
+    return np.concatenate(party.deliver(logits, plan.prediction_noise_norm))[: len(x)]

@@ -1,0 +1,116 @@
+"""Reduce, broadcast and gather over a tree of channels.
+
+Shares move in chunks of rows: a party adds the first chunk of every child to its own and passes the sum on while
+the last chunks are still below, so a share of any size crosses the tree in little more than the time of one edge,
+and a party holds its own share plus a few chunks per child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from mhe import codec
+from mhe.codec import Frame
+from mhe.errors import NetworkError
+from mhe.share import Share, aggregate, check_mergeable
+from network.channel import Channel
+from network.topology import Tree
+
+
+def tree_reduce(channel: Channel, tree: Tree, digest: bytes, share: Share) -> Share | None:
+    """The sum of every party's share, at the root; None elsewhere. The input is unchanged.
+
+    Raises ShareError (shares of different instances or shapes, one contributor twice, residues too large),
+    CodecError, KeyMismatchError or NetworkError.
+    """
+    parent, children = tree.parent(channel.rank), tree.children(channel.rank)
+    total = share
+    heads = [codec.decode_header(channel.recv(child), digest, channel.n_parties) for child in children]
+    for head in heads:
+        check_mergeable(total, head)
+        total = replace(total, contributors=total.contributors | head.contributors)
+    if parent is None:
+        rows = np.empty_like(share.rows, order="C")
+    else:
+        channel.send(parent, codec.encode_header(total, digest, channel.n_parties))
+    for index, part in enumerate(codec.chunks(*share.rows.shape)):
+        chunk = replace(share, moduli=share.moduli[part], rows=share.rows[part])
+        for child, head in zip(children, heads, strict=True):
+            chunk = aggregate(chunk, codec.decode_chunk(channel.recv(child), index, head))
+        if parent is None:
+            rows[part] = chunk.rows
+        else:
+            channel.send(parent, codec.encode_chunk(index, chunk.rows))
+    channel.flush()
+    return replace(total, rows=rows) if parent is None else None
+
+
+def tree_broadcast(channel: Channel, tree: Tree, digest: bytes, share: Share | None) -> Share:
+    """The root's share, at every party. Only the root passes one.
+
+    Raises NetworkError if the root passes none or another party passes one, and CodecError, KeyMismatchError or
+    ShareError on a message that is not a share under the same parameters.
+    """
+    if (share is not None) != (channel.rank == tree.root):
+        raise NetworkError(
+            f"broadcast: party {channel.rank} passed {'none' if share is None else 'a share'}; "
+            f"the root, party {tree.root}, and only it, must pass one"
+        )
+    if share is not None:
+        for frame in codec.encode(share, digest, channel.n_parties):
+            _send_down(channel, tree, frame)
+    else:
+        share = codec.decode(_relay(channel, tree), digest, channel.n_parties)
+    channel.flush()
+    return share
+
+
+def tree_gather(channel: Channel, tree: Tree, digest: bytes, blob: bytes) -> dict[int, bytes]:
+    """The small blobs of this party's whole subtree, by rank: at the root, everybody's.
+
+    Raises NetworkError if a child answers for other parties than its own subtree, CodecError, KeyMismatchError.
+    """
+    blobs = {channel.rank: blob}
+    for child in tree.children(channel.rank):
+        below = codec.decode_blobs(channel.recv(child), digest)
+        if below.keys() != tree.subtree(child):
+            raise NetworkError(
+                f"party {child} answered for parties {sorted(below)}; need {sorted(tree.subtree(child))}: "
+                "start every party with the same tree"
+            )
+        blobs |= below
+    parent = tree.parent(channel.rank)
+    if parent is not None:
+        channel.send(parent, codec.encode_blobs(blobs, digest))
+    channel.flush()
+    return blobs
+
+
+def tree_allgather(channel: Channel, tree: Tree, digest: bytes, blob: bytes) -> list[bytes]:
+    """Every party's small blob, indexed by rank, at every party. Raises like `tree_gather`."""
+    blobs = tree_gather(channel, tree, digest, blob)
+    if channel.rank == tree.root:
+        _send_down(channel, tree, codec.encode_blobs(blobs, digest))
+    else:
+        blobs = codec.decode_blobs(next(_relay(channel, tree)), digest)
+    channel.flush()
+    if blobs.keys() != set(range(tree.n_parties)):
+        raise NetworkError(f"blobs of parties {sorted(blobs)} arrived; need one of each of {tree.n_parties}")
+    return [blobs[rank] for rank in range(tree.n_parties)]
+
+
+def _relay(channel: Channel, tree: Tree) -> Iterator[Frame]:
+    """What comes down from the parent, passed on to the children as it is."""
+    parent = tree.parent(channel.rank)
+    while parent is not None:
+        frame = channel.recv(parent)
+        _send_down(channel, tree, frame)
+        yield frame
+
+
+def _send_down(channel: Channel, tree: Tree, frame: Frame) -> None:
+    for child in tree.children(channel.rank):
+        channel.send(child, frame)

@@ -1,0 +1,110 @@
+"""The command `mhe`: plan, train, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mhe.errors import ConfigError, MHEError
+from network.mpi import MPIChannel, abort, launched_under_mpi
+from scripts.config import Config, load_config
+from scripts.launch import check_output, check_ready, launch
+
+USAGE_ERROR = 2
+"""Exit code for what the caller can put right: a wrong option, configuration or table."""
+
+
+class Commands(TyperGroup):
+    """Says errors that a caller can act upon in their own words, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MHEError as error:
+            if launched_under_mpi():
+                # Ends the other ranks too, which would otherwise wait for this one.
+                abort(f"error: {error}")
+            typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+            raise typer.Exit(USAGE_ERROR) from None
+
+
+app = typer.Typer(
+    name="mhe",
+    cls=Commands,
+    help="Train one model on the rows of many parties, who see neither each other's rows nor the model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; configs/pima.toml explains every key.")]
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    parties: Annotated[int, typer.Option(min=1, help="Number of parties.")] = 4,
+) -> None:
+    """Show parameters, levels, keys, precision, memory and traffic of a run, without generating a key."""
+    settings = load_config(config)
+    check_ready(settings, parties, all_here=True)
+    from scripts import train as work
+
+    work.plan(settings, parties)
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(help="Directory for result.json, metrics.jsonl and model.npz.")],
+    parties: Annotated[int | None, typer.Option(min=1, help="Number of parties; under mpiexec it is known.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an output directory that is not empty.")] = False,
+    hostfile: Annotated[Path | None, typer.Option(help="Machines for the parties, handed to mpiexec.")] = None,
+) -> None:
+    """Train under a collective key, one process per party.
+
+    Starts mpiexec by itself; `mpiexec -n N mhe train CONFIG --out DIR` does the same.
+    """
+    settings = load_config(config)
+    if launched_under_mpi():
+        _run_party(settings, out, parties, force)
+        return
+    if parties is None:
+        raise ConfigError("--parties is missing: say how many parties there are, or start with mpiexec -n N")
+    check_output(out, force)
+    check_ready(settings, parties, all_here=hostfile is None)
+    arguments = ["train", str(config), "--out", str(out), *(["--force"] if force else [])]
+    raise typer.Exit(launch(parties, arguments, hostfile))
+
+
+@app.command()
+def doctor() -> None:
+    """Check what this machine has and lacks for a run, and say the remedy for what it lacks."""
+    from scripts.doctor import examine
+
+    raise typer.Exit(0 if examine() else 1)
+
+
+def _run_party(config: Config, out: Path, parties: int | None, force: bool) -> None:
+    """This process is one of the ranks."""
+    if parties is not None:
+        channel = MPIChannel()
+        n_ranks = channel.n_parties
+        channel.close()
+        if n_ranks != parties:
+            raise ConfigError(f"--parties {parties}, but mpiexec started {n_ranks}: leave --parties away, or agree")
+    from scripts import train as work
+
+    work.run(config, out, force)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="mhe")
+
+
+if __name__ == "__main__":
+    main()
