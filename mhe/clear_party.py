@@ -1,6 +1,7 @@
 """`ClearParty`: the same run without cryptography, at numpy speed: same calls, levels, rounds and simulated errors.
 
-Everybody's values travel in the clear, as float64: for planning, tuning and tests, never for rows that must stay private.
+Everybody's values travel in the clear, as float64: for planning, tuning and tests, never for rows that must stay
+private.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class ClearParty:
     ) -> None:
         self.collective = collective
         self.parameters = parameters
-        self.backend = ClearBackend(parameters, KEY_ID, frozenset(), relinearisation=False, noise=noise, seed=seed + collective.rank)
+        self.backend = ClearBackend(
+            parameters, KEY_ID, frozenset(), relinearisation=False, noise=noise, seed=seed + collective.rank
+        )
         self._random = np.random.default_rng([seed, collective.rank]) if noise else None
         self._statistical_bits = statistical_bits
         self._releases = releases
@@ -60,7 +63,9 @@ class ClearParty:
             return None
         return self._import(np.asarray(total.rows[0], dtype=np.float64), ciphertext.limbs, ciphertext.scale)
 
-    def refresh(self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int) -> list[Ciphertext]:
+    def refresh(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
+    ) -> list[Ciphertext]:
         for ciphertext in ciphertexts or ():
             self._check_refreshable(ciphertext)
         values = [self.backend.export_ciphertext(c).values for c in ciphertexts or ()]
@@ -77,14 +82,17 @@ class ClearParty:
 
     def encrypted_sum(self, values: Floats) -> Floats:
         total = self.collective.reduce(self._share("encrypted_sum", values[None]))
-        return self._from_root("encrypted_sum", None if total is None else np.asarray(total.rows, dtype=np.float64))[0]
+        rows = self._from_root("encrypted_sum", None if total is None else np.asarray(total.rows, dtype=np.float64))
+        return rows.reshape(-1)
 
-    def decrypt(self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float) -> Floats:
+    def decrypt(
+        self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float
+    ) -> Floats:
         smudged = None
         if ciphertext is not None:
             width = self._smudging(noise_norm) * math.sqrt(self.parameters.n_parties * period) / scale
             smudged = self._noisy(self.backend.export_ciphertext(ciphertext).values, width)
-        return self._from_root("decryption", smudged)[0]
+        return self._from_root("decryption", smudged).reshape(-1)
 
     def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
         out = []

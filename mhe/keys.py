@@ -51,7 +51,7 @@ class SecretPolynomial:
     def _refuse(self, *_: object) -> NoReturn:
         raise TypeError(f"a {type(self).__name__} can be neither pickled nor copied: it must not leave its party")
 
-    __reduce_ex__ = __reduce__ = __copy__ = __deepcopy__ = __getstate__ = _refuse  # type: ignore[assignment]
+    __reduce_ex__ = __reduce__ = __copy__ = __deepcopy__ = __getstate__ = _refuse
 
 
 class SecretShare(SecretPolynomial):

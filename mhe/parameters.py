@@ -94,7 +94,7 @@ class Parameters:
         if low < floor:
             raise ParameterError(
                 f"a refresh at {self.refresh_limbs} limbs has a modulus of {low:.1f} bits; masks with "
-                f"{self.statistical_bits} statistical bits need {floor:.1f}: raise refresh_limbs or lower statistical_bits"
+                f"{self.statistical_bits} statistical bits need {floor:.1f}: raise refresh_limbs, or lower the bits"
             )
 
     @property

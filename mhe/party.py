@@ -1,40 +1,25 @@
 """`Party`: one party's end of the collectively keyed scheme, as the models see it.
 
-`EncryptedParty` runs the protocols of `mhe.protocols` between the parties; `ClearParty` (mhe/clear_party.py) simulates them.
-Every party calls the same methods in the same order. What only the root holds is None at the others, and what everybody
-knows from the plan (scale, period, limbs) is passed in, so that nothing but residues travels.
+`EncryptedParty` runs the protocols of `mhe.protocols` between the parties; `ClearParty` simulates them. Every party
+calls the same methods in the same order. What only the root holds is None at the others, and what everybody knows
+from the plan (scale, period, limbs) is passed in, so that nothing but residues travels.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from mhe.backend.interface import Backend, RingBackend
-from mhe.ciphertext import Ciphertext, Residues, RingCiphertext
+from mhe.backend.interface import Backend
+from mhe.ciphertext import Ciphertext
 from mhe.collective import Collective
-from mhe.encoding import decode_subring
-from mhe.encryption import decrypt, encrypt
-from mhe.errors import ParameterError, ShareError
-from mhe.keys import EphemeralSecret, KeyPlan, PublicKey, ReceiverSecret, SecretShare
-from mhe.parameters import Parameters, log2_product
-from mhe.protocols.decryption import DecryptionProtocol
-from mhe.protocols.key_switch import KeySwitchProtocol, receiver_key, receiver_public_part
-from mhe.protocols.public_key import PublicKeyProtocol
-from mhe.protocols.refresh import RefreshProtocol
-from mhe.protocols.relin_key import RelinKeyProtocol
-from mhe.protocols.rotation_key import RotationKeyProtocol
-from mhe.security import fresh_error_std, norm_bound, smudging_std
-from mhe.session import SEED_BYTES, Session
-from mhe.share import Share, aggregate, check_complete
+from mhe.keys import KeyPlan
+from mhe.parameters import Parameters
 
 Floats = npt.NDArray[np.float64]
-BackendFactory = Callable[[Parameters, str], RingBackend]
 
 
 class Party(Protocol):
@@ -61,13 +46,17 @@ class Party(Protocol):
     def sum(self, ciphertext: Ciphertext) -> Ciphertext | None:
         """The sum over the parties of one ciphertext each: at the root, None elsewhere."""
 
-    def refresh(self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int) -> list[Ciphertext]:
+    def refresh(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
+    ) -> list[Ciphertext]:
         """The root's `count` ciphertexts, back at full limbs, at every party."""
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
         """Every party's own ciphertexts, equally many each, back at full limbs: all owners in one round."""
 
-    def decrypt(self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float) -> Floats:
+    def decrypt(
+        self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float
+    ) -> Floats:
         """Release the root's ciphertext to all: its slots (period,). noise_norm bounds the noise to be hidden."""
 
     def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
@@ -75,262 +64,3 @@ class Party(Protocol):
 
     def close(self) -> None:
         """Erase the secret share and drop all keys."""
-
-
-class EncryptedParty:
-    """The real thing: one secret share, and protocols over a `Collective`.
-
-    statistical_bits, releases: the smudging of every decryption and key switch hides the noise to statistical_bits over
-    that many releases; one more than planned is refused.
-    """
-
-    def __init__(
-        self,
-        collective: Collective,
-        parameters: Parameters,
-        make_backend: BackendFactory,
-        *,
-        statistical_bits: int,
-        releases: int,
-    ) -> None:
-        self.collective = collective
-        self.parameters = parameters
-        self._statistical_bits = statistical_bits
-        self._releases = releases
-        self._released = 0
-        self._steps = 0
-        with collective.phase("public_key"):
-            self.session = Session(parameters, collective.rank, toss_seed(collective))
-            self.backend = make_backend(parameters, self.session.key_id)
-            self._secret = SecretShare.generate(parameters.ring_dim)
-            self.public_key = self._make_public_key()
-
-    def __repr__(self) -> str:
-        return f"EncryptedParty(rank={self.collective.rank}, key={self.session.key_id})"
-
-    # set-up of keys
-
-    def _make_public_key(self) -> PublicKey:
-        """Commit, reveal, check everybody's commitment, add up."""
-        protocol = PublicKeyProtocol(self.session)
-        mine = protocol.share(self._secret)
-        commitments = self.collective.allgather(protocol.commitment(mine))
-        total: Share | None = None
-        for rank, blob in enumerate(self.collective.allgather(mine.rows.tobytes())):
-            rows = np.frombuffer(blob, dtype=np.uint64).reshape(mine.rows.shape)
-            share = Share(protocol.name, protocol.instance, frozenset({rank}), mine.moduli, rows)
-            protocol.check_commitment(share, commitments[rank])
-            total = share if total is None else aggregate(total, share)
-        if total is None:
-            raise ShareError("no party revealed a public key share")
-        return protocol.finalize(total)
-
-    def make_keys(self, plan: KeyPlan) -> None:
-        with self.collective.phase("relin_key"):
-            protocol = RelinKeyProtocol(self.session)
-            ephemeral = EphemeralSecret.generate(self.parameters.ring_dim)
-            first = self._everywhere(protocol.share_first(self._secret, ephemeral))
-            second = self._everywhere(protocol.share_second(self._secret, ephemeral, first))
-            ephemeral.erase()
-            self.backend.load_relinearisation_key(protocol.finalize(first, second))
-        with self.collective.phase("rotation_keys"):
-            for rotation in plan.everywhere:
-                rotations = RotationKeyProtocol(self.session, rotation)
-                total = self._everywhere(rotations.share(self._secret))
-                self.backend.load_rotation_key(rotation, rotations.finalize(total))
-            for rotation in plan.root_only:
-                rotations = RotationKeyProtocol(self.session, rotation)
-                at_root = self.collective.reduce(rotations.share(self._secret))
-                if at_root is not None:
-                    self.backend.load_rotation_key(rotation, rotations.finalize(at_root))
-
-    # computation
-
-    def encrypt_zero(self, scale: float, period: int) -> Ciphertext:
-        ring = self.session.cipher_ring()
-        both = None
-        if self.collective.is_root:
-            zero = np.zeros((ring.n_limbs, ring.ring_dim), dtype=np.uint64)
-            encrypted = encrypt(self.session, self.public_key, zero, scale)
-            both = np.concatenate([encrypted.c0, encrypted.c1])
-        c0, c1 = np.split(self._from_root("encrypt_zero", ring.moduli * 2, both), 2)
-        return self.backend.import_ciphertext(RingCiphertext(c0, c1, scale, self.session.key_id), period)
-
-    def sum(self, ciphertext: Ciphertext) -> Ciphertext | None:
-        mine = self.backend.export_ciphertext(ciphertext)
-        total = self.collective.reduce(self._as_share("sum", mine))
-        if total is None:
-            return None
-        check_complete(total, "sum", total.instance, self.parameters.n_parties)
-        return self.backend.import_ciphertext(self._as_ciphertext(total, mine.scale), ciphertext.period)
-
-    def refresh(self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int) -> list[Ciphertext]:
-        exported = [self.backend.export_ciphertext(c) for c in ciphertexts or ()]
-        c1s = self._send_down("refresh_input", [c.c1 for c in exported], count, self.parameters.refresh_limbs)
-        protocol = RefreshProtocol(self.session, tuple(c1s))
-        total = self.collective.reduce(protocol.share(self._secret))
-        fresh = {} if total is None else protocol.finalize(total, {i: c.c0 for i, c in enumerate(exported)})
-        c0s = self._send_down("refresh_output", list(fresh.values()), count, self.parameters.n_limbs)
-        return [self.backend.import_ciphertext(protocol.fresh(i, c0, scale), period) for i, c0 in enumerate(c0s)]
-
-    def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
-        exported = [self.backend.export_ciphertext(c) for c in ciphertexts]
-        c1s = self._pool("refresh_own_input", [c.c1 for c in exported])
-        protocol = RefreshProtocol(self.session, tuple(c1s))
-        total = self._everywhere(protocol.share(self._secret))
-        own = self._own(len(ciphertexts))
-        c0s = protocol.finalize(total, {i: e.c0 for i, e in zip(own, exported, strict=True)})
-        return [
-            self.backend.import_ciphertext(protocol.fresh(i, c0s[i], c.scale), c.period)
-            for i, c in zip(own, ciphertexts, strict=True)
-        ]
-
-    # release
-
-    def encrypted_sum(self, values: Floats) -> Floats:
-        ring, n = self.session.cipher_ring(), self.parameters.ring_dim
-        count = 1 << max(len(values) - 1, 1).bit_length()
-        if count > n:
-            raise ParameterError(f"cannot add up vectors of {len(values)} numbers at ring_dim {n}; send them in parts")
-        log_q = log2_product(self.parameters.moduli)
-        fraction_bits = int(log_q) // 2
-        limit = log_q - fraction_bits - 2
-        integers = [0] * n
-        for i, value in enumerate(values):
-            if not np.isfinite(value) or np.log2(abs(value) + 1) + np.log2(self.parameters.n_parties) > limit:
-                raise ParameterError(f"cannot add up the value {value} under encryption; need finite, below 2^{limit:.0f}")
-            numerator, denominator = float(value).as_integer_ratio()
-            integers[i * (n // count)] = (numerator << fraction_bits) // denominator
-        message = ring.ntt(ring.from_integers(integers))
-        encrypted = encrypt(self.session, self.public_key, message, 2.0**fraction_bits)
-        total = self.collective.reduce(self._as_share("encrypted_sum", encrypted))
-        noise = fresh_error_std(n, self.parameters.n_parties) * self.parameters.n_parties**0.5
-        c0 = c1 = None
-        if total is not None:
-            check_complete(total, "encrypted_sum", total.instance, self.parameters.n_parties)
-            both = self._as_ciphertext(total, encrypted.scale)
-            c0, c1 = both.c0, both.c1
-        coefficients = self._release(c0, c1, ring.n_limbs, count, norm_bound(noise, count))
-        return np.array([c / (1 << fraction_bits) for c in coefficients[: len(values)]])
-
-    def decrypt(self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float) -> Floats:
-        exported = None if ciphertext is None else self.backend.export_ciphertext(ciphertext)
-        c0, c1 = (exported.c0, exported.c1) if exported is not None else (None, None)
-        coefficients = self._release(c0, c1, limbs, 2 * period, noise_norm)
-        return decode_subring(np.array([float(c) for c in coefficients]), period, scale)
-
-    def _release(self, c0: Residues | None, c1: Residues | None, limbs: int, count: int, noise_norm: float) -> list[int]:
-        """Decrypt `count` evenly spaced coefficients of the root's (c0, c1), for everybody."""
-        (c1,) = self._send_down("decryption_input", [] if c1 is None else [c1], 1, limbs)
-        protocol = DecryptionProtocol(self.session, c1, count, self._smudging(noise_norm, 1))
-        total = self.collective.reduce(protocol.share(self._secret))
-        answer = [] if total is None or c0 is None else [protocol.finalize(total, c0)]
-        (opened,) = self._send_down("decryption_output", answer, 1, limbs)
-        return protocol.integers(opened)
-
-    def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
-        exported = [self.backend.export_ciphertext(c) for c in ciphertexts]
-        private = ReceiverSecret.generate(self.parameters.ring_dim)
-        labels = [rank.to_bytes(4, "little") for rank in range(self.parameters.n_parties)]
-        mine = receiver_key(self.session, private, labels[self.collective.rank])
-        p0s = self._pool("receiver_keys", [mine.p0])
-        keys = [receiver_public_part(self.session, p0, label) for p0, label in zip(p0s, labels, strict=True)]
-        c1s = self._pool("key_switch_input", [c.c1 for c in exported])
-        receivers = tuple(key for key in keys for _ in ciphertexts)
-        protocol = KeySwitchProtocol(self.session, tuple(c1s), receivers, self._smudging(noise_norm, len(c1s)))
-        total = self._everywhere(protocol.share(self._secret))
-        switched = protocol.finalize(total, dict(zip(self._own(len(ciphertexts)), exported, strict=True)))
-        out = []
-        for c, theirs in zip(ciphertexts, switched.values(), strict=True):
-            coefficients = decrypt(self.session, private, mine, theirs)
-            step = self.parameters.ring_dim // (2 * c.period)
-            out.append(decode_subring(np.array([float(x) for x in coefficients[::step]]), c.period, c.scale))
-        private.erase()
-        return out
-
-    def close(self) -> None:
-        self._secret.erase()
-        self.backend.close()
-
-    def _smudging(self, noise_norm: float, releases: int) -> float:
-        self._released += releases
-        if self._released > self._releases:
-            raise ParameterError(
-                f"release number {self._released} of a session planned for {self._releases}: the smudging would no longer "
-                "hide the noise; plan for more releases"
-            )
-        return smudging_std(noise_norm, self._statistical_bits, self._releases)
-
-    # how ring elements travel
-
-    def _everywhere(self, share: Share) -> Share:
-        """The total of a share of every party, at every party."""
-        return self.collective.broadcast(self.collective.reduce(share))
-
-    def _share(self, name: str, moduli: tuple[int, ...], rows: Residues) -> Share:
-        me = frozenset({self.collective.rank})
-        return Share(name, self._step_instance(name), me, moduli, rows)
-
-    def _step_instance(self, name: str) -> bytes:
-        """Names the next message outside the protocols: all parties send the same ones in the same order."""
-        self._steps += 1
-        return self.session.instance(name, self._steps.to_bytes(8, "little"))
-
-    def _as_share(self, name: str, ciphertext: RingCiphertext) -> Share:
-        moduli = self.parameters.moduli[: ciphertext.limbs] * 2
-        return self._share(name, moduli, np.concatenate([ciphertext.c0, ciphertext.c1]))
-
-    def _as_ciphertext(self, share: Share, scale: float) -> RingCiphertext:
-        c0, c1 = np.split(self._residues(share), 2)
-        return RingCiphertext(c0, c1, scale, self.session.key_id)
-
-    @staticmethod
-    def _residues(share: Share) -> Residues:
-        return share.rows  # type: ignore[return-value]
-
-    def _send_down(self, name: str, parts: Sequence[Residues], count: int, limbs: int) -> list[Residues]:
-        """The root's `count` polynomials of `limbs` limbs each, at every party."""
-        moduli = self.parameters.moduli[:limbs] * count
-        mine = np.concatenate(parts) if self.collective.is_root else None
-        return list(self._from_root(name, moduli, mine).reshape(count, limbs, -1))
-
-    def _from_root(self, name: str, moduli: tuple[int, ...], rows: Residues | None) -> Residues:
-        """The root's rows, at every party. Raises ShareError if the root is at another step than this party."""
-        instance, me = self._step_instance(name), frozenset({self.collective.rank})
-        got = self.collective.broadcast(None if rows is None else Share(name, instance, me, moduli, rows))
-        if (got.protocol, got.instance, got.moduli) != (name, instance, moduli):
-            raise ShareError(f"the root sent {got!r}; need {name} instance {instance.hex()[:8]}: parties are out of step")
-        return self._residues(got)
-
-    def _own(self, count: int) -> range:
-        """Where this party's polynomials stand among the pooled ones of all."""
-        return range(self.collective.rank * count, (self.collective.rank + 1) * count)
-
-    def _pool(self, name: str, parts: Sequence[Residues]) -> list[Residues]:
-        """Every party's polynomials, equally many and of equal limbs at each, at every party, by rank."""
-        limbs, n = parts[0].shape
-        pooled = np.zeros((self.parameters.n_parties * len(parts), limbs, n), dtype=np.uint64)
-        for place, part in zip(self._own(len(parts)), parts, strict=True):
-            pooled[place] = part
-        moduli = self.parameters.moduli[:limbs] * len(pooled)
-        total = self._everywhere(self._share(name, moduli, pooled.reshape(-1, n)))
-        return list(self._residues(total).reshape(pooled.shape))
-
-
-def toss_seed(collective: Collective) -> bytes:
-    """A common random seed that no party alone determines: everyone commits to a nonce, then reveals it.
-
-    Raises ShareError if a revealed nonce is not the committed one.
-    """
-    nonce = os.urandom(SEED_BYTES)
-    commitments = collective.allgather(_digest(nonce))
-    nonces = collective.allgather(nonce)
-    for rank, (commitment, revealed) in enumerate(zip(commitments, nonces, strict=True)):
-        if _digest(revealed) != commitment:
-            raise ShareError(f"party {rank} revealed another nonce than it committed to; exclude it and start anew")
-    return _digest(b"".join(nonces))
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=SEED_BYTES, person=b"mhe coin toss").digest()
-

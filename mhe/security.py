@@ -33,7 +33,9 @@ def key_error_std(n_parties: int) -> float:
 
 
 def relin_key_error_std(ring_dim: int, n_parties: int) -> float:
-    """Coefficients of s*e0 + u*e1 + e2, the error of the two-round key (Mouchet et al., ePrint 2020/304, Section 4.1)."""
+    """Coefficients of s*e0 + u*e1 + e2, the error of the two-round key (Mouchet et al., ePrint 2020/304, Section
+    4.1).
+    """
     product = 2 * ring_dim * secret_variance(n_parties) * key_error_std(n_parties) ** 2
     return math.sqrt(product + key_error_std(n_parties) ** 2)
 
@@ -44,7 +46,7 @@ def fresh_error_std(ring_dim: int, n_parties: int) -> float:
 
 
 def rounding_std(ring_dim: int, n_parties: int) -> float:
-    """Coefficients of r0 + r1*s with r0, r1 uniform on [-1/2, 1/2]: a rescale, or the division by P of key switching."""
+    """Coefficients of r0 + r1*s with r0, r1 uniform on [-1/2, 1/2]: a rescale, or the division by P of a key switch."""
     return math.sqrt((1 + ring_dim * secret_variance(n_parties)) / 12)
 
 
@@ -88,8 +90,9 @@ def norm_bound(std: float, n_coefficients: int) -> float:
 def smudging_std(noise_norm: float, statistical_bits: int, releases: int) -> float:
     """Width of the Gaussian that every party adds to a decryption or key-switch share.
 
-    noise_norm: Euclidean bound on the noise of the released coefficients. The width sqrt(12 releases) 2^(s/2) norm gives s
-    bits of statistical security over that many releases (Li, Micciancio, Schultz, Sorrell, CRYPTO 2022, ePrint
-    2022/816, Theorem 5 and Section 5; the same form as OpenFHE's noise flooding). One honest party's share suffices.
+    noise_norm: Euclidean bound on the noise of the released coefficients. The width sqrt(12 releases) 2^(s/2) norm
+    gives s bits of statistical security over that many releases (Li, Micciancio, Schultz, Sorrell, CRYPTO 2022,
+    ePrint 2022/816, Theorem 5 and Section 5; the same form as OpenFHE's noise flooding). One honest party's share
+    suffices.
     """
-    return math.sqrt(12 * releases) * 2.0 ** (statistical_bits / 2) * max(noise_norm, 1.0)
+    return math.sqrt(12 * releases) * math.pow(2.0, statistical_bits / 2) * max(noise_norm, 1.0)

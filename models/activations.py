@@ -65,9 +65,9 @@ def approximate(
 ) -> Polynomial:
     """The polynomial of this degree closest to `function` on the interval.
 
-    method: "least_squares" (uniform weight; as in Kim et al., "Logistic regression model training based on the approximate
-    homomorphic encryption", BMC Medical Genomics 2018) or "minimax" (smallest maximum error, Remez exchange).
-    Raises ParameterError for an unknown method, a degree outside 1..31 or an empty interval.
+    method: "least_squares" (uniform weight; as in Kim et al., "Logistic regression model training based on the
+    approximate homomorphic encryption", BMC Medical Genomics 2018) or "minimax" (smallest maximum error, Remez
+    exchange). Raises ParameterError for an unknown method, a degree outside 1..31 or an empty interval.
     """
     low, high = interval
     if not 1 <= degree <= 31:
@@ -90,11 +90,12 @@ def approximate(
     width = max(-low, high)
     powers = Chebyshev(series, domain=[low, high]).convert(kind=Power, domain=[-width, width], window=[-1, 1]).coef
     # an odd function plus a constant has no even part: drop the rounding errors there, and the terms they would cost
-    powers = np.where(np.abs(powers) < 1e-12 * np.abs(powers).max(), 0.0, powers)
-    powers = np.trim_zeros(powers, "b")
-    grid = np.linspace(low, high, 20001)
-    error = np.abs(polynomial.polyval(grid / width, powers) - function(grid)).max()
-    return Polynomial(tuple(map(float, powers)), (float(low), float(high)), float(error))
+    kept = [0.0 if abs(c) < 1e-12 * np.abs(powers).max() else float(c) for c in powers]
+    while kept[-1] == 0.0 and len(kept) > 2:
+        kept.pop()
+    grid: Floats = np.linspace(low, high, 20001)
+    error = np.abs(polynomial.polyval(grid / width, kept) - function(grid)).max()
+    return Polynomial(tuple(kept), (float(low), float(high)), float(error))
 
 
 def _remez(function: Callable[[Floats], Floats], degree: int) -> Floats:
@@ -131,9 +132,9 @@ def _remez(function: Callable[[Floats], Floats], degree: int) -> Floats:
 def evaluate(backend: Backend, u: Ciphertext, poly: Polynomial, scale: float) -> Ciphertext:
     """p(u) at exactly this scale and u.limbs - poly.depth limbs.
 
-    Splits p = q t^(2^k) + r, recursively, with t = u / half_width for free (only the scale is read differently); constants are
-    encoded at whatever scale makes the terms agree, so that none costs a level (Paterson-Stockmeyer at minimal depth;
-    the scale management of Bossuat et al., EUROCRYPT 2021, ePrint 2020/1203, Section 3).
+    Splits p = q t^(2^k) + r, recursively, with t = u / half_width for free (only the scale is read differently);
+    constants are encoded at whatever scale makes the terms agree, so that none costs a level (Paterson-Stockmeyer at
+    minimal depth; the scale management of Bossuat et al., EUROCRYPT 2021, ePrint 2020/1203, Section 3).
     """
     t = backend.reread(u, scale=u.scale * poly.half_width)
     return _Evaluation(backend, t).of(poly.coefficients, u.limbs - poly.depth, scale)

@@ -19,8 +19,8 @@ Floats = npt.NDArray[np.float64]
 class PackedBlock:
     """One block of rows with its labels, as pre-rotated diagonals in the clear.
 
-    diagonals[giant, baby]: (period,). `encoded` keeps the encoded diagonals across iterations where the plan found room for them;
-    otherwise they are encoded at every use.
+    diagonals[giant, baby]: (period,). `encoded` keeps the encoded diagonals across iterations where the plan found
+    room for them; otherwise they are encoded at every use.
     """
 
     diagonals: Mapping[tuple[int, int], Floats]

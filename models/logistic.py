@@ -1,10 +1,11 @@
 """Logistic regression on encrypted weights: the gradient of one party, and the root's step.
 
-The table's rows are extended by a constant 1 for the intercept, which is the last weight. Scales do all the arithmetic that
-constants would cost levels for: the factor learning_rate / n is only a different reading of the scale of the gradient.
+The table's rows are extended by a constant 1 for the intercept, which is the last weight. Scales do all the
+arithmetic that constants would cost levels for: the factor learning_rate / n is only a different reading of the scale
+of the gradient.
 
-Nesterov: w' = v - rate * grad(v), v' = (1 + beta) w' - beta w. Only w is refreshed; v is an integer combination of two fresh
-ciphertexts, made by every party for itself, at 2^MOMENTUM_BITS times the scale.
+Nesterov: w' = v - rate * grad(v), v' = (1 + beta) w' - beta w. Only w is refreshed; v is an integer combination of two
+fresh ciphertexts, made by every party for itself, at 2^MOMENTUM_BITS times the scale.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from models.plan import CircuitPlan
 
 
 def look_ahead(backend: Backend, plan: CircuitPlan, weights: Ciphertext, previous: Ciphertext) -> Ciphertext:
-    """v = (1 + beta) w - beta w_previous, at full limbs and 2^MOMENTUM_BITS times the scale. Without momentum, w itself."""
+    """v = (1 + beta) w - beta w_previous, at full limbs and 2^MOMENTUM_BITS times the scale. Without momentum, w
+    itself.
+    """
     beta, factor = plan.momentum, float(plan.workload.momentum_factor)
     if beta == 0.0:
         return weights
@@ -31,7 +34,9 @@ def look_ahead(backend: Backend, plan: CircuitPlan, weights: Ciphertext, previou
 
 
 def gradient(backend: Backend, plan: CircuitPlan, ahead: Ciphertext, blocks: Sequence[PackedBlock]) -> Ciphertext:
-    """X^T (y - p(X v)) of one party's rows, before fold and rescale; read at step_factor times its scale it is the step."""
+    """X^T (y - p(X v)) of one party's rows, before fold and rescale; read at step_factor times its scale it is the
+    step.
+    """
     layout = plan.layout
     turned = backend.rotate_hoisted(ahead, layout.baby_steps)
     errors = []

@@ -12,8 +12,8 @@ With k = g + b (giant step g, baby step b) and the pre-rotated diagonals p[g,b] 
     u = sum_g rot( sum_b p[g,b] * rot(w, b), g )          baby rotations of w hoisted
     g = sum_b rot( sum_g p[g,b] * rot(e, -g), -b )        giant rotations of e hoisted
 
-Tall and wide shards differ only in which of spread and fold has anything to do. Steps are centred on 0, so that forward and
-backward need almost the same rotation keys. Halevi, Shoup (CRYPTO 2014) for the diagonals, Juvekar et al.
+Tall and wide shards differ only in which of spread and fold has anything to do. Steps are centred on 0, so that
+forward and backward need almost the same rotation keys. Halevi, Shoup (CRYPTO 2014) for the diagonals, Juvekar et al.
 (GAZELLE, USENIX Security 2018) for the wide case.
 """
 
@@ -85,7 +85,9 @@ class BlockLayout:
         return tuple(sorted((forward | backward) - {0}))
 
     def diagonals(self, x: Floats) -> Iterator[tuple[int, int, Floats]]:
-        """(giant step, baby step, pre-rotated diagonal (period,)) for all of a block x: (at most rows, at most features)."""
+        """(giant step, baby step, pre-rotated diagonal (period,)) for all of a block x: (at most rows, at most
+        features).
+        """
         if x.shape[0] > self.rows or x.shape[1] > self.features:
             raise ParameterError(f"a block of {x.shape} does not fit the layout of ({self.rows}, {self.features})")
         padded = np.zeros((self.rows, self.features))
@@ -113,9 +115,9 @@ def power_of_two_at_least(n: int) -> int:
 def choose_layout(n_slots: int, rows: int, features: int) -> BlockLayout:
     """The layout for parties of at most `rows` rows each (in as many blocks as it takes) and `features` features.
 
-    The number of baby steps minimises the rotations, weighted by their cost: forward ones run at about twice the limbs of
-    backward ones, and a hoisted rotation costs about 0.6 of a full one.
-    Raises ParameterError if a weight vector does not fit the slots.
+    The number of baby steps minimises the rotations, weighted by their cost: forward ones run at about twice the
+    limbs of backward ones, and a hoisted rotation costs about 0.6 of a full one. Raises ParameterError if a weight
+    vector does not fit the slots.
     """
     d = power_of_two_at_least(features)
     if d > n_slots:

@@ -1,7 +1,7 @@
 """`CircuitPlan`: everything about a training run that can be known before a key is generated.
 
-Levels, scales, rotations, messages, memory, noise and the precision of the release follow in closed form from the workload and the
-parameters; keys are generated for exactly this plan, and `mhe plan` prints it.
+Levels, scales, rotations, messages, memory, noise and the precision of the release follow in closed form from the
+workload and the parameters; keys are generated for exactly this plan, and `mhe plan` prints it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ PREDICTED_QUANTILE = 1e-3
 class Workload:
     """What is to be trained, in public terms only.
 
-    rows: training rows of every party. features: columns, without the intercept. batch: rows per party and iteration, or None for all.
-    message_bound: largest absolute weight assumed. release_bits: statistical bits of the smudging of released values.
-    releases: how many ciphertexts are opened over the run. precision: largest weight error that is acceptable.
-    opens_model: whether the weights are released.
+    rows: training rows of every party. features: columns, without the intercept. batch: rows per party and iteration,
+    or None for all. message_bound: largest absolute weight assumed. release_bits: statistical bits of the smudging of
+    released values. releases: how many ciphertexts are opened over the run. precision: largest weight error that is
+    acceptable. opens_model: whether the weights are released.
     """
 
     rows: tuple[int, ...]
@@ -84,7 +84,9 @@ class Workload:
 
     @property
     def message_bits(self) -> float:
-        """log2 of the largest |weight| times the weights' scale, above the default scale (see CircuitPlan.weight_scale)."""
+        """log2 of the largest |weight| times the weights' scale, above the default scale (see
+        CircuitPlan.weight_scale).
+        """
         scale = math.sqrt(sum(self.batch_rows) / (self.learning_rate * self.momentum_factor))
         return math.log2(self.message_bound * scale) + 1
 
@@ -227,8 +229,8 @@ class CircuitPlan:
         """Standard deviation of the error of a weight after the last iteration, before any smudging.
 
         Noise of every iteration is independent; what iteration t injects reaches the end multiplied by at most
-        h = (1 - beta^(T-t)) / (1 - beta), the response of a direction without curvature. Rows are taken to have unit variance in
-        every feature (they are standardised).
+        h = (1 - beta^(T-t)) / (1 - beta), the response of a direction without curvature. Rows are taken to have unit
+        variance in every feature (they are standardised).
         """
         p, w, layout = self.parameters, self.workload, self.layout
         n = p.ring_dim
@@ -339,9 +341,9 @@ class Choice:
 def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> CircuitPlan:
     """The cheapest parameters that meet every constraint, as a plan.
 
-    Cost is the limbs that one key switch transforms: digits * (limbs + special limbs) * ring_dim. For each ring and number of
-    digits the largest scale that fits is taken, for it is free and gives the most precision.
-    Raises ParameterError naming the binding constraint if nothing fits.
+    Cost is the limbs that one key switch transforms: digits * (limbs + special limbs) * ring_dim. For each ring and
+    number of digits the largest scale that fits is taken, for it is free and gives the most precision. Raises
+    ParameterError naming the binding constraint if nothing fits.
     """
     reasons: list[str] = []
     candidates: list[tuple[float, Shape, int]] = []
@@ -383,8 +385,9 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> 
             f"{plan.predicted_weight_error:.1g} with {workload.release_bits} statistical bits in the release"
         )
     raise ParameterError(
-        f"no parameters give {choice.security_bits}-bit security, {choice.statistical_bits} statistical bits in refreshes and a "
-        f"precision of {workload.precision:g}: relax one of them, or the depth. Tried:\n  " + "\n  ".join(reasons)
+        f"no parameters give {choice.security_bits}-bit security, {choice.statistical_bits} statistical bits in "
+        f"refreshes and a precision of {workload.precision:g}: relax one of them, or the depth. Tried:\n  "
+        + "\n  ".join(reasons)
     )
 
 

@@ -63,7 +63,9 @@ def batch_indices(rows: int, batch: int | None, seed: int, rank: int) -> list[np
     return [order[np.arange(start, start + batch) % rows] for start in range(0, rows, batch)]
 
 
-def pack_batches(plan: CircuitPlan, features: Floats, labels: Floats, seed: int, rank: int, keep: bool) -> list[list[PackedBlock]]:
+def pack_batches(
+    plan: CircuitPlan, features: Floats, labels: Floats, seed: int, rank: int, keep: bool
+) -> list[list[PackedBlock]]:
     """The party's standardised rows (n, features) as packed batches, in the order of their use."""
     x = with_intercept(features)
     batches = batch_indices(len(x), plan.workload.batch, seed, rank)
@@ -101,7 +103,9 @@ def release_model(party: Party, plan: CircuitPlan, weights: Ciphertext | None) -
     return slots[: plan.workload.features + 1]
 
 
-def release_predictions(party: Party, plan: CircuitPlan, weights: Ciphertext | None, features: Floats, blocks: int) -> Floats:
+def release_predictions(
+    party: Party, plan: CircuitPlan, weights: Ciphertext | None, features: Floats, blocks: int
+) -> Floats:
     """The logits (n,) of this party's standardised test rows, under its own key: nobody else learns them.
 
     blocks: how many blocks of rows every party switches, so that all do the same; the spare ones are empty.

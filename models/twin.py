@@ -1,4 +1,6 @@
-"""The clear twin: the same polynomial, batches, order and momentum as under encryption, in float64 on everybody's rows."""
+"""The clear twin: the same polynomial, batches, order and momentum as under encryption, in float64 on everybody's
+rows.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def train_twin(plan: CircuitPlan, shards: Sequence[tuple[Floats, Floats]], seed:
     rows = [(with_intercept(x), y) for x, y in shards]
     batches = [batch_indices(len(x), workload.batch, seed, rank) for rank, (x, _) in enumerate(rows)]
     decay = plan.decay[: workload.features + 1]
-    weights = previous = np.zeros(workload.features + 1)
+    weights: Floats = np.zeros(workload.features + 1)
+    previous = weights
     widest = 0.0
     for t in range(workload.iterations):
         ahead = (1 + beta) * weights - beta * previous

@@ -103,7 +103,8 @@ def mpi_channel() -> Iterator[MPIChannel]:
 
 @contextmanager
 def aborting() -> Iterator[None]:
-    """End the whole job, with this party's message on stderr (a traceback where it is no MHEError), if an exception leaves the block.
+    """End the whole job, with this party's message on stderr (a traceback where it is no MHEError), if an exception
+    leaves the block.
 
     Without it the other processes would wait for this one for ever, even where it fails before MPI has started:
     a program reads its configuration inside this block.

@@ -51,9 +51,9 @@ def plan(
     """Show parameters, levels, keys, precision, memory and traffic of a run, without generating a key."""
     settings = load_config(config)
     check_ready(settings, parties, all_here=True)
-    from scripts import train as work
+    from scripts.train import plan as show
 
-    work.plan(settings, parties)
+    show(settings, parties)
 
 
 @app.command()
@@ -96,9 +96,9 @@ def _run_party(config: Config, out: Path, parties: int | None, force: bool) -> N
         channel.close()
         if n_ranks != parties:
             raise ConfigError(f"--parties {parties}, but mpiexec started {n_ranks}: leave --parties away, or agree")
-    from scripts import train as work
+    from scripts.train import run
 
-    work.run(config, out, force)
+    run(config, out, force)
 
 
 def main() -> None:

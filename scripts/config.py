@@ -57,7 +57,6 @@ class ModelConfig(Section):
 
     kind: Literal["logistic"] = "logistic"
     sigmoid_degree: Annotated[int, Field(ge=1, le=31)] = 3
-    sigmoid_method: Literal["least_squares", "minimax"] = "least_squares"
     sigmoid_interval: Annotated[tuple[float, float], Field(strict=False)] = (-8.0, 8.0)
     sigmoid_method: Literal["least_squares", "minimax"] = "least_squares"
     l2: Annotated[float, Field(ge=0)] = 0.0

@@ -41,7 +41,12 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]]) -> Circuit
         opens_model=config.release.what == "model",
     )
     choice = Choice(
-        crypto.security_bits, crypto.statistical_bits, crypto.ring_dim, crypto.first_bits, crypto.scale_bits, crypto.digits
+        crypto.security_bits,
+        crypto.statistical_bits,
+        crypto.ring_dim,
+        crypto.first_bits,
+        crypto.scale_bits,
+        crypto.digits,
     )
     return choose_plan(workload, choice, moduli_maker(crypto.backend))
 
@@ -63,27 +68,32 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
     """Print everything that is known about the run before it starts."""
     w, p, layout = plan.workload, plan.parameters, plan.layout
     tree = Tree(w.n_parties, config.network.arity, config.network.root)
-    traffic = [predict(tree, rank, plan.iteration_transfers) for rank in range(w.n_parties)]
+    sent = [predict(tree, rank, plan.iteration_transfers).bytes_sent for rank in range(w.n_parties)]
     keys = plan.key_plan
     batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
     low, high = w.sigmoid.interval
     first, last = p.moduli[0].bit_length(), plan.low_limbs
     lines = {
         "task": f"logistic regression, {w.n_parties} parties, {sum(w.rows)} rows, {w.features} features",
-        "training": f"{w.iterations} iterations of {batch}, rate {w.learning_rate:g}, momentum {plan.momentum:.6g}, L2 {w.l2:g}",
+        "training": f"{w.iterations} iterations of {batch}, "
+        f"rate {w.learning_rate:g}, momentum {plan.momentum:.6g}, L2 {w.l2:g}",
         "sigmoid": f"degree {w.sigmoid.degree} on [{low:g}, {high:g}], largest error {w.sigmoid.max_error:.3f}",
         "ring": f"dimension {p.ring_dim}, log2(QP) {p.log_qp:.1f}, {p.security_bits}-bit security"
         + (" (simulated, nothing is encrypted)" if config.crypto.backend == "clear" else ""),
         "modulus chain": f"{p.n_limbs} limbs ({first} + {p.n_limbs - 1} x {p.scale_bits} bits), "
         f"{p.digits} digits, {len(p.special_moduli)} special primes",
         "levels": f"{w.levels} per iteration, refresh at {last} limbs with {p.statistical_bits} statistical bits",
-        "packing": f"{layout.n_diagonals} diagonals ({len(layout.baby_steps)} baby x {len(layout.giant_steps)} giant steps), "
-        f"blocks of {layout.rows} rows",
+        "packing": f"{layout.n_diagonals} diagonals ({len(layout.baby_steps)} baby x {len(layout.giant_steps)} giant "
+        f"steps), blocks of {layout.rows} rows",
         "keys": f"1 relinearisation, {len(keys.everywhere)} rotation, {len(keys.root_only)} rotation at the root only",
         "memory per party": f"keys {_mib(plan.key_bytes)}, encoded rows "
-        + " / ".join(sorted({_mib(plan.encoded_bytes(r)) if keeps_diagonals(plan, r) else "at each use" for r in range(w.n_parties)})),
-        "traffic per iteration": f"{_mib(min(t.bytes_sent for t in traffic))} to {_mib(max(t.bytes_sent for t in traffic))} "
-        f"sent per party, {traffic[0].rounds} rounds over a tree of depth {tree.depth}",
+        + " / ".join(
+            sorted(
+                {_mib(plan.encoded_bytes(r)) if keeps_diagonals(plan, r) else "at each use" for r in range(w.n_parties)}
+            )
+        ),
+        "traffic per iteration": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, "
+        f"{len(plan.iteration_transfers)} rounds over a tree of depth {tree.depth}",
         "release": _release(plan, config),
     }
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -95,12 +105,12 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
 
 
 def _release(plan: CircuitPlan, config: Config) -> str:
-    what, error = config.release.what, plan.predicted_weight_error
+    what, error, bits = config.release.what, plan.predicted_weight_error, plan.workload.release_bits
     if what == "nothing":
         return f"nothing; weights are computed to {error:.1g}"
     if what == "predictions":
-        return f"each party's own predictions, {plan.workload.release_bits} statistical bits; weights are computed to {error:.1g}"
-    return f"the model, {plan.workload.release_bits} statistical bits; weights are precise to {error:.1g}"
+        return f"each party's own predictions, {bits} statistical bits; weights are computed to {error:.1g}"
+    return f"the model, {bits} statistical bits; weights are precise to {error:.1g}"
 
 
 def _mib(n_bytes: float) -> str:

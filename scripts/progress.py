@@ -1,4 +1,4 @@
-"""What the root says while a run goes on: a progress bar on a terminal, plain lines elsewhere, nothing at the others."""
+"""What the root says while a run goes on: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -53,7 +53,13 @@ class Reporter:
         """Around all iterations."""
         start = time.perf_counter()
         if self.console.is_terminal:
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("iterations, ETA"), TimeRemainingColumn())
+            columns = (
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("iterations, ETA"),
+                TimeRemainingColumn(),
+            )
             with Progress(*columns, console=self.console, transient=True) as progress:
                 self._bar = progress, progress.add_task("training", total=self._iterations)
                 yield
@@ -68,4 +74,6 @@ class Reporter:
             progress.advance(task)
         elif number % self._every == 0 or number == self._iterations:
             left = (self._iterations - number) * seconds
-            self.console.print(f"training: iteration {number} of {self._iterations}, {seconds:.2f} s each, ETA {left:.0f} s")
+            self.console.print(
+                f"training: iteration {number} of {self._iterations}, {seconds:.2f} s each, ETA {left:.0f} s"
+            )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -150,26 +149,29 @@ def write_model(out: Path, model: LinearModel, standard: Standardisation) -> Non
 
 
 def print_table(console: Console, outcome: Outcome, out: Path) -> None:
-    """The run in one table: quality encrypted, in the clear and at the optimum; time; traffic, measured and predicted."""
+    """The run in one table: quality encrypted, in the clear and at the optimum; time; traffic, measured and
+    predicted.
+    """
     found, clear, plan = outcome.quality, outcome.clear, outcome.plan
     tree = Tree(plan.workload.n_parties, outcome.config.network.arity, outcome.config.network.root)
     table = Table(title="result", title_justify="left", box=None, pad_edge=False)
     for name in ("", "encrypted", "clear twin", "exact optimum"):
         table.add_column(name, justify="left" if not name else "right")
-    columns = (found, clear and clear.twin_quality, clear and clear.exact_quality)
-    table.add_row("accuracy", *(_percent(q and q.accuracy) for q in columns))
-    table.add_row("AUC", *(_number(q and q.auc) for q in columns))
+    columns = (found, *((None, None) if clear is None else (clear.twin_quality, clear.exact_quality)))
+    table.add_row("accuracy", *(_percent(None if q is None else q.accuracy) for q in columns))
+    table.add_row("AUC", *(_number(None if q is None else q.auc) for q in columns))
     console.print(table)
     if outcome.max_weight_error is not None:
         console.print(
-            f"largest weight error against the twin: {outcome.max_weight_error:.1e} (planned: {plan.predicted_weight_error:.1e})"
+            f"largest weight error against the twin: {outcome.max_weight_error:.1e} "
+            f"(planned: {plan.predicted_weight_error:.1e})"
         )
     if clear is not None:
         low, high = plan.workload.sigmoid.interval
         if clear.widest > max(-low, high):
             console.print(
-                f"[yellow]warning: inputs of the sigmoid reached {clear.widest:.1f}, outside its interval [{low:g}, {high:g}]: "
-                "widen sigmoid_interval, or lower learning_rate[/yellow]"
+                f"[yellow]warning: inputs of the sigmoid reached {clear.widest:.1f}, outside its interval "
+                f"\\[{low:g}, {high:g}]: widen sigmoid_interval, or lower learning_rate[/yellow]"
             )
     s = outcome.seconds
     console.print(
@@ -184,7 +186,14 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
         one = "-" if u.iteration is None else f"{u.iteration['bytes_sent'] / 1e6:.3f}"
         sent, received = f"{u.bytes_sent / 1e6:.1f}", f"{u.bytes_received / 1e6:.1f}"
         parties.add_row(
-            str(rank), f"{u.cpu_seconds:.1f}", sent, received, str(u.rounds), f"{u.peak_rss_mib:.0f}", one, f"{planned:.3f}"
+            str(rank),
+            f"{u.cpu_seconds:.1f}",
+            sent,
+            received,
+            str(u.rounds),
+            f"{u.peak_rss_mib:.0f}",
+            one,
+            f"{planned:.3f}",
         )
     console.print(parties)
     console.print(f"written to {out}")

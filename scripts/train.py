@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mhe.clear_party import ClearParty
+from mhe.encrypted_party import EncryptedParty
 from mhe.errors import MHEError, NetworkError
-from mhe.party import EncryptedParty, Party
+from mhe.party import Party
 from models.data import Classes, Shard, check_summaries, code, load_shard, pooled, summary
 from models.metrics import DEFAULT_BINS, Quality, quality, quality_from_counts, score_counts
 from models.plan import CircuitPlan
@@ -91,7 +92,10 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
         "release": done - released,
     }
     clear = _clear_models(config, collective, circuit, shard, classes, console.print)
-    usages = [Usage(**json.loads(blob)) for blob in collective.allgather(json.dumps(usage(collective, recorder.whole_iteration())).encode())]
+    usages = [
+        Usage(**json.loads(blob))
+        for blob in collective.allgather(json.dumps(usage(collective, recorder.whole_iteration())).encode())
+    ]
     outcome = Outcome(config, circuit, summaries, seconds, usages, model, found, clear)
     if collective.is_root:
         out.mkdir(parents=True, exist_ok=True)
@@ -140,7 +144,10 @@ def together(collective: TreeCollective, work: Callable[[], Result]) -> Result:
         for rank, (kind, message) in problems.items():
             by_message.setdefault((kind, message), []).append(rank)
         everyone = collective.n_parties
-        said = [m if len(ranks) == everyone else f"party {', '.join(map(str, ranks))}: {m}" for (_, m), ranks in by_message.items()]
+        said = [
+            m if len(ranks) == everyone else f"party {', '.join(map(str, ranks))}: {m}"
+            for (_, m), ranks in by_message.items()
+        ]
         kinds = {kind.__name__: kind for kind in MHEError.__subclasses__()}
         raise kinds.get(next(iter(by_message))[0], MHEError)("\n".join(said))
     return result  # type: ignore[return-value]

@@ -1,7 +1,7 @@
 """The evaluator: what can be computed on ciphertexts with public material only.
 
-Slots: a ciphertext carries ring_dim/2 real slots. A vector of period p (p divides the number of slots, both powers of two) is
-repeated over all of them. `rotate(x, r)[s] = x[s + r]`, cyclically over the slots; r may be negative.
+Slots: a ciphertext carries ring_dim/2 real slots. A vector of period p (p divides the number of slots, both powers of
+two) is repeated over all of them. `rotate(x, r)[s] = x[s + r]`, cyclically over the slots; r may be negative.
 
 Scale is tracked exactly: a product's scale is the product of the scales, a rescale divides by the modulus
 it drops. Adding operands whose scales differ by more than SCALE_TOLERANCE is an error, never a wrong result.
@@ -20,7 +20,8 @@ from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
 
 SCALE_TOLERANCE = 2.0**-30
-"""Largest relative difference of two scales that are added: the moduli of the chain differ from 2^scale_bits by less."""
+"""Largest relative difference of two scales that are added: the moduli of the chain differ from 2^scale_bits by less.
+"""
 
 
 class Backend(Protocol):

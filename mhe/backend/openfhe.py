@@ -221,6 +221,7 @@ class OpenFHEBackend:
         self._rotations: set[int] = set()
         _keys.acquire(key_id, parameters.digest)
         self._release = weakref.finalize(self, _keys.release, key_id)
+        self._release.atexit = False  # at the end of the process the library may be gone before its keys
         self._self_test()
 
     @property

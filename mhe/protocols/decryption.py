@@ -1,14 +1,16 @@
 """Collective decryption: d_i = s_i c1 + smudging_i, m = c0 + sum d_i, of only the coefficients that carry the message.
 
-Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol ColKeySwitch to the zero key. A CKKS decryption shows the noise of its ciphertext, and
-with it the secret (Li, Micciancio, EUROCRYPT 2021, ePrint 2020/1533): every party adds a Gaussian wide enough to hide it.
+Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol ColKeySwitch to the zero key. A CKKS
+decryption shows the noise of its ciphertext, and with it the secret (Li, Micciancio, EUROCRYPT 2021, ePrint
+2020/1533): every party adds a Gaussian wide enough to hide it.
 
-A slot vector of period p occupies the 2p coefficients at multiples of N/(2p). Only these leave a party: less to smudge, less to
-send, and 2p instead of N smudging terms in every slot of the result.
+A slot vector of period p occupies the 2p coefficients at multiples of N/(2p). Only these leave a party: less to
+smudge, less to send, and 2p instead of N smudging terms in every slot of the result.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,7 +43,9 @@ class DecryptionProtocol:
     def __post_init__(self) -> None:
         n = self.session.parameters.ring_dim
         if self.count < 1 or n % self.count:
-            raise ParameterError(f"cannot decrypt {self.count} evenly spaced coefficients of {n}; need a divisor of {n}")
+            raise ParameterError(
+                f"cannot decrypt {self.count} evenly spaced coefficients of {n}; need a divisor of {n}"
+            )
 
     @cached_property
     def instance(self) -> bytes:
@@ -66,7 +70,9 @@ class DecryptionProtocol:
         return Share(self.name, self.instance, frozenset({self.session.rank}), whole.moduli, rows)
 
     def finalize(self, total: Share, c0: Residues) -> Residues:
-        """The released coefficients as residues: (limbs, count). Raises ShareError unless every party contributed once."""
+        """The released coefficients as residues: (limbs, count). Raises ShareError unless every party contributed
+        once.
+        """
         check_complete(total, self.name, self.instance, self.session.parameters.n_parties)
         return residues(self._ring.moduli).add(self._thin(c0), np.asarray(total.rows, dtype=np.uint64))
 
@@ -76,4 +82,4 @@ class DecryptionProtocol:
 
     def error_bound(self) -> float:
         """Largest coefficient by which the result differs from the ciphertext's message and noise, but for 2^-40."""
-        return tail(self.count) * WideGaussian(self.smudging).std * self.session.parameters.n_parties**0.5
+        return tail(self.count) * WideGaussian(self.smudging).std * math.sqrt(self.session.parameters.n_parties)

@@ -44,7 +44,7 @@ class KeySwitchProtocol:
     def __post_init__(self) -> None:
         if len(self.c1s) != len(self.receivers) or len({c1.shape for c1 in self.c1s}) > 1:
             raise ParameterError(
-                f"{len(self.c1s)} ciphertexts for {len(self.receivers)} receivers; need one key each, all of equal limbs"
+                f"{len(self.c1s)} ciphertexts for {len(self.receivers)} receivers; need one key each, and equal limbs"
             )
 
     @cached_property

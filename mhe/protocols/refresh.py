@@ -1,7 +1,8 @@
-"""Collective refresh (bootstrapping): the same message back at the full modulus, in one round, for any number of ciphertexts.
+"""Collective refresh (bootstrapping): the same message back at the full modulus, in one round, for any number of
+ciphertexts.
 
-Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol ColBootstrap, in its CKKS form. For each ciphertext, with a' from the
-common seed and M_i uniform and mask_bits long:
+Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol ColBootstrap, in its CKKS form. For each
+ciphertext, with a' from the common seed and M_i uniform and mask_bits long:
 
     h0_i = s_i c1 - M_i + e       modulo the low modulus
     h1_i = -s_i a' + M_i + e'     modulo Q
@@ -60,7 +61,11 @@ class RefreshProtocol:
         noise = secret_stream()
         rows = [part for i, c1 in enumerate(self.c1s) for part in self._one(i, c1, secret, noise)]
         return Share(
-            self.name, self.instance, frozenset({self.session.rank}), self._row_moduli * len(self.c1s), np.concatenate(rows)
+            self.name,
+            self.instance,
+            frozenset({self.session.rank}),
+            self._row_moduli * len(self.c1s),
+            np.concatenate(rows),
         )
 
     def _one(self, index: int, c1: Residues, secret: SecretShare, noise: Stream) -> tuple[Residues, Residues]:
@@ -73,7 +78,7 @@ class RefreshProtocol:
         return h0, full.subtract(h1, full.multiply(s, self._common(index)))
 
     def _mask(self, noise: Stream) -> Residues:
-        """A uniform integer in [-2^(mask_bits-1), 2^(mask_bits-1)) in every coefficient, as residues modulo all of Q."""
+        """Every coefficient a uniform integer in [-2^(mask_bits-1), 2^(mask_bits-1)), as residues modulo all of Q."""
         p, full = self.session.parameters, self.session.cipher_ring()
         residues = full.from_words(uniform_words(noise, p.mask_bits, p.ring_dim))
         half = full.from_integers([1 << (p.mask_bits - 1)])

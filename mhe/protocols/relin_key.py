@@ -1,14 +1,14 @@
 """Collective relinearisation key in two rounds, with an ephemeral secret u_i per party.
 
-Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol RelinKeyGen. For every digit d, with a_d from the common
-seed and fresh errors e:
+Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol RelinKeyGen. For every digit d, with a_d from
+the common seed and fresh errors e:
 
     round 1    h0_i = -u_i a_d + g_d s_i + e      h1_i = s_i a_d + e'            sums h0, h1
     round 2    h2_i = s_i h0 + (u_i - s_i) h1 + e''                              sum  h2
     key        (b, a) = (h2, h1):  b + a s = g_d s^2 + (s e + u e' + e'')
 
-The u_i are what keeps b + (public multiple of s) from being P s + small: a key whose two rounds share one public a without
-them gives the joint secret to everyone who sees both sums.
+The u_i are what keeps b + (public multiple of s) from being P s + small: a key whose two rounds share one public a
+without them gives the joint secret to everyone who sees both sums.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ class WideGaussian:
     def sample(self, stream: Stream, moduli: tuple[int, ...], n: int) -> Words:
         """(len(moduli), n) residues of n samples, the same integers behind every limb."""
         system = residues(moduli)
-        total = np.zeros((len(moduli), n), dtype=np.uint64)
+        total: Words = np.zeros((len(moduli), n), dtype=np.uint64)
         for chunk, factor in reversed(self._chunks(stream, n)):
             total = system.add(system.from_signed(chunk), system.multiply_constant(total, factor))
         return total

@@ -1,0 +1,163 @@
+"""Every operation of both evaluators against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.mhe.backend.conftest import ROTATIONS, World
+
+RANDOM = np.random.default_rng(7)
+
+
+def vector(period: int) -> np.ndarray:
+    return RANDOM.uniform(-1, 1, period)
+
+
+@pytest.mark.parametrize("period", [1, 8, 512])
+def test_import_and_export_are_inverse(world: World, period: int) -> None:
+    x = vector(period)
+    for limbs in range(2, world.parameters.n_limbs + 1):
+        a = world.encrypt(x, limbs)
+        assert (a.limbs, a.scale, a.period) == (limbs, world.parameters.scale, period)
+        world.check(a, x)
+
+
+@pytest.mark.parametrize(("p", "q"), [(512, 512), (16, 16), (8, 64), (512, 1)])
+def test_add(world: World, p: int, q: int) -> None:
+    x, y = vector(p), vector(q)
+    total = world.backend.add(world.encrypt(x), world.encrypt(y))
+    assert total.period == max(p, q)
+    world.check(total, np.resize(x, max(p, q)) + np.resize(y, max(p, q)), 2)
+
+
+@pytest.mark.parametrize(("p", "q"), [(512, 512), (16, 16), (8, 64), (512, 1), (1, 512)])
+@pytest.mark.parametrize("limbs", [2, 4])
+def test_plaintext_operations(world: World, p: int, q: int, limbs: int) -> None:
+    x, y = vector(p), vector(q)
+    full = max(p, q)
+    a, b = world.encrypt(x, limbs), world.backend.encode(y, limbs)
+    assert (b.limbs, b.period, b.scale) == (limbs, q, world.parameters.scale)
+    total = world.backend.add_plain(a, b)
+    assert total.period == full
+    world.check(total, np.resize(x, full) + np.resize(y, full), 2)
+    product = world.backend.multiply_plain(a, b)
+    assert product.scale == a.scale * b.scale
+    assert product.limbs == limbs
+    rescaled = world.backend.rescale(product)
+    assert rescaled.limbs == limbs - 1
+    assert rescaled.scale == product.scale / world.parameters.moduli[limbs - 1]
+    world.check(rescaled, np.resize(x, full) * np.resize(y, full), 3)
+
+
+def test_a_plaintext_is_encoded_at_any_scale(world: World) -> None:
+    x, y = vector(64), vector(64)
+    a = world.encrypt(x)
+    for scale in (2.0**30, 2.0**37.5, 2.0**60):
+        product = world.backend.multiply_plain(a, world.backend.encode(y, 4, scale))
+        assert product.scale == a.scale * scale
+        error = np.abs(world.decrypt(product) - np.tile(x * y, 8)).max()
+        assert error < world.bound(1) + world.bound(1, scale)
+    squared = world.backend.multiply_plain(a, world.backend.encode(y, 4))
+    shifted = world.backend.add_plain(squared, world.backend.encode(x, 4, squared.scale))
+    world.check(shifted, x * y + x, 2)
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 2.0**-60, 2.0**-50, 2.0**-49, 2.0**-30, 100.0])
+def test_tiny_and_large_plaintexts(world: World, magnitude: float) -> None:
+    x = vector(512)
+    values = magnitude * vector(512)
+    world.check(world.backend.add_plain(world.encrypt(x), world.backend.encode(values, 4)), x + values, 2)
+
+
+def test_multiply_accumulate(world: World) -> None:
+    xs, ys = [vector(512) for _ in range(5)], [vector(32) for _ in range(5)]
+    pairs = ((world.encrypt(x), world.backend.encode(y, 4)) for x, y in zip(xs, ys, strict=True))
+    total = world.backend.multiply_accumulate_plain(pairs)
+    expected = sum(x * np.tile(y, 16) for x, y in zip(xs, ys, strict=True))
+    assert (total.limbs, total.scale, total.period) == (4, world.parameters.scale**2, 512)
+    world.check(world.backend.rescale(total), expected, 12)
+
+
+def test_operands_are_not_changed(world: World) -> None:
+    x, y = vector(512), vector(512)
+    a, b, c = world.encrypt(x), world.encrypt(y), world.backend.encode(y, 4)
+    before = [world.decrypt(z) for z in (a, b)]
+    world.backend.add(a, b)
+    world.backend.multiply(a, b)
+    world.backend.rescale(world.backend.multiply_accumulate_plain([(a, c), (b, c)]))
+    world.backend.rotate_hoisted(a, [1, 3])
+    world.backend.drop_limbs(a, 1)
+    for then, z in zip(before, (a, b), strict=True):
+        np.testing.assert_array_equal(world.decrypt(z), then)
+
+
+@pytest.mark.parametrize("limbs", [2, 3, 4])
+def test_multiply(world: World, limbs: int) -> None:
+    x, y = vector(512), vector(512)
+    product = world.backend.multiply(world.encrypt(x, limbs), world.encrypt(y, limbs))
+    assert product.scale == world.parameters.scale**2
+    world.check(world.backend.rescale(product), x * y, 4)
+
+
+def test_square_and_depth(world: World) -> None:
+    x = vector(512)
+    a = world.encrypt(x)
+    expected, scale = x, a.scale
+    for limbs in (3, 2):
+        a = world.backend.rescale(world.backend.multiply(a, a))
+        expected, scale = expected**2, scale**2 / world.parameters.moduli[limbs]
+        assert (a.limbs, a.scale) == (limbs, scale)
+        world.check(a, expected, 8)
+
+
+@pytest.mark.parametrize("limbs", [1, 2, 3, 4])
+def test_drop_limbs(world: World, limbs: int) -> None:
+    x = vector(16)
+    a = world.encrypt(x)
+    dropped = world.backend.drop_limbs(a, limbs)
+    assert (dropped.limbs, dropped.scale, dropped.period) == (limbs, a.scale, 16)
+    world.check(dropped, x)
+
+
+@pytest.mark.parametrize("rotation", [*ROTATIONS, 513, -511, 0, 512])
+@pytest.mark.parametrize("period", [512, 64])
+def test_rotate(world: World, rotation: int, period: int) -> None:
+    x = vector(period)
+    rotated = world.backend.rotate(world.encrypt(x), rotation)
+    world.check(rotated, np.roll(x, -rotation), 2)
+
+
+@pytest.mark.parametrize("limbs", [1, 4])
+def test_hoisted_rotations(world: World, limbs: int) -> None:
+    x = vector(512)
+    a = world.encrypt(x, limbs)
+    rotated = world.backend.rotate_hoisted(a, [0, 3, -1, 511, 16])
+    assert set(rotated) == {0, 3, -1, 511, 16}
+    assert rotated[0] is a
+    for rotation, each in rotated.items():
+        world.check(each, np.roll(x, -rotation), 2)
+    assert set(world.backend.rotate_hoisted(a, [3])) == {3}
+    assert world.backend.rotate_hoisted(a, []) == {}
+
+
+def test_a_rotation_by_the_period_needs_no_key(world: World) -> None:
+    a = world.encrypt(vector(8))
+    assert world.backend.rotate(a, 24) is a
+
+
+def test_a_small_circuit(world: World) -> None:
+    """A polynomial of a rotated sum, at mixed levels: 0.5 + 0.25 u - 0.1 u^2 with u = x + rotate(x, 3)."""
+    x = vector(512)
+    backend = world.backend
+    a = world.encrypt(x)
+    u = backend.add(a, backend.rotate(a, 3))
+    square = backend.rescale(backend.multiply(u, u))
+    quadratic = backend.rescale(backend.multiply_plain(square, backend.encode(np.array([-0.1]), 3)))
+    # the linear term's factor is encoded so that both terms arrive at one scale
+    low = backend.drop_limbs(u, 3)
+    factor = backend.encode(np.array([0.25]), 3, quadratic.scale * world.parameters.moduli[2] / low.scale)
+    total = backend.add(backend.rescale(backend.multiply_plain(low, factor)), quadratic)
+    total = backend.add_plain(total, backend.encode(np.array([0.5]), total.limbs, total.scale))
+    clear = x + np.roll(x, -3)
+    world.check(total, 0.5 + 0.25 * clear - 0.1 * clear**2, 10)
