@@ -93,7 +93,7 @@ def approximate(
     kept = [0.0 if abs(c) < 1e-12 * np.abs(powers).max() else float(c) for c in powers]
     while kept[-1] == 0.0 and len(kept) > 2:
         kept.pop()
-    grid: Floats = np.linspace(low, high, 20001)
+    grid: Floats = np.asarray(np.linspace(low, high, 20001), dtype=np.float64)
     error = np.abs(polynomial.polyval(grid / width, kept) - function(grid)).max()
     return Polynomial(tuple(kept), (float(low), float(high)), float(error))
 

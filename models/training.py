@@ -99,22 +99,17 @@ def train(
 def release_model(party: Party, plan: CircuitPlan, weights: Ciphertext | None) -> Floats:
     """The weights (features + 1,), intercept last, opened to every party."""
     period = plan.layout.features
-    slots = party.decrypt(weights, plan.low_limbs, plan.weight_scale, period, plan.weight_noise_norm)
+    slots = party.decrypt(weights, plan.low_limbs, plan.weight_scale, period, plan.precision.weight_noise_norm)
     return slots[: plan.workload.features + 1]
 
 
-def release_predictions(
-    party: Party, plan: CircuitPlan, weights: Ciphertext | None, features: Floats, blocks: int
-) -> Floats:
-    """The logits (n,) of this party's standardised test rows, under its own key: nobody else learns them.
-
-    blocks: how many blocks of rows every party switches, so that all do the same; the spare ones are empty.
-    """
+def release_predictions(party: Party, plan: CircuitPlan, weights: Ciphertext | None, features: Floats) -> Floats:
+    """The logits (n,) of this party's standardised test rows, under its own key: nobody else learns them."""
     backend, layout = party.backend, plan.layout
     (fresh,) = party.refresh(None if weights is None else [weights], 1, plan.weight_scale, layout.features)
     turned = backend.rotate_hoisted(backend.drop_limbs(fresh, plan.prediction_limbs + 1), layout.baby_steps)
     x = with_intercept(features)
     packed = pack(x, np.zeros(len(x)), layout, keep=False)
-    packed += pack(np.zeros((layout.rows * (blocks - len(packed)), 1)), np.zeros(0), layout, keep=False)
+    packed += pack(np.zeros((layout.rows * (plan.prediction_blocks - len(packed)), 1)), np.zeros(0), layout, keep=False)
     logits = [forward(backend, block, turned, layout, plan.prediction_data_scale) for block in packed]
-    return np.concatenate(party.deliver(logits, plan.prediction_noise_norm))[: len(x)]
+    return np.concatenate(party.deliver(logits, plan.precision.logit_noise_norm))[: len(x)]

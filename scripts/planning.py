@@ -10,7 +10,9 @@ from rich.table import Table
 
 from mhe.moduli import generate_moduli as generate_own_moduli
 from models.activations import approximate, sigmoid
-from models.plan import Choice, CircuitPlan, MakeModuli, Workload, choose_plan
+from models.plan import CircuitPlan
+from models.search import Choice, MakeModuli, choose_plan
+from models.workload import Workload
 from network.topology import Tree
 from network.traffic import predict
 from scripts.config import Config
@@ -23,8 +25,6 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]]) -> Circuit
     """The plan for parties with these summaries (models.data.summary). Raises ParameterError if there is none."""
     model, training, crypto = config.model, config.training, config.crypto
     columns = len(summaries[0]["columns"])
-    standardised = 2 if config.data.standardize else 0
-    opened = {"model": 2, "predictions": 1 + len(summaries), "nothing": 0}[config.release.what]
     workload = Workload(
         rows=tuple(s["rows"] for s in summaries),
         features=columns,
@@ -36,9 +36,10 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]]) -> Circuit
         sigmoid=approximate(sigmoid, model.sigmoid_degree, model.sigmoid_interval, model.sigmoid_method),
         message_bound=crypto.message_bound,
         release_bits=config.release.statistical_bits,
-        releases=max(standardised + opened, 1),
         precision=config.release.precision,
-        opens_model=config.release.what == "model",
+        release=config.release.what,
+        standardises=config.data.standardize,
+        test_rows=tuple(s["test_rows"] for s in summaries),
     )
     choice = Choice(
         crypto.security_bits,
@@ -105,11 +106,12 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
 
 
 def _release(plan: CircuitPlan, config: Config) -> str:
-    what, error, bits = config.release.what, plan.predicted_weight_error, plan.workload.release_bits
+    what, error, bits = config.release.what, plan.precision.weight_error, plan.workload.release_bits
     if what == "nothing":
         return f"nothing; weights are computed to {error:.1g}"
     if what == "predictions":
-        return f"each party's own predictions, {bits} statistical bits; weights are computed to {error:.1g}"
+        logit_error = plan.precision.logit_error
+        return f"each party's own predictions, {bits} statistical bits; logits are precise to {logit_error:.1g}"
     return f"the model, {bits} statistical bits; weights are precise to {error:.1g}"
 
 

@@ -118,7 +118,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "exact": None if clear is None else _scores(clear.exact_quality),
         "max_weight_error": outcome.max_weight_error,
         "predicted": {
-            "max_weight_error": plan.predicted_weight_error,
+            "max_weight_error": plan.precision.weight_error,
             "iteration": [asdict(predict(tree, rank, plan.iteration_transfers)) for rank in range(p.n_parties)],
         },
         "sigmoid": {
@@ -164,7 +164,7 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
     if outcome.max_weight_error is not None:
         console.print(
             f"largest weight error against the twin: {outcome.max_weight_error:.1e} "
-            f"(planned: {plan.predicted_weight_error:.1e})"
+            f"(planned: {plan.precision.weight_error:.1e})"
         )
     if clear is not None:
         low, high = plan.workload.sigmoid.interval
@@ -183,7 +183,8 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
         parties.add_column(name, justify="right")
     for rank, u in enumerate(outcome.usages):
         planned = predict(tree, rank, plan.iteration_transfers).bytes_sent / 1e6
-        one = "-" if u.iteration is None else f"{u.iteration['bytes_sent'] / 1e6:.3f}"
+        real = u.iteration is not None and outcome.config.crypto.backend != "clear"
+        one = f"{u.iteration['bytes_sent'] / 1e6:.3f}" if u.iteration is not None and real else "-"
         sent, received = f"{u.bytes_sent / 1e6:.1f}", f"{u.bytes_received / 1e6:.1f}"
         parties.add_row(
             str(rank),

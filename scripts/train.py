@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,7 +81,7 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
         weights = train(party, circuit, batches, recorder.iteration)
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
-        model, found = _release(config, party, circuit, weights, standard, shard, summaries)
+        model, found = _release(config, party, circuit, weights, standard, shard)
     done = time.perf_counter()
     party.close()
 
@@ -112,7 +112,7 @@ def join(config: Config, collective: TreeCollective, circuit: CircuitPlan) -> Pa
     workload = circuit.workload
     if config.crypto.backend == "clear":
         return ClearParty(
-            collective, circuit.parameters, statistical_bits=workload.release_bits, releases=workload.releases
+            collective, circuit.parameters, statistical_bits=workload.release_bits, releases=circuit.releases
         )
     from mhe.backend.openfhe import OpenFHEBackend
 
@@ -121,7 +121,7 @@ def join(config: Config, collective: TreeCollective, circuit: CircuitPlan) -> Pa
         circuit.parameters,
         OpenFHEBackend,
         statistical_bits=workload.release_bits,
-        releases=workload.releases,
+        releases=circuit.releases,
     )
 
 
@@ -209,7 +209,6 @@ def _release(
     weights: Any,
     standard: Standardisation,
     shard: Shard,
-    summaries: Sequence[Mapping[str, Any]],
 ) -> tuple[LinearModel | None, Quality | None]:
     """(the model if it is released, quality on all parties' test rows if anything is)."""
     model: LinearModel | None = None
@@ -221,8 +220,7 @@ def _release(
         model = LinearModel(slots[:-1], float(slots[-1]))
         scores = model.scores(test)
     else:
-        blocks = max(-(-s["test_rows"] // circuit.layout.rows) for s in summaries)
-        scores = release_predictions(party, circuit, weights, test, max(blocks, 1))
+        scores = release_predictions(party, circuit, weights, test)
     n_bins = min(DEFAULT_BINS, circuit.parameters.ring_dim // 2)
     counts = score_counts(scores, shard.test_labels, n_bins).astype(np.float64)
     return model, quality_from_counts(np.rint(party.encrypted_sum(counts)).astype(np.int64))

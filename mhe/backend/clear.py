@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mhe.backend import rules
 from mhe.ciphertext import Ciphertext, Plaintext
+from mhe.encoding import decode_subring, embed
 from mhe.errors import BackendError, KeyMismatchError, LevelError, ParameterError
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters, log2_product
@@ -122,11 +123,14 @@ class ClearBackend:
     # conversion
 
     def encode(self, values: Floats, limbs: int, scale: float | None = None) -> Plaintext:
-        """Error per slot: standard deviation sqrt(period/6)/scale, as `mhe.encoding.encode_coefficients`."""
+        """Rounded as in reality, unless noise is off: as `mhe.encoding.encode_coefficients`."""
         scale = self._parameters.scale if scale is None else scale
         vector = rules.check_values(self._parameters, values, limbs, scale)
         period = len(vector)
-        return Plaintext(self._noisy(vector.copy(), math.sqrt(period / 6) / scale), limbs, scale, period)
+        rounded = (
+            vector.copy() if self._random is None else decode_subring(np.rint(embed(vector) * scale), period, scale)
+        )
+        return Plaintext(rounded, limbs, scale, period)
 
     def import_ciphertext(self, ciphertext: ClearCiphertext, period: int) -> Ciphertext:
         rules.check_period(self._parameters, period)
@@ -142,8 +146,9 @@ class ClearBackend:
         values = self._values(ciphertext)[None].copy()
         return ClearCiphertext(values, ciphertext.limbs, ciphertext.scale, self._key_id)
 
-    def _values(self, operand: Ciphertext) -> Floats:
-        rules.check_owner(self._key_id, operand)
+    def _values(self, operand: Ciphertext | Plaintext) -> Floats:
+        if isinstance(operand, Ciphertext):
+            rules.check_owner(self._key_id, operand)
         values = operand.handle
         if not isinstance(values, np.ndarray):
             raise BackendError(f"{operand!r} was made by another backend; import it first")
@@ -151,8 +156,7 @@ class ClearBackend:
 
     def _pair(self, a: Ciphertext, b: Ciphertext | Plaintext) -> tuple[Floats, Floats]:
         """The values of both over the longer period."""
-        x = self._values(a)
-        y = self._values(b) if isinstance(b, Ciphertext) else b.handle
+        x, y = self._values(a), self._values(b)
         if len(x) < len(y):
             return np.tile(x, len(y) // len(x)), y
         return x, (y if len(x) == len(y) else np.tile(y, len(x) // len(y)))

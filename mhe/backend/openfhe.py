@@ -222,7 +222,11 @@ class OpenFHEBackend:
         _keys.acquire(key_id, parameters.digest)
         self._release = weakref.finalize(self, _keys.release, key_id)
         self._release.atexit = False  # at the end of the process the library may be gone before its keys
-        self._self_test()
+        try:
+            self._self_test()
+        except BaseException:
+            self._release()
+            raise
 
     @property
     def parameters(self) -> Parameters:
@@ -341,6 +345,12 @@ class OpenFHEBackend:
             raise BackendError(f"{operand!r} was made by another backend; import it first")
         return operand.handle
 
+    @staticmethod
+    def _plain(operand: Plaintext) -> Any:
+        if not isinstance(operand.handle, openfhe.Plaintext):
+            raise BackendError(f"{operand!r} was made by another backend; encode the values here")
+        return operand.handle
+
     def _result(self, handle: Any, form: rules.Form) -> Ciphertext:
         handle.SetNoiseScaleDeg(1)
         handle.SetScalingFactor(form.scale)
@@ -358,16 +368,16 @@ class OpenFHEBackend:
     def add_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
         """Exact but for the encoding."""
         form = rules.sum_form(a, b)
-        x = self._handle(a)
+        x, y = self._handle(a), self._plain(b)
         with _guard("add a plaintext"):
-            return self._result(self._context.EvalAdd(x, b.handle), form)
+            return self._result(self._context.EvalAdd(x, y), form)
 
     def multiply_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
         """Exact but for the encoding."""
         form = rules.product_form(self._parameters, a, b)
-        x = self._handle(a)
+        x, y = self._handle(a), self._plain(b)
         with _guard("multiply by a plaintext"):
-            return self._result(self._context.EvalMult(x, b.handle), form)
+            return self._result(self._context.EvalMult(x, y), form)
 
     def multiply_accumulate_plain(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
         """Exact but for the encodings; the pairs are consumed one by one. ParameterError if there is none."""
@@ -375,9 +385,9 @@ class OpenFHEBackend:
         form: rules.Form | None = None
         for a, b in pairs:
             form = rules.accumulated_form(form, rules.product_form(self._parameters, a, b))
-            x = self._handle(a)
+            x, y = self._handle(a), self._plain(b)
             with _guard("multiply and accumulate"):
-                product = self._context.EvalMult(x, b.handle)
+                product = self._context.EvalMult(x, y)
                 if total is None:
                     total = product
                 else:

@@ -48,8 +48,8 @@ def check_encoding(backend: RingBackend, key_id: str, remedy: str) -> None:
     trivial = backend.import_ciphertext(RingCiphertext(message, np.zeros_like(message), p.scale, key_id), p.n_slots)
     total = backend.export_ciphertext(backend.add_plain(trivial, backend.encode(values, limbs)))
     coefficients = np.array([float(c) for c in base.to_integers(base.intt(total.c0))])
-    # two roundings of each coefficient, and the float64 errors of two encoders and a decoder
-    bound = tail(p.n_slots) * np.sqrt(p.ring_dim / 12) / p.scale + 64 * np.log2(p.ring_dim) * 2.0**-53
+    # the same rounding of each coefficient twice, and the float64 errors of two encoders and a decoder
+    bound = 2 * tail(p.n_slots) * np.sqrt(p.ring_dim / 12) / p.scale + 64 * np.log2(p.ring_dim) * 2.0**-53
     _verify("an encoding", decode_coefficients(coefficients, total.scale), 2 * values, float(bound), remedy)
 
 

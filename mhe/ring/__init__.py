@@ -1,0 +1,14 @@
+"""Polynomials modulo X^N + 1 and a product of primes: the arithmetic under every protocol.
+
+In the order in which they build on each other:
+
+    modular    words: modular products, compiled loops over rows of residues
+    primes     moduli that have the roots of unity the transform needs
+    residues   integers as residues modulo several primes
+    ntt        the number-theoretic transform of one limb
+    ring       polynomials: transforms, products, automorphisms
+    basis      exact change of the primes behind a small integer
+    gaussian   tables of discrete Gaussians, wide ones from narrow ones
+    sampling   streams of random words, and the samples drawn from them
+    galois     which automorphism rotates the slots by how much
+"""

@@ -88,9 +88,9 @@ _HALF = np.uint64(32)
 
 @inlined
 def mul_high_short(x: np.uint64, y: np.uint64) -> np.uint64:
-    """High word of x*y, short of it by at most 2: the sum of the parts above 2^64, each rounded down.
+    """High word of x*y, or up to 2 less: its three larger partial products, each rounded down.
 
-    Where the exact high word needs one scalar instruction for each product, this takes vectors of them: twice as fast.
+    The compiler makes vector instructions of this, but has only a scalar one for the exact high word: twice as fast.
     """
     x1, y1 = x >> _HALF, y >> _HALF
     return x1 * y1 + ((x1 * (y & _LOWER)) >> _HALF) + (((x & _LOWER) * y1) >> _HALF)
@@ -144,7 +144,7 @@ def shoup(w: int, p: int) -> int:
 
 def check_modulus(p: int) -> None:
     """Raise ParameterError unless p is odd and of 3 to 61 bits."""
-    if p % 2 == 0 or not 3 <= p.bit_length() <= MAX_MODULUS_BITS:
+    if p < 0 or p % 2 == 0 or not 3 <= p.bit_length() <= MAX_MODULUS_BITS:
         raise ParameterError(f"modulus is {p}; need an odd number of 3 to {MAX_MODULUS_BITS} bits")
 
 

@@ -39,7 +39,7 @@ MIN_RING_DIM = 8
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Powers of psi in bit-reversed order, (N,) each, with their Shoup ratios; the inverse ones for the way back.
+    """psi^bitrev(i) and psi^-bitrev(i) for i = 0 .. N-1, (N,) each, and their ratios for mul_lazy.
 
     The inverse of N is folded into the last layer of the inverse transform: n_inverse for the sums, n_inverse_root
     for the differences.
@@ -64,11 +64,15 @@ def bit_reversal(n: int) -> Words:
     return index
 
 
+def check_ring_dim(n: int) -> None:
+    """Raise ParameterError unless n is a power of two of at least 8."""
+    if n < MIN_RING_DIM or n & (n - 1):
+        raise ParameterError(f"ring_dim is {n}; need a power of two of at least {MIN_RING_DIM}")
+
+
 @lru_cache(maxsize=256)
 def tables(ring_dim: int, p: int) -> Tables:
-    """Tables for one limb, shared by every ring that has it. Raises ParameterError if p is not 1 modulo 2*ring_dim."""
-    if ring_dim < MIN_RING_DIM or ring_dim & (ring_dim - 1):
-        raise ParameterError(f"ring_dim is {ring_dim}; need a power of two of at least {MIN_RING_DIM}")
+    """Tables for one limb, shared by every ring that has it; p a prime that is 1 modulo 2*ring_dim."""
     root = smallest_root(p, 2 * ring_dim)
     inverse = pow(root, -1, p)
     order = bit_reversal(ring_dim)

@@ -45,6 +45,7 @@ class Ring(Residues):
 
     def __init__(self, ring_dim: int, moduli: tuple[int, ...]) -> None:
         super().__init__(moduli)
+        ntt.check_ring_dim(ring_dim)
         for p in moduli:
             if p % (2 * ring_dim) != 1 or not is_prime(p):
                 raise ParameterError(f"modulus {p} is not a prime that is 1 modulo {2 * ring_dim}; use ntt_primes")

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mhe.encoding import decode_coefficients, decode_subring, encode_coefficients
 from mhe.errors import ParameterError
 
@@ -18,7 +19,8 @@ def slots_by_definition(coefficients: npt.NDArray[np.float64]) -> npt.NDArray[np
     """Evaluate at zeta^(5^j), one by one."""
     n = len(coefficients)
     exponents = np.array([pow(5, j, 2 * n) for j in range(n // 2)])
-    return np.exp(1j * np.pi / n * np.outer(exponents, np.arange(n))) @ coefficients
+    powers: npt.NDArray[np.complex128] = np.exp(1j * np.pi / n * np.outer(exponents, np.arange(n)))
+    return powers @ coefficients.astype(np.complex128)
 
 
 @pytest.mark.parametrize("period", [1, 2, 8, 32])

@@ -24,7 +24,7 @@ RING_DIM, N_LIMBS, DIGITS, SCALE_BITS = 1 << 10, 3, 3, 40
 
 def openfhe_flow(out: Path) -> None:
     """Key generation as in OpenFHE's threshold examples, by two parties."""
-    import openfhe
+    import openfhe  # type: ignore[import-untyped]
 
     chosen = openfhe.CCParamsCKKSRNS()
     chosen.SetSecurityLevel(openfhe.SecurityLevel.HEStd_NotSet)

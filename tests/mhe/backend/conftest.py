@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from mhe.backend.clear import ClearBackend, ClearCiphertext
 from mhe.backend.openfhe import OpenFHEBackend, generate_moduli
 from mhe.ciphertext import Ciphertext

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from mhe.errors import KeyMismatchError, LevelError, ParameterError
+from tests.mhe.backend.conftest import Floats, World, insecure_parameters
 
-from tests.mhe.backend.conftest import World, insecure_parameters
-
-X = np.linspace(-1, 1, 512)
+X: Floats = np.linspace(-1, 1, 512, dtype=np.float64)
 
 
 def test_operands_of_different_limbs(world: World) -> None:
@@ -69,7 +69,7 @@ def test_limbs_out_of_range(world: World, limbs: int) -> None:
 @pytest.mark.parametrize(
     "values", [np.zeros(3), np.zeros(1024), np.zeros((2, 2)), np.array([np.inf]), np.array([np.nan, 0.0]), np.zeros(0)]
 )
-def test_values_that_cannot_be_encoded(world: World, values: np.ndarray) -> None:
+def test_values_that_cannot_be_encoded(world: World, values: Floats) -> None:
     with pytest.raises(ParameterError):
         world.backend.encode(values, 2)
 

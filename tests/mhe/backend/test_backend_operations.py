@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.mhe.backend.conftest import ROTATIONS, World
+from tests.mhe.backend.conftest import ROTATIONS, Floats, World
 
 RANDOM = np.random.default_rng(7)
 
 
-def vector(period: int) -> np.ndarray:
+def vector(period: int) -> Floats:
     return RANDOM.uniform(-1, 1, period)
 
 
@@ -74,7 +74,7 @@ def test_multiply_accumulate(world: World) -> None:
     xs, ys = [vector(512) for _ in range(5)], [vector(32) for _ in range(5)]
     pairs = ((world.encrypt(x), world.backend.encode(y, 4)) for x, y in zip(xs, ys, strict=True))
     total = world.backend.multiply_accumulate_plain(pairs)
-    expected = sum(x * np.tile(y, 16) for x, y in zip(xs, ys, strict=True))
+    expected = np.sum([x * np.tile(y, 16) for x, y in zip(xs, ys, strict=True)], axis=0)
     assert (total.limbs, total.scale, total.period) == (4, world.parameters.scale**2, 512)
     world.check(world.backend.rescale(total), expected, 12)
 

@@ -32,7 +32,7 @@ def test_extremes(source: tuple[int, ...], target: tuple[int, ...]) -> None:
     assert np.array_equal(x, before)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 7), st.lists(st.fractions(-0.2499, 0.2499), min_size=1, max_size=30))
 def test_any_value(limbs: int, fractions: list[float]) -> None:
     a = residues(LONG[:limbs])

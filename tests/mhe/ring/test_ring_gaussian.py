@@ -2,7 +2,7 @@
 
 from decimal import Decimal, localcontext
 from itertools import pairwise
-from math import erfc, log, log2, pi, sqrt
+from math import ceil, erfc, log, log2, pi, sqrt
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_thresholds(std: float, tail: float) -> None:
 @pytest.mark.parametrize(("std", "tail"), CASES)
 def test_table_fits_its_index(std: float, tail: float) -> None:
     t = table(std, tail)
-    assert t.bound == len(t.thresholds) == len(t.high) == -(-std * tail // 1)
+    assert t.bound == len(t.thresholds) == len(t.high) == ceil(std * tail)
     assert all(a <= b for a, b in pairwise(t.thresholds)) and t.thresholds[-1] < 2**TABLE_BITS
     assert t.high.tolist() == [v >> 64 for v in t.thresholds]
     assert t.guide.tolist() == [sum(v >> 64 < i << GUIDE_SHIFT for v in t.thresholds) for i in range(len(t.guide))]
@@ -51,7 +51,7 @@ def test_table_fits_its_index(std: float, tail: float) -> None:
 
 
 def test_tails_are_as_small_as_promised() -> None:
-    assert 2 * log2(erfc(ERROR_TAIL / sqrt(2))) < -150 and log2(erfc(ERROR_TAIL / sqrt(2))) < -75
+    assert log2(erfc(ERROR_TAIL / sqrt(2))) < -75
     assert log2(erfc(WIDE_TAIL / sqrt(2))) < -134
     assert table(ERROR_STD, ERROR_TAIL).bound == 32
 
@@ -63,7 +63,7 @@ def test_largest_factor_meets_the_smoothing_condition() -> None:
     assert 1 / sqrt(1 / BASE_STD**2 + 1 / (16 * BASE_STD) ** 2) < 16 * eta
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.one_of(st.floats(32, 5000), st.floats(5, 400).map(lambda bits: 2.0**bits)))
 def test_convolution_is_as_wide_as_asked(std: float) -> None:
     c = convolution(std)
@@ -74,12 +74,12 @@ def test_convolution_is_as_wide_as_asked(std: float) -> None:
     assert 13 * c.std < c.bound
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(1, MAX_FACTOR), max_size=60), st.floats(32, 68))
 def test_chunks_make_up_the_convolution(factors: list[int], base_std: float) -> None:
     """Follow the weights of all z through the chunks: each must be what the definition says, and fit an int64."""
     c = Convolution(base_std, tuple(factors))
-    base = table(ERROR_STD, ERROR_TAIL).bound * 0 + int(-(-WIDE_TAIL * base_std // 1))
+    base = ceil(WIDE_TAIL * base_std)
     weights, outer = [], 1
     for inner, last in c.chunks():
         weight, reach = 1, base

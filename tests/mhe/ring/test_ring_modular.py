@@ -32,7 +32,7 @@ def row(values: list[int]) -> np.ndarray:
     return words(values).reshape(1, -1)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(operands(), st.integers(-(2**200), 2**200))
 def test_arithmetic_agrees_with_integers(case: tuple[int, list[int], list[int], list[int]], constant: int) -> None:
     p, x, y, z = case
@@ -48,7 +48,7 @@ def test_arithmetic_agrees_with_integers(case: tuple[int, list[int], list[int], 
     assert accumulator.tolist() == [[(c + a * b) % p for (a, b), c in zip(pairs, z, strict=True)]]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
 def test_signed_integers(values: list[int]) -> None:
     values = [*values, -(2**63), 2**63 - 1, -1, 0, 1, PRIMES[-1], -PRIMES[-1]]
@@ -57,7 +57,7 @@ def test_signed_integers(values: list[int]) -> None:
     assert system.from_signed(np.array(values, dtype=np.int64)).tolist() == expected
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 20), st.data())
 def test_unsigned_words(n_words: int, data: st.DataObject) -> None:
     edge = st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1])
@@ -68,13 +68,13 @@ def test_unsigned_words(n_words: int, data: st.DataObject) -> None:
     assert residues(PRIMES).from_words(array).tolist() == [[v % p for v in values] for p in PRIMES]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(-(2**700), 2**700), max_size=5))
 def test_integers_of_any_size(values: list[int]) -> None:
     assert residues(PRIMES).from_integers(values).tolist() == [[v % p for v in values] for p in PRIMES]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, len(PRIMES)), st.lists(st.fractions(-0.5, 0.5), max_size=5))
 def test_integers_come_back_centred(limbs: int, fractions: list[float]) -> None:
     system = residues(PRIMES[:limbs])

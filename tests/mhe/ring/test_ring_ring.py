@@ -1,5 +1,7 @@
 """`Ring`: automorphisms, prefixes, domains and refusals."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,16 @@ def test_linear_operations_commute_with_the_transform() -> None:
     assert np.array_equal(R.ntt(R.subtract(X, y)), R.subtract(R.ntt(X), R.ntt(y)))
     assert np.array_equal(R.ntt(R.multiply_constant(X, -12345)), R.multiply_constant(R.ntt(X), -12345))
     assert np.array_equal(R.negate(X), R.subtract(R.subtract(X, X), X))
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    """Compiled loops release the interpreter lock."""
+    big = ring(1 << 12, ntt_primes(60, 1 << 12, 2))
+    inputs = [uniform(public_stream(bytes(32), "threads", i), big) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda x: big.intt(big.multiply(big.ntt(x), big.ntt(x))), inputs))
+    for x, result in zip(inputs, results, strict=True):
+        assert np.array_equal(result, big.intt(big.multiply(big.ntt(x), big.ntt(x))))
 
 
 def test_conversions_take_any_number_of_columns() -> None:

@@ -114,6 +114,18 @@ def test_uniform_rejects_the_incomplete_last_multiple() -> None:
     assert not stream.rest
 
 
+def test_uniform_follows_its_description() -> None:
+    """Another implementation of the published procedure gets the same residues."""
+    r = ring(256, ntt_primes(61, 256, 2))
+    stream, expected = public_stream(SEED, "description"), []
+    for p in r.moduli:
+        row: list[int] = []
+        while len(row) < 256:
+            row += [w % p for w in stream.words(256 - len(row)).tolist() if w < 2**64 // p * p]
+        expected.append(row)
+    assert uniform(public_stream(SEED, "description"), r).tolist() == expected
+
+
 def test_uniform_limbs_do_not_depend_on_those_after_them() -> None:
     r = ring(64, ntt_primes(60, 64, 4))
     assert np.array_equal(uniform(public_stream(SEED), r)[:2], uniform(public_stream(SEED), r.prefix(2)))
@@ -148,9 +160,9 @@ def test_ternary() -> None:
 
 
 def test_ternary_digits_and_rejection() -> None:
-    digits = [[d // 3**k % 3 - 1 for k in range(5)] for d in range(243)]
+    digits = [d // 3**k % 3 - 1 for d in range(243) for k in range(5)]
     out = ternary(Script([*range(256), *range(13)]), 5 * 256 - 1)
-    assert out.tolist() == (sum(digits, []) + sum(digits[:13], []))[: 5 * 256 - 1]
+    assert out.tolist() == (digits + digits[: 5 * 13])[: 5 * 256 - 1]
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 5, 6])
@@ -205,14 +217,14 @@ def test_wide_gaussian_point_by_point(sigma: float) -> None:
 @pytest.mark.parametrize("bits", [20, 40, 70, 100])
 def test_wide_gaussian(bits: int) -> None:
     wide = WideGaussian(2.0**bits)
-    values = wide.integers(public_stream(SEED, "wide", bits), 200_000)
+    values = wide.integers(public_stream(SEED, "wide", bits), 100_000)
     assert 2.0**bits <= wide.std <= 1.01 * 2.0**bits
     assert max(map(abs, values)) <= wide.bound
     x = np.array(values, dtype=np.float64) / wide.std
     assert_moments(x, 1.0)
     assert stats.kstest(x, "norm").pvalue > 1e-4
     # As much support as the width says: no gaps, at the bottom or at the joints of the convolution.
-    assert len(set(values)) > 0.9 * 200_000
+    assert len(set(values)) > 0.9 * 100_000
     for divisor in (16, 15, 7, 15**2, 15 * 9):
         assert_uniform(np.array([v % divisor for v in values]), divisor)
     for shift in range(0, bits - 4, 5):
@@ -265,14 +277,10 @@ def test_samples_are_the_same_on_every_machine() -> None:
         gaussian(public_stream(SEED, "d"), 1000),
         WideGaussian(2.0**90).sample(public_stream(SEED, "e"), r.moduli, 1000),
     ]
-    digests = [
-        hashlib.sha256(np.ascontiguousarray(s).astype(s.dtype.newbyteorder("<")).tobytes()).hexdigest()[:16]
-        for s in samples
-    ]
-    assert digests == PINNED
+    assert [hashlib.sha256(repr(s.tolist()).encode()).hexdigest()[:16] for s in samples] == PINNED
 
 
-PINNED = ["", "", "", "", ""]
+PINNED = ["d9c8ab649c881e69", "af0643db63b0cfc4", "47b0d7da2582f184", "4b70e81fcec471b8", "424bcaa9b4c52f66"]
 
 
 def test_secret_samples_differ() -> None:

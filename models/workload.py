@@ -1,0 +1,64 @@
+"""`Workload`: what is to be trained, by whom, and what is released, in public terms only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from models.activations import Polynomial
+
+MOMENTUM_BITS = 10
+"""Momentum is used in multiples of 2^-MOMENTUM_BITS, so that v = (1 + beta) w - beta w_previous costs no level."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is to be trained, in public terms only.
+
+    rows: training rows of every party. features: columns, without the intercept. batch: rows per party and iteration,
+    or None for all. message_bound: largest absolute weight assumed. release_bits: statistical bits of the smudging of
+    released values. precision: largest weight error that is acceptable. release: what is opened at the end.
+    standardises: whether means and variances are computed under encryption first. test_rows: of every party.
+    """
+
+    rows: tuple[int, ...]
+    features: int
+    iterations: int
+    learning_rate: float
+    momentum: float
+    l2: float
+    batch: int | None
+    sigmoid: Polynomial
+    message_bound: float
+    release_bits: int
+    precision: float
+    release: Literal["model", "predictions", "nothing"]
+    standardises: bool
+    test_rows: tuple[int, ...]
+
+    @property
+    def n_parties(self) -> int:
+        return len(self.rows)
+
+    @property
+    def batch_rows(self) -> tuple[int, ...]:
+        """Rows that every party brings to one iteration."""
+        return tuple(rows if self.batch is None else min(rows, self.batch) for rows in self.rows)
+
+    @property
+    def momentum_factor(self) -> int:
+        return 1 if self.momentum == 0 else 1 << MOMENTUM_BITS
+
+    @property
+    def levels(self) -> int:
+        """Levels of one iteration: forward, sigmoid, backward."""
+        return self.sigmoid.depth + 2
+
+    @property
+    def message_bits(self) -> float:
+        """log2 of the largest |weight| times the weights' scale, above the default scale (see
+        CircuitPlan.weight_scale).
+        """
+        scale = math.sqrt(sum(self.batch_rows) / (self.learning_rate * self.momentum_factor))
+        return math.log2(self.message_bound * scale) + 1
