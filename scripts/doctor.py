@@ -109,7 +109,10 @@ def _mpiexec() -> Check:
 
 def _ranks() -> Check:
     """Whether the mpiexec and the library that mpi4py loads belong together: if not, every rank is alone."""
-    program = "from mpi4py import MPI; print(MPI.COMM_WORLD.allreduce(1), *MPI.Get_library_version().split()[:3])"
+    program = (
+        "from mpi4py import MPI; world = MPI.COMM_WORLD; size = world.allreduce(1)\n"
+        "if world.rank == 0: print(f'{size} ' + ' '.join(MPI.Get_library_version().split()[:3]))"
+    )
     try:
         ended, said = _probe(find_launcher().command(2, ["-c", program]))
     except ConfigError:

@@ -59,7 +59,7 @@ say "Python $version ($python), glibc $glibc"
 extras=dev
 if ! mpiexec --version </dev/null >/dev/null 2>&1; then extras=dev,mpich; fi
 say "installing .[$extras], a few minutes the first time"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c scripts/constraints.txt -e ".[$extras]"
+.venv/bin/python -m pip install -qq --disable-pip-version-check --no-input -c scripts/constraints.txt -e ".[$extras]"
 .venv/bin/python -c "import openfhe" || fail "openfhe is installed and cannot be imported: try make clean, then
 make setup PYTHON=/path/to/python3.10"
 say "installed after $SECONDS s; checking, and compiling what is compiled once"

@@ -129,6 +129,8 @@ def reread_form(a: Ciphertext, scale: float | None, period: int | None) -> Form:
     new_period = a.period if period is None else period
     if new_period < 1 or a.period % new_period:
         raise ParameterError(f"slots of period {a.period} cannot be read with period {new_period}; need a divisor")
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise ParameterError(f"scale is {scale}; need a positive finite number")
     return Form(a.limbs, a.scale if scale is None else scale, new_period)
 
 

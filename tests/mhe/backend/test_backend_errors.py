@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -14,12 +16,13 @@ X: Floats = np.linspace(-1, 1, 512, dtype=np.float64)
 def test_operands_of_different_limbs(world: World) -> None:
     a, b = world.encrypt(X, 4), world.encrypt(X, 3)
     backend = world.backend
-    for operation in (
+    operations: list[Callable[[], object]] = [
         lambda: backend.add(a, b),
         lambda: backend.multiply(a, b),
         lambda: backend.add_plain(a, backend.encode(X, 3)),
         lambda: backend.multiply_plain(a, backend.encode(X, 2)),
-    ):
+    ]
+    for operation in operations:
         with pytest.raises(LevelError, match="drop_limbs"):
             operation()
     pairs = [(a, backend.encode(X, 4)), (b, backend.encode(X, 3))]
@@ -114,17 +117,28 @@ def test_closing_forgets_the_keys(world: World) -> None:
 def test_a_ciphertext_under_another_key(world: World) -> None:
     a = world.encrypt(X)
     stranger = type(a)(a.handle, a.limbs, a.scale, a.period, "another")
-    for operation in (
+    operations: list[Callable[[], object]] = [
         lambda: world.backend.export_ciphertext(stranger),
         lambda: world.backend.add(stranger, a),
         lambda: world.backend.rotate(stranger, 1),
-    ):
+    ]
+    for operation in operations:
         with pytest.raises(KeyMismatchError, match="another"):
             operation()
     external = world.backend.export_ciphertext(a)
     object.__setattr__(external, "key_id", "another")
     with pytest.raises(KeyMismatchError, match="another"):
         world.backend.import_ciphertext(external, 512)
+
+
+def test_rereading_at_other_periods(world: World) -> None:
+    a = world.encrypt(X)
+    for period in (0, 24, 1024):
+        with pytest.raises(ParameterError):
+            world.backend.reread(a, period=period)
+    for scale in (0.0, -1.0, float("inf")):
+        with pytest.raises(ParameterError):
+            world.backend.reread(a, scale=scale)
 
 
 def test_an_empty_sum_of_products(world: World) -> None:

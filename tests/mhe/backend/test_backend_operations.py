@@ -146,6 +146,16 @@ def test_a_rotation_by_the_period_needs_no_key(world: World) -> None:
     assert world.backend.rotate(a, 24) is a
 
 
+def test_rereading(world: World) -> None:
+    x = vector(8)
+    a = world.encrypt(np.tile(x, 64))
+    again = world.backend.reread(a, scale=a.scale * 4, period=8)
+    assert (again.limbs, again.scale, again.period) == (4, a.scale * 4, 8)
+    world.check(again, x / 4)
+    world.check(world.backend.reread(a, scale=a.scale / 2), np.tile(2 * x, 64), 2)
+    world.check(a, np.tile(x, 64))
+
+
 def test_a_small_circuit(world: World) -> None:
     """A polynomial of a rotated sum, at mixed levels: 0.5 + 0.25 u - 0.1 u^2 with u = x + rotate(x, 3)."""
     x = vector(512)
