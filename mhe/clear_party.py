@@ -18,7 +18,7 @@ from mhe.collective import Collective
 from mhe.errors import LevelError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
-from mhe.security import refresh_error_std, smudging_std
+from mhe.security import norm_bound, refresh_error_std, rerandomised_std, smudging_std
 from mhe.share import Share
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ class ClearParty:
         return self._import(np.zeros(period), self.parameters.n_limbs, scale)
 
     def sum(self, ciphertext: Ciphertext) -> Ciphertext | None:
-        total = self.collective.reduce(self._share("sum", self.backend.export_ciphertext(ciphertext).values))
+        total = self.collective.reduce(self._share("sum", self._rerandomised(ciphertext)))
         if total is None:
             return None
         return self._import(np.asarray(total.rows[0], dtype=np.float64), ciphertext.limbs, ciphertext.scale)
@@ -76,7 +76,7 @@ class ClearParty:
         out = []
         for ciphertext in ciphertexts:
             self._check_refreshable(ciphertext)
-            values = self._refreshed(self.backend.export_ciphertext(ciphertext).values[0], ciphertext.scale)
+            values = self._refreshed(self._rerandomised(ciphertext)[0], ciphertext.scale)
             out.append(self._import(values, self.parameters.n_limbs, ciphertext.scale))
         return out
 
@@ -97,8 +97,9 @@ class ClearParty:
     def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
         out = []
         for ciphertext in ciphertexts:
-            values = self.backend.export_ciphertext(ciphertext).values[0]
-            width = self._smudging(noise_norm) * math.sqrt(self.parameters.n_parties * self.parameters.n_slots)
+            values = self._rerandomised(ciphertext)[0]
+            added = norm_bound(rerandomised_std(self.parameters, ciphertext.limbs), self.parameters.ring_dim)
+            width = self._smudging(noise_norm + added) * math.sqrt(self.parameters.n_parties * self.parameters.n_slots)
             out.append(self._noisy(values, width / ciphertext.scale))
         return out
 
@@ -114,6 +115,11 @@ class ClearParty:
                 f"a refresh takes ciphertexts of {self.parameters.refresh_limbs} limbs, got {ciphertext.limbs}; "
                 "drop limbs, or refresh before the last rescale"
             )
+
+    def _rerandomised(self, ciphertext: Ciphertext) -> Floats:
+        """Its values (1, period), with the error of an encryption of zero."""
+        width = rerandomised_std(self.parameters, ciphertext.limbs) * math.sqrt(self.parameters.n_slots)
+        return self._noisy(self.backend.export_ciphertext(ciphertext).values, width / ciphertext.scale)
 
     def _refreshed(self, values: Floats, scale: float) -> Floats:
         width = refresh_error_std(self.parameters.n_parties) * math.sqrt(self.parameters.n_slots)

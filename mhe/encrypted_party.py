@@ -13,8 +13,8 @@ from mhe.backend.interface import RingBackend
 from mhe.ciphertext import Ciphertext, Residues, RingCiphertext
 from mhe.collective import Collective
 from mhe.encoding import decode_subring
-from mhe.encryption import decrypt, encrypt
-from mhe.errors import ParameterError, ShareError
+from mhe.encryption import decrypt, encrypt, rerandomise
+from mhe.errors import LevelError, ParameterError, ShareError
 from mhe.keys import EphemeralSecret, KeyPlan, PublicKey, ReceiverSecret, SecretShare
 from mhe.parameters import Parameters, log2_product
 from mhe.protocols.decryption import DecryptionProtocol
@@ -23,9 +23,9 @@ from mhe.protocols.public_key import PublicKeyProtocol
 from mhe.protocols.refresh import RefreshProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
-from mhe.security import fresh_error_std, norm_bound, smudging_std
+from mhe.security import fresh_error_std, norm_bound, rerandomised_std, smudging_std
 from mhe.session import SEED_BYTES, Session
-from mhe.share import Share, aggregate, check_complete
+from mhe.share import Share, aggregate, check_complete, check_reduced
 
 Floats = npt.NDArray[np.float64]
 BackendFactory = Callable[[Parameters, str], RingBackend]
@@ -33,6 +33,9 @@ BackendFactory = Callable[[Parameters, str], RingBackend]
 
 class EncryptedParty:
     """The real thing: one secret share, and protocols over a `Collective`.
+
+    What a party computed from its own rows leaves it through `sum`, `refresh_own` and `deliver` only, which rerandomise
+    it first. `refresh` and `decrypt` are for what was computed from such sums and public material.
 
     statistical_bits, releases: the smudging of every decryption and key switch hides the noise to statistical_bits over
     that many releases; one more than planned is refused.
@@ -71,8 +74,11 @@ class EncryptedParty:
         commitments = self.collective.allgather(protocol.commitment(mine))
         total: Share | None = None
         for rank, blob in enumerate(self.collective.allgather(mine.rows.tobytes())):
+            if len(blob) != mine.rows.nbytes:
+                raise ShareError(f"party {rank} revealed {len(blob)} bytes of public key; need {mine.rows.nbytes}")
             rows = np.frombuffer(blob, dtype=np.uint64).reshape(mine.rows.shape)
             share = Share(protocol.name, protocol.instance, frozenset({rank}), mine.moduli, rows)
+            check_reduced(share)
             protocol.check_commitment(share, commitments[rank])
             total = share if total is None else aggregate(total, share)
         if total is None:
@@ -111,7 +117,7 @@ class EncryptedParty:
         return self.backend.import_ciphertext(RingCiphertext(c0, c1, scale, self.session.key_id), period)
 
     def sum(self, ciphertext: Ciphertext) -> Ciphertext | None:
-        mine = self.backend.export_ciphertext(ciphertext)
+        mine = self._rerandomised(ciphertext)
         total = self.collective.reduce(self._as_share("sum", mine))
         if total is None:
             return None
@@ -121,8 +127,9 @@ class EncryptedParty:
     def refresh(
         self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
     ) -> list[Ciphertext]:
-        exported = [self.backend.export_ciphertext(c) for c in ciphertexts or ()]
-        c1s = self._send_down("refresh_input", [c.c1 for c in exported], count, self.parameters.refresh_limbs)
+        limbs = self.parameters.refresh_limbs
+        exported = [self._exported(c, limbs) for c in ciphertexts or ()]
+        c1s = self._send_down("refresh_input", [c.c1 for c in exported], count, limbs)
         protocol = RefreshProtocol(self.session, tuple(c1s))
         total = self.collective.reduce(protocol.share(self._secret))
         fresh = {} if total is None else protocol.finalize(total, {i: c.c0 for i, c in enumerate(exported)})
@@ -130,7 +137,7 @@ class EncryptedParty:
         return [self.backend.import_ciphertext(protocol.fresh(i, c0, scale), period) for i, c0 in enumerate(c0s)]
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
-        exported = [self.backend.export_ciphertext(c) for c in ciphertexts]
+        exported = [self._rerandomised(c) for c in ciphertexts]
         c1s = self._pool("refresh_own_input", [c.c1 for c in exported])
         protocol = RefreshProtocol(self.session, tuple(c1s))
         total = self._everywhere(protocol.share(self._secret))
@@ -174,7 +181,7 @@ class EncryptedParty:
     def decrypt(
         self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float
     ) -> Floats:
-        exported = None if ciphertext is None else self.backend.export_ciphertext(ciphertext)
+        exported = None if ciphertext is None else self._exported(ciphertext, limbs)
         c0, c1 = (exported.c0, exported.c1) if exported is not None else (None, None)
         coefficients = self._release(c0, c1, limbs, 2 * period, noise_norm)
         return decode_subring(np.array([float(c) for c in coefficients]), period, scale)
@@ -191,7 +198,7 @@ class EncryptedParty:
         return protocol.integers(opened)
 
     def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
-        exported = [self.backend.export_ciphertext(c) for c in ciphertexts]
+        exported = [self._rerandomised(c) for c in ciphertexts]
         private = ReceiverSecret.generate(self.parameters.ring_dim)
         labels = [rank.to_bytes(4, "little") for rank in range(self.parameters.n_parties)]
         mine = receiver_key(self.session, private, labels[self.collective.rank])
@@ -199,7 +206,8 @@ class EncryptedParty:
         keys = [receiver_public_part(self.session, p0, label) for p0, label in zip(p0s, labels, strict=True)]
         c1s = self._pool("key_switch_input", [c.c1 for c in exported])
         receivers = tuple(key for key in keys for _ in ciphertexts)
-        protocol = KeySwitchProtocol(self.session, tuple(c1s), receivers, self._smudging(noise_norm, len(c1s)))
+        added = norm_bound(rerandomised_std(self.parameters, len(c1s[0])), self.parameters.ring_dim)
+        protocol = KeySwitchProtocol(self.session, tuple(c1s), receivers, self._smudging(noise_norm + added, len(c1s)))
         total = self._everywhere(protocol.share(self._secret))
         switched = protocol.finalize(total, dict(zip(self._own(len(ciphertexts)), exported, strict=True)))
         out = []
@@ -224,6 +232,15 @@ class EncryptedParty:
         return smudging_std(noise_norm, self._statistical_bits, self._releases)
 
     # how ring elements travel
+
+    def _exported(self, ciphertext: Ciphertext, limbs: int) -> RingCiphertext:
+        if ciphertext.limbs != limbs:
+            raise LevelError(f"need a ciphertext of {limbs} limbs here, got {ciphertext.limbs}; drop limbs, or refresh")
+        return self.backend.export_ciphertext(ciphertext)
+
+    def _rerandomised(self, ciphertext: Ciphertext) -> RingCiphertext:
+        """What may be seen by others of a ciphertext that this party computed from its own rows."""
+        return rerandomise(self.session, self.public_key, self.backend.export_ciphertext(ciphertext))
 
     def _everywhere(self, share: Share) -> Share:
         """The total of a share of every party, at every party."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mhe.ciphertext import Residues, RingCiphertext
 from mhe.errors import KeyMismatchError
 from mhe.keys import PublicKey, ReceiverSecret
 from mhe.protocols.common import error, ternary_polynomial
+from mhe.ring.ring import ring as ring_of
 from mhe.ring.sampling import secret_stream
 from mhe.session import Session
 
@@ -23,6 +26,35 @@ def encrypt(session: Session, key: PublicKey, message: Residues, scale: float) -
     c1 = error(ring, noise)
     ring.multiply_add(c1, u, key.p1[:limbs])
     return RingCiphertext(c0, c1, scale, key.key_id)
+
+
+def rerandomise(session: Session, key: PublicKey, ciphertext: RingCiphertext) -> RingCiphertext:
+    """The same message under fresh randomness: what it was computed from can no longer be tested.
+
+    Evaluation is deterministic. A ciphertext that a party computed from public ones and from its own rows is therefore
+    a function of these rows, with which anyone who sees it can compare a guess. Adding an encryption of zero makes it
+    look uniform to everyone who does not hold the whole secret.
+
+    That encryption is made at one limb more and divided by it, where there is one, so that only the rounding is left of
+    its error: `mhe.security.rerandomised_std`.
+    """
+    limbs = ciphertext.limbs
+    spare = limbs < session.parameters.n_limbs
+    ring = session.cipher_ring(limbs)
+    nothing = np.zeros((limbs + spare, ring.ring_dim), dtype=np.uint64)
+    zero = encrypt(session, key, nothing, ciphertext.scale)
+    z0, z1 = (_divide_by_last(session, z) if spare else z for z in (zero.c0, zero.c1))
+    c0, c1 = ring.add(ciphertext.c0, z0), ring.add(ciphertext.c1, z1)
+    return RingCiphertext(c0, c1, ciphertext.scale, ciphertext.key_id)
+
+
+def _divide_by_last(session: Session, x: Residues) -> Residues:
+    """x divided by the modulus of its last limb and rounded, at one limb fewer; evaluation domain."""
+    rest, q = session.cipher_ring(len(x) - 1), session.parameters.moduli[len(x) - 1]
+    remainder = ring_of(rest.ring_dim, (q,)).intt(x[-1:])[0].astype(np.int64)
+    remainder[remainder > q // 2] -= q
+    multiple = rest.subtract(x[:-1], rest.ntt(rest.from_signed(remainder)))
+    return rest.multiply_constant(multiple, tuple(pow(q, -1, p) for p in rest.moduli))
 
 
 def decrypt(session: Session, secret: ReceiverSecret, key: PublicKey, ciphertext: RingCiphertext) -> list[int]:

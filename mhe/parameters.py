@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mhe.errors import ParameterError
+from mhe.ring.primes import is_prime
 
 LOG_QP_CAPS: Mapping[int, Mapping[int, int]] = {
     128: {1 << 10: 26, 1 << 11: 53, 1 << 12: 106, 1 << 13: 214, 1 << 14: 430, 1 << 15: 868, 1 << 16: 1747},
@@ -79,8 +80,8 @@ class Parameters:
         if len(set(both)) != len(both):
             raise ParameterError("moduli repeat; every modulus of the chain must be another prime")
         for q in both:
-            if q % (2 * n) != 1 or q.bit_length() > 61:
-                raise ParameterError(f"modulus {q} is not 1 modulo {2 * n}, or is longer than 61 bits")
+            if q.bit_length() > 61 or q % (2 * n) != 1 or not is_prime(q):
+                raise ParameterError(f"modulus {q} is not a prime of at most 61 bits that is 1 modulo {2 * n}")
         if not 1 <= self.digits <= len(self.moduli):
             raise ParameterError(f"digits is {self.digits}; need 1 to {len(self.moduli)}, the number of limbs")
         if self.n_parties < 1:
@@ -136,7 +137,7 @@ class Parameters:
         text = repr(
             (
                 self.ring_dim, self.moduli, self.special_moduli, self.scale_bits, self.digits, self.n_parties,
-                self.refresh_limbs, self.message_bits, self.security_bits, self.statistical_bits, self.insecure,
+                self.refresh_limbs, float(self.message_bits), self.security_bits, self.statistical_bits, self.insecure,
             )
         )  # fmt: skip
         return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -50,11 +50,20 @@ def rounding_std(ring_dim: int, n_parties: int) -> float:
     return math.sqrt((1 + ring_dim * secret_variance(n_parties)) / 12)
 
 
+def rerandomised_std(parameters: Parameters, limbs: int) -> float:
+    """Coefficients that `mhe.encryption.rerandomise` adds at `limbs` limbs: fresh, or divided if it can be."""
+    fresh = fresh_error_std(parameters.ring_dim, parameters.n_parties)
+    if limbs == parameters.n_limbs:
+        return fresh
+    return math.hypot(fresh / parameters.moduli[limbs], rounding_std(parameters.ring_dim, parameters.n_parties))
+
+
 def key_switch_std(parameters: Parameters, limbs: int, key_error: float) -> float:
-    """Coefficients added by one hybrid key switch at `limbs` limbs with a key of error `key_error`.
+    """Coefficients added by one hybrid key switch at `limbs` limbs with a key of error `key_error`: root mean square.
 
     Every digit d is lifted without correction (Halevi, Polyakov, Shoup, ePrint 2018/117), so that it is a sum of up to
-    |d| terms uniform on [0, Q_d) each; its product with the key error is divided by P, and that division rounds.
+    |d| terms uniform on [0, Q_d) each, and its product with the key error is divided by P. That division lifts from the
+    k special moduli without correction too: it rounds by a sum of k terms uniform on [0, 1), of mean k/2, not 0.
     """
     special = log2_product(parameters.special_moduli)
     variance = 0.0
@@ -63,9 +72,25 @@ def key_switch_std(parameters: Parameters, limbs: int, key_error: float) -> floa
         if active:
             relative = 2.0 ** (log2_product(tuple(parameters.moduli[i] for i in active)) - special)
             width = len(active)
-            # a sum of `width` uniform variables on [0, 1): second moment width/12 + (width/2)^2
-            variance += parameters.ring_dim * (width / 12 + width**2 / 4) * relative**2 * key_error**2
-    return math.sqrt(variance + rounding_std(parameters.ring_dim, parameters.n_parties) ** 2)
+            variance += parameters.ring_dim * _uniform_sum_square(width) * relative**2 * key_error**2
+    divided = 1 + parameters.ring_dim * secret_variance(parameters.n_parties)
+    return math.sqrt(variance + divided * _uniform_sum_square(len(parameters.special_moduli)))
+
+
+def key_switch_bias_norm(parameters: Parameters) -> float:
+    """Euclidean bound on what the mean k/2 of the division by P adds: (k/2) (J + J s), J the sum of all powers of X.
+
+    It lies in few slots, so `norm_bound` does not hold for it. J takes values below 4N/(pi j) at the j-th root from 1,
+    and a slot of s, a sum of N independent terms, stays below the tail of sub-Gaussian values.
+    """
+    spread = 1 + 2 * math.sqrt(2 * TAIL_BITS * math.log(2)) / math.pi
+    secret = math.sqrt(secret_variance(parameters.n_parties))
+    return len(parameters.special_moduli) / 2 * parameters.ring_dim * secret * spread
+
+
+def _uniform_sum_square(n: int) -> float:
+    """Second moment of a sum of n variables uniform on [0, 1)."""
+    return n / 12 + n**2 / 4
 
 
 def refresh_error_std(n_parties: int) -> float:

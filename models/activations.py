@@ -42,6 +42,30 @@ class Polynomial:
         """Levels that its evaluation consumes: ceil(log2(degree + 1))."""
         return self.degree.bit_length()
 
+    @property
+    def rounding_gain(self) -> float:
+        """Standard deviation of an evaluation in which every rescale errs by 1: the largest on the interval.
+
+        Follows `evaluate`, term by term.
+        """
+        t: Floats = np.asarray(np.linspace(*self.interval, 401), dtype=np.float64) / self.half_width
+        values, variances = [t], [np.zeros_like(t)]
+        while len(values) < self.depth:
+            variances.append((2 * values[-1]) ** 2 * variances[-1] + 1)
+            values.append(values[-1] ** 2)
+
+        def variance(coefficients: tuple[float, ...]) -> Floats:
+            if len(coefficients) <= 2:
+                return np.ones_like(t)
+            k = (len(coefficients) - 1).bit_length() - 1
+            low, high = coefficients[: 1 << k], coefficients[1 << k :]
+            total = polynomial.polyval(t, high) ** 2 * variances[k] + 1
+            if len(high) > 1:
+                total += values[k] ** 2 * variance(high)
+            return np.asarray(total + variance(low) if len(low) > 2 else total, dtype=np.float64)
+
+        return float(np.sqrt(variance(self.coefficients).max()))
+
     def __call__(self, u: Floats) -> Floats:
         return np.asarray(polynomial.polyval(np.asarray(u) / self.half_width, self.coefficients), dtype=np.float64)
 
@@ -88,9 +112,12 @@ def approximate(
     else:
         raise ParameterError(f"approximation method is {method!r}; need 'least_squares' or 'minimax'")
     width = max(-low, high)
+    ends: Floats = np.asarray(np.linspace(-1, 1, 201), dtype=np.float64)
+    if np.ptp(on_unit(ends) + on_unit(-ends)) < 1e-12 * np.abs(on_unit(ends)).max():
+        # a constant plus an odd function: what came out as its even part is rounding, and terms to evaluate
+        series[2::2] = 0.0
     powers = Chebyshev(series, domain=[low, high]).convert(kind=Power, domain=[-width, width], window=[-1, 1]).coef
-    # an odd function plus a constant has no even part: drop the rounding errors there, and the terms they would cost
-    kept = [0.0 if abs(c) < 1e-12 * np.abs(powers).max() else float(c) for c in powers]
+    kept = [float(c) for c in powers]
     while kept[-1] == 0.0 and len(kept) > 2:
         kept.pop()
     grid: Floats = np.asarray(np.linspace(low, high, 20001), dtype=np.float64)
@@ -101,29 +128,30 @@ def approximate(
 def _remez(function: Callable[[Floats], Floats], degree: int) -> Floats:
     """Chebyshev coefficients of the minimax polynomial on [-1, 1], by Remez exchange on a fine grid.
 
-    Functions whose minimax polynomial has a lower degree (an odd one at an even degree) make the reference degenerate;
-    the iteration then stops at the best polynomial that it has seen.
+    Where the error of a reference has too few extrema to go on (an odd function on a symmetric one), the best
+    polynomial so far is returned; the first reference is not symmetric, so that this does not happen at once.
     """
-    grid = -np.cos(np.linspace(0, np.pi, 40 * (degree + 2) + 1))
+    grid = -np.cos(np.linspace(0, np.pi, 400 * (degree + 2) + 1))
     values = function(grid)
     basis = chebyshev.chebvander(grid, degree)
-    reference = np.round(np.linspace(0, len(grid) - 1, degree + 2)).astype(int)
+    reference = np.round(np.linspace(0, 1, degree + 2) ** 1.1 * (len(grid) - 1)).astype(int)
     signs = (-1.0) ** np.arange(degree + 2)
     best, smallest = np.zeros(degree + 1), np.inf
     for _ in range(50):
         system = np.column_stack([basis[reference], signs])
         solution = np.linalg.lstsq(system, values[reference], rcond=None)[0]
         error = values - basis @ solution[:-1]
-        if np.abs(error).max() < smallest:
-            best, smallest = solution[:-1], float(np.abs(error).max())
+        worst = int(np.abs(error).argmax())
+        if abs(error[worst]) < smallest:
+            best, smallest = solution[:-1], float(abs(error[worst]))
         if smallest <= abs(solution[-1]) * (1 + 1e-9):
             break
-        # one extremum of each run of equal sign, then the consecutive ones with the largest errors
-        runs = np.split(np.arange(len(grid)), np.flatnonzero(np.diff(np.sign(error))) + 1)
+        # one extremum of each run of equal sign; of the consecutive ones around the worst, those with the largest errors
+        runs = np.split(np.arange(len(grid)), np.flatnonzero(np.diff(error > 0)) + 1)
         peaks = np.array([run[np.abs(error[run]).argmax()] for run in runs])
-        if len(peaks) < degree + 2:
+        starts = [i for i in range(len(peaks) - degree - 1) if peaks[i] <= worst <= peaks[i + degree + 1]]
+        if not starts:
             break
-        starts = range(len(peaks) - degree - 1)
         start = max(starts, key=lambda i: float(np.abs(error[peaks[i : i + degree + 2]]).min()))
         reference = peaks[start : start + degree + 2]
     return best

@@ -82,7 +82,9 @@ class BlockLayout:
         """Rotations that every party needs keys for: forward, spread and backward."""
         forward = {*self.baby_steps, *self.giant_steps, *self.spread_steps}
         backward = {-step for step in (*self.baby_steps, *self.giant_steps)}
-        return tuple(sorted((forward | backward) - {0}))
+        # s and s - n_slots are one rotation, and one key
+        distinct = {step % self.n_slots: step for step in sorted((forward | backward) - {0})}
+        return tuple(sorted(distinct.values()))
 
     def diagonals(self, x: Floats) -> Iterator[tuple[int, int, Floats]]:
         """(giant step, baby step, pre-rotated diagonal (period,)) for all of a block x: (at most rows, at most

@@ -127,9 +127,13 @@ class CircuitPlan:
 
     @cached_property
     def decay(self) -> Floats:
-        """1 - learning_rate * l2 for every weight but the intercept: (layout.features,)."""
-        factors = np.ones(self.layout.features)
-        factors[: self.workload.features] -= self.workload.learning_rate * self.workload.l2
+        """What a step keeps of each weight: (layout.features,).
+
+        1 - learning_rate * l2 of a feature's, all of the intercept, nothing of the padding, whose noise would add up.
+        """
+        factors = np.zeros(self.layout.features)
+        factors[: self.workload.features] = self.workload.weight_decay
+        factors[self.workload.features] = 1.0
         return factors
 
     # work, traffic and memory

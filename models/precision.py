@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mhe.security import (
     key_error_std,
+    key_switch_bias_norm,
     key_switch_std,
     norm_bound,
     refresh_error_std,
@@ -35,14 +36,25 @@ class Precision:
 
     @cached_property
     def weight_noise_std(self) -> float:
-        """Error of a weight after the last iteration, before any smudging.
+        """Error of a weight after the last iteration, before any smudging: root mean square over all weights.
 
-        Noise of every iteration is independent; what iteration t injects reaches the end multiplied by at most
-        h = (1 - beta^(T-t)) / (1 - beta), the response of a direction without curvature.
+        Noise of every iteration is independent, and a direction without curvature forgets it slowest.
         """
-        beta = self.plan.momentum
-        responses = ((1 - beta ** (k + 1)) / (1 - beta) for k in range(self.plan.workload.iterations))
-        return self._injected_std * math.sqrt(sum(h * h for h in responses))
+        plan, features = self.plan, self.plan.workload.features
+        gains = features * self._gain(plan.workload.weight_decay) + self._gain(1.0)
+        return self._injected_std * math.sqrt(gains / (features + 1))
+
+    def _gain(self, decay: float) -> float:
+        """Sum of the squared responses of a weight at the end to a unit error in each iteration, without curvature.
+
+        The recurrence of the training: w' = decay ((1 + beta) w - beta w_previous).
+        """
+        beta, total = self.plan.momentum, 0.0
+        response, previous = 1.0, 0.0
+        for _ in range(self.plan.workload.iterations):
+            total += response**2
+            response, previous = decay * ((1 + beta) * response - beta * previous), response
+        return total
 
     @property
     def _injected_std(self) -> float:
@@ -60,8 +72,7 @@ class Precision:
     def _error_std(self) -> float:
         """Error of p(X v) - y in one slot, as rotated for the backward product."""
         plan, sigmoid = self.plan, self.plan.workload.sigmoid
-        amplified = 1 + sum(k * abs(c) for k, c in enumerate(sigmoid.coefficients))
-        evaluated = math.hypot(amplified * self._rounding, self._switching(plan.error_limbs))
+        evaluated = math.hypot(sigmoid.rounding_gain * self._rounding, self._switching(plan.error_limbs))
         return math.hypot(
             sigmoid.largest_slope * self._forward_std, math.sqrt(self._ring_dim) * evaluated / plan.error_scale
         )
@@ -140,8 +151,15 @@ class Precision:
 
     @property
     def logit_noise_norm(self) -> float:
-        """Euclidean bound on the noise of all coefficients of delivered logits, at their scale."""
-        return norm_bound(self.logit_noise_std * self.plan.parameters.scale / math.sqrt(self._ring_dim), self._ring_dim)
+        """Euclidean bound on the noise of all coefficients of delivered logits, at their scale.
+
+        The biased part of every rotation of the weights is counted apart, for it gathers in few slots.
+        """
+        p = self.plan.parameters
+        spread = norm_bound(self.logit_noise_std * p.scale / math.sqrt(self._ring_dim), self._ring_dim)
+        return (
+            spread + math.sqrt(self.plan.layout.features) * key_switch_bias_norm(p) * p.scale / self.plan.weight_scale
+        )
 
     @property
     def logit_error(self) -> float:

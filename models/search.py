@@ -19,6 +19,9 @@ FIRST_BITS = 60
 SCALE_BITS = range(58, 29, -1)
 
 
+DIGITS = range(1, 9)
+
+
 @dataclass(frozen=True)
 class Choice:
     """Constraints and explicit wishes; None leaves a value to the search."""
@@ -29,80 +32,124 @@ class Choice:
     first_bits: int | None = None
     scale_bits: int | None = None
     digits: int | None = None
+    limbs: int | None = None
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A shape within the cap on log2(QP), and the limbs at which it refreshes."""
+
+    shape: Shape
+    refresh_limbs: int
+
+    @property
+    def cost(self) -> float:
+        """Work of one key switch: the limbs that it transforms, times the work for one."""
+        n = self.shape.ring_dim
+        return self.shape.digits * (self.shape.n_limbs + _special_limbs(self.shape)) * n * math.log2(n)
 
 
 def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> CircuitPlan:
-    """The cheapest parameters that meet every constraint, as a plan.
+    """The parameters with the cheapest key switch that meet every constraint, as a plan.
 
-    Cost is the limbs that one key switch transforms: digits * (limbs + special limbs) * ring_dim. For each ring and
-    number of digits the largest scale that fits is taken, for it is free and gives the most precision. Raises
-    ParameterError naming the binding constraint if nothing fits.
+    For each ring and number of digits the largest scale that fits is taken, for it is free and the most precise.
+    Raises ParameterError naming the binding constraint if nothing fits.
     """
-    reasons: list[str] = []
-    candidates: list[tuple[float, Shape, int]] = []
-    for ring_dim in RING_DIMS if choice.ring_dim is None else (choice.ring_dim,):
-        if workload.features + 1 > ring_dim // 2:
-            reasons.append(f"ring_dim {ring_dim}: {workload.features} features do not fit {ring_dim // 2} slots")
-            continue
-        for digits in range(1, 9) if choice.digits is None else (choice.digits,):
-            found = _largest_scale(workload, choice, ring_dim, digits)
-            if isinstance(found, str):
-                reasons.append(f"ring_dim {ring_dim}, {digits} digits: {found}")
-                continue
-            shape, refresh_limbs = found
-            cost = digits * (shape.n_limbs + _special_limbs(shape)) * ring_dim * math.log2(ring_dim)
-            candidates.append((cost, shape, refresh_limbs))
-    for _, shape, refresh_limbs in sorted(candidates, key=lambda c: (c[0], -c[1].scale_bits)):
-        try:
-            moduli, special = make_moduli(shape)
-            parameters = Parameters(
-                ring_dim=shape.ring_dim,
-                moduli=moduli,
-                special_moduli=special,
-                scale_bits=shape.scale_bits,
-                digits=shape.digits,
-                n_parties=workload.n_parties,
-                refresh_limbs=refresh_limbs,
-                message_bits=workload.message_bits,
-                security_bits=choice.security_bits,
-                statistical_bits=choice.statistical_bits,
-            )
-            plan = CircuitPlan(workload, parameters)
-        except ParameterError as error:
-            reasons.append(f"ring_dim {shape.ring_dim}, {shape.digits} digits: {error}")
+    rings = RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
+    wide_enough = [n for n in rings if workload.features + 1 <= n // 2]
+    if not wide_enough:
+        raise ParameterError(
+            f"{workload.features} features and an intercept do not fit the {max(rings) // 2} slots of ring_dim "
+            f"{max(rings)}; use a larger ring_dim or fewer features"
+        )
+    if choice.limbs is not None and choice.limbs <= workload.levels:
+        raise ParameterError(
+            f"limbs = {choice.limbs} leaves no modulus for the refresh: one iteration takes {workload.levels} levels "
+            f"(forward 1, sigmoid of degree {workload.sigmoid.degree} {workload.sigmoid.depth}, backward 1); need more "
+            "limbs, or a lower sigmoid_degree"
+        )
+    candidates: list[_Candidate] = []
+    problem: ParameterError | None = None
+    # from the largest ring down, so that the first problem met is that of the most capable one
+    for ring_dim in sorted(wide_enough, reverse=True):
+        for digits in DIGITS if choice.digits is None else (choice.digits,):
+            try:
+                candidates.append(_largest_scale(workload, choice, ring_dim, digits))
+            except ParameterError as error:
+                problem = problem or error
+    if not candidates and problem is not None:
+        raise problem
+    best: CircuitPlan | None = None
+    for candidate in sorted(candidates, key=lambda c: (c.cost, -c.shape.scale_bits)):
+        plan = _plan(workload, choice, candidate, make_moduli)
+        if plan is None:
             continue
         if plan.precision.weight_error <= workload.precision:
             return plan
-        reasons.append(
-            f"ring_dim {shape.ring_dim}, scale 2^{shape.scale_bits}: weights would be precise to "
-            f"{plan.precision.weight_error:.1g} with {workload.release_bits} statistical bits in the release"
-        )
+        if best is None or plan.precision.weight_error < best.precision.weight_error:
+            best = plan
+    if best is None:
+        raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
     raise ParameterError(
-        f"no parameters give {choice.security_bits}-bit security, {choice.statistical_bits} statistical bits in "
-        f"refreshes and a precision of {workload.precision:g}: relax one of them, or the depth. Tried:\n  "
-        + "\n  ".join(reasons)
+        f"the weights would be released to {best.precision.weight_error:.1g} at best (ring_dim "
+        f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {workload.precision:g} is asked for: the "
+        f"smudging of {workload.release_bits} statistical bits is what costs precision. Lower [release] "
+        "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 or "
+        "a smaller learning_rate"
     )
 
 
-def _largest_scale(workload: Workload, choice: Choice, ring_dim: int, digits: int) -> tuple[Shape, int] | str:
-    """(shape, refresh limbs) with the largest scale that fits this ring and number of digits, or why there is none."""
+def _plan(workload: Workload, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli) -> CircuitPlan | None:
+    """The plan on real primes; None where a library finds none for this shape or its sizes miss a bound by a hair."""
+    shape = candidate.shape
+    try:
+        moduli, special = make_moduli(shape)
+        parameters = Parameters(
+            ring_dim=shape.ring_dim,
+            moduli=moduli,
+            special_moduli=special,
+            scale_bits=shape.scale_bits,
+            digits=shape.digits,
+            n_parties=workload.n_parties,
+            refresh_limbs=candidate.refresh_limbs,
+            message_bits=workload.message_bits,
+            security_bits=choice.security_bits,
+            statistical_bits=choice.statistical_bits,
+        )
+    except ParameterError:
+        return None
+    return CircuitPlan(workload, parameters)
+
+
+def _largest_scale(workload: Workload, choice: Choice, ring_dim: int, digits: int) -> _Candidate:
+    """The largest scale that fits this ring and number of digits. Raises ParameterError with what is in the way."""
     first = choice.first_bits or FIRST_BITS
-    why = "no scale fits"
+    problem: ParameterError | None = None
     for scale_bits in SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
         floor = refresh_floor_bits(choice.statistical_bits, scale_bits, workload.message_bits, workload.n_parties)
-        refresh_limbs = 1 + max(0, math.ceil((floor + 0.5 - first) / scale_bits))
-        shape = Shape(ring_dim, first, scale_bits, refresh_limbs + workload.levels, digits)
-        if digits > shape.n_limbs or -(-shape.n_limbs // -(-shape.n_limbs // digits)) != digits:
-            why = f"{shape.n_limbs} limbs do not make {digits} digits"
-            continue
-        log_qp = first + (shape.n_limbs - 1) * scale_bits + SPECIAL_BITS * _special_limbs(shape)
+        needed = 1 + max(0, math.ceil((floor + 0.5 - first) / scale_bits))
+        limbs = needed + workload.levels if choice.limbs is None else choice.limbs
+        refresh_limbs = limbs - workload.levels
+        shape = Shape(ring_dim, first, scale_bits, limbs, digits)
         try:
+            if refresh_limbs < needed:
+                raise ParameterError(
+                    f"limbs = {limbs} are too few: one iteration consumes {workload.levels} levels and a refresh with "
+                    f"{choice.statistical_bits} statistical bits needs {needed} limbs of {scale_bits} bits; need "
+                    f"{needed + workload.levels}, a lower sigmoid_degree or fewer statistical_bits"
+                )
+            if -(-limbs // -(-limbs // digits)) != digits:
+                raise ParameterError(
+                    f"{limbs} limbs cannot be cut into {digits} digits of equal width; use another number"
+                )
+            log_qp = first + (limbs - 1) * scale_bits + SPECIAL_BITS * _special_limbs(shape)
             check_cap(ring_dim, log_qp, choice.security_bits)
         except ParameterError as error:
-            why = str(error)
+            # a smaller scale eases the cap, a larger one asks for fewer limbs: the last or the first problem is the one
+            problem = error if choice.limbs is None or problem is None else problem
             continue
-        return shape, refresh_limbs
-    return why
+        return _Candidate(shape, refresh_limbs)
+    raise problem or ParameterError("no scale is allowed; leave scale_bits to the plan")
 
 
 def _special_limbs(shape: Shape) -> int:

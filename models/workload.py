@@ -51,6 +51,11 @@ class Workload:
         return 1 if self.momentum == 0 else 1 << MOMENTUM_BITS
 
     @property
+    def weight_decay(self) -> float:
+        """What a step keeps of a penalised weight: 1 - learning_rate * l2."""
+        return 1 - self.learning_rate * self.l2
+
+    @property
     def levels(self) -> int:
         """Levels of one iteration: forward, sigmoid, backward."""
         return self.sigmoid.depth + 2

@@ -93,6 +93,7 @@ class CryptoConfig(Section):
     scale_bits: Annotated[int, Field(ge=20, le=60)] | None = None
     first_bits: Annotated[int, Field(ge=20, le=60)] | None = None
     digits: Annotated[int, Field(ge=1)] | None = None
+    limbs: Annotated[int, Field(ge=2)] | None = None
 
     @field_validator("ring_dim")
     @classmethod
@@ -222,7 +223,7 @@ def _explain(problem: Any) -> str:
     where = _where(keys)
     if problem["type"] == "extra_forbidden":
         return f"{where}: there is no such {'key' if len(keys) > 1 else 'section'}; {_allowed(keys)}"
-    if problem["type"] == "missing":
+    if problem["type"] == "missing" and len(problem["loc"]) < 3:
         return f"{where}: is missing and has no default"
     if problem["type"] == "model_type":
         return f"{where}: must be a section with keys; got {_shown(problem['input'])}"

@@ -48,6 +48,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]]) -> Circuit
         crypto.first_bits,
         crypto.scale_bits,
         crypto.digits,
+        crypto.limbs,
     )
     return choose_plan(workload, choice, moduli_maker(crypto.backend))
 

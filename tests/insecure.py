@@ -1,21 +1,76 @@
-"""INSECURE: small rings and low statistical bits, so that real cryptography is fast enough for tests."""
+"""INSECURE: small rings and low statistical bits, so that whole runs are fast enough for tests; never for real rows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from mhe.backend.openfhe import generate_moduli
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.clear import ClearBackend, ClearCiphertext
+from mhe.ciphertext import Ciphertext
+from mhe.moduli import generate_moduli as generate_own_moduli
 from mhe.parameters import Parameters, Shape, refresh_floor_bits
 from models.activations import Polynomial, approximate, sigmoid
 from models.plan import CircuitPlan
 from models.workload import Workload
 
+Floats = npt.NDArray[np.float64]
+MakeModuli = Callable[[Shape], tuple[tuple[int, ...], tuple[int, ...]]]
+
 INSECURE_TEST_RING_DIM = 1 << 10
-INSECURE_TEST_SCALE_BITS = 45
 INSECURE_TEST_STATISTICAL_BITS = 10
 FIRST_BITS = 60
+KEY_ID = "clear"
+
+
+@lru_cache(maxsize=32)
+def insecure_test_parameters(
+    ring_dim: int,
+    n_limbs: int,
+    *,
+    scale_bits: int = 45,
+    digits: int = 2,
+    n_parties: int = 1,
+    refresh_limbs: int | None = None,
+    message_bits: float = 1.0,
+    statistical_bits: int = INSECURE_TEST_STATISTICAL_BITS,
+    make_moduli: MakeModuli = generate_own_moduli,
+) -> Parameters:
+    """INSECURE: a chain of any length in a ring of any size."""
+    moduli, special = make_moduli(Shape(ring_dim, FIRST_BITS, scale_bits, n_limbs, digits))
+    return Parameters(
+        ring_dim=ring_dim,
+        moduli=moduli,
+        special_moduli=special,
+        scale_bits=scale_bits,
+        digits=digits,
+        n_parties=n_parties,
+        refresh_limbs=n_limbs if refresh_limbs is None else refresh_limbs,
+        message_bits=message_bits,
+        statistical_bits=statistical_bits,
+        insecure=True,
+    )
+
+
+def clear_backend(
+    n_slots: int, *, n_limbs: int = 4, noise: bool, rotations: frozenset[int] | None = None, seed: int = 0
+) -> ClearBackend:
+    """An evaluator that computes in the clear, in a ring of this many slots."""
+    parameters = insecure_test_parameters(2 * n_slots, n_limbs)
+    return ClearBackend(parameters, KEY_ID, rotations, noise=noise, seed=seed)
+
+
+def clear_ciphertext(
+    backend: ClearBackend, values: Floats, limbs: int | None = None, scale: float | None = None
+) -> Ciphertext:
+    """Values (period,) as this evaluator's ciphertext."""
+    p = backend.parameters
+    made = ClearCiphertext(np.array(values)[None], limbs or p.n_limbs, scale or p.scale, backend.key_id)
+    return backend.import_ciphertext(made, len(values))
 
 
 @lru_cache(maxsize=32)
@@ -48,25 +103,26 @@ def insecure_test_plan(
     task: Workload,
     *,
     ring_dim: int = INSECURE_TEST_RING_DIM,
-    scale_bits: int = INSECURE_TEST_SCALE_BITS,
+    scale_bits: int = 45,
     digits: int = 2,
-    spare_limbs: int = 0,
+    missing_limbs: int = 0,
+    n_parties: int | None = None,
+    message_bits: float | None = None,
+    make_moduli: MakeModuli = generate_own_moduli,
 ) -> CircuitPlan:
     """INSECURE: the plan of this workload on the shortest chain that it needs, in a small ring."""
-    floor = refresh_floor_bits(INSECURE_TEST_STATISTICAL_BITS, scale_bits, task.message_bits, task.n_parties)
+    parties = task.n_parties if n_parties is None else n_parties
+    bits = task.message_bits if message_bits is None else message_bits
+    floor = refresh_floor_bits(INSECURE_TEST_STATISTICAL_BITS, scale_bits, bits, parties)
     refresh_limbs = 1 + max(0, math.ceil((floor + 0.5 - FIRST_BITS) / scale_bits))
-    shape = Shape(ring_dim, FIRST_BITS, scale_bits, refresh_limbs + task.levels + spare_limbs, digits)
-    moduli, special = generate_moduli(shape)
-    parameters = Parameters(
-        ring_dim=ring_dim,
-        moduli=moduli,
-        special_moduli=special,
+    parameters = insecure_test_parameters(
+        ring_dim,
+        refresh_limbs + task.levels - missing_limbs,
         scale_bits=scale_bits,
         digits=digits,
-        n_parties=task.n_parties,
+        n_parties=parties,
         refresh_limbs=refresh_limbs,
-        message_bits=task.message_bits,
-        statistical_bits=INSECURE_TEST_STATISTICAL_BITS,
-        insecure=True,
+        message_bits=bits,
+        make_moduli=make_moduli,
     )
     return CircuitPlan(task, parameters)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mhe.ciphertext import Residues, RingCiphertext
 from mhe.encoding import decode_coefficients, decode_subring, encode_coefficients
-from mhe.keys import EvaluationKey
+from mhe.keys import EvaluationKey, SecretPolynomial
 from mhe.parameters import ERROR_STD, Parameters
 from mhe.ring.galois import galois_element, inverse_element
 from mhe.ring.ring import Ring, ring
@@ -123,3 +123,13 @@ def make_rotation_key(
     s = as_residues(secret, target)
     turned = target.automorphism(s, inverse_element(galois_element(rotation, n), n))
     return make_evaluation_key(parameters, s, turned, key_id, seed)
+
+
+def coefficients_of(secret: SecretPolynomial) -> Secret:
+    """A copy of what a secret polynomial hides: (ring_dim,)."""
+    return secret._coefficients.copy()
+
+
+def joint_of(secrets: Sequence[SecretPolynomial]) -> Secret:
+    """The joint secret of these shares."""
+    return joint([coefficients_of(secret) for secret in secrets])

@@ -20,8 +20,7 @@ from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
 
 SCALE_TOLERANCE = 2.0**-30
-"""Largest relative difference of two scales that are added: the moduli of the chain differ from 2^scale_bits by less.
-"""
+"""Largest relative difference of two scales that are added: the relative error that it may cause in the sum."""
 
 
 class Backend(Protocol):

@@ -1,0 +1,202 @@
+"""The shared-diagonal packing: layout invariants, and both products from the diagonals alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mhe.errors import KeyMismatchError, ParameterError
+from models.linalg import backward, forward, pack, rotate_and_add
+from models.packing import BlockLayout, choose_layout, doublings, power_of_two_at_least
+from tests.insecure import clear_backend, clear_ciphertext
+
+SHAPES = [(1, 2), (3, 2), (64, 2), (5, 40), (1, 64), (33, 33), (64, 64), (64, 17), (200, 9), (129, 64), (65, 2)]
+"""(rows, features) against 64 slots: one row, tall, wide, square, full, several blocks."""
+
+
+def numpy_forward(layout: BlockLayout, x, w):
+    """X w from the diagonals, in S slots: u = spread( sum_g rot( sum_b p[g,b] * rot(w, b), g ) )."""
+    slots = np.tile(w, layout.n_slots // layout.features)
+    total = np.zeros(layout.n_slots)
+    for giant, baby, diagonal in layout.diagonals(x):
+        product = np.tile(diagonal, layout.n_slots // layout.period) * np.roll(slots, -baby)
+        total += np.roll(product, -giant)
+    for step in layout.spread_steps:
+        total = total + np.roll(total, -step)
+    return total
+
+
+def numpy_backward(layout: BlockLayout, x, e):
+    """X^T e from the same diagonals: g = fold( sum_b rot( sum_g p[g,b] * rot(e, -g), -b ) )."""
+    slots = np.tile(e, layout.n_slots // layout.rows)
+    total = np.zeros(layout.n_slots)
+    for giant, baby, diagonal in layout.diagonals(x):
+        product = np.tile(diagonal, layout.n_slots // layout.period) * np.roll(slots, giant)
+        total += np.roll(product, baby)
+    for step in layout.fold_steps:
+        total = total + np.roll(total, -step)
+    return total
+
+
+def check_products(layout: BlockLayout, rows: int, features: int, seed: int):
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(min(rows, layout.rows), features))
+    w, e = np.zeros(layout.features), np.zeros(layout.rows)
+    w[:features], e[: len(x)] = random.normal(size=features), random.normal(size=len(x))
+    u, g = np.zeros(layout.rows), np.zeros(layout.features)
+    u[: len(x)], g[:features] = x @ w[:features], x.T @ e[: len(x)]
+    tolerance = 1e-12 * max(rows, features)
+    np.testing.assert_allclose(
+        numpy_forward(layout, x, w), np.tile(u, layout.n_slots // layout.rows), rtol=0, atol=tolerance
+    )
+    np.testing.assert_allclose(
+        numpy_backward(layout, x, e), np.tile(g, layout.n_slots // layout.features), rtol=0, atol=tolerance
+    )
+
+
+@st.composite
+def layouts(draw):
+    """(layout, rows, features) as `choose_layout` makes them, and with any other number of baby steps."""
+    n_slots = 1 << draw(st.integers(0, 6))
+    rows, features = draw(st.integers(1, 3 * n_slots)), draw(st.integers(1, n_slots))
+    layout = choose_layout(n_slots, rows, features)
+    if draw(st.booleans()):
+        baby = 1 << draw(st.integers(0, layout.n_diagonals.bit_length() - 1))
+        layout = BlockLayout(n_slots, layout.rows, layout.features, baby)
+    return layout, rows, features
+
+
+@settings(max_examples=150, deadline=None)
+@given(layouts(), st.integers(0, 2**32))
+def test_both_products_come_from_one_set_of_diagonals(case, seed):
+    layout, rows, features = case
+    check_products(layout, rows, features, seed)
+
+
+@pytest.mark.parametrize(("rows", "features"), [(1024, 1024), (7, 1024), (2048, 1000), (1, 1024), (2048, 2)])
+def test_products_of_up_to_1024_features(rows, features):
+    check_products(choose_layout(2048, rows, features), rows, features, seed=1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(layouts())
+def test_layout_invariants(case):
+    layout, rows, features = case
+    for value in (layout.rows, layout.features, layout.baby, layout.n_diagonals, layout.period):
+        assert value & (value - 1) == 0
+        assert 1 <= value <= layout.n_slots
+    assert layout.rows * layout.features == layout.n_diagonals * layout.period
+    # nothing is wider or taller than it must be
+    assert features <= layout.features < 2 * features
+    assert layout.rows == min(power_of_two_at_least(rows), layout.n_slots)
+    # every diagonal is one giant step plus one baby step, once
+    sums = sorted(g + b for g in layout.giant_steps for b in layout.baby_steps)
+    assert sorted(k % layout.n_diagonals for k in sums) == list(range(layout.n_diagonals))
+    # spread and fold add up exactly the repetitions, and never both have something to do
+    assert 2 ** len(layout.spread_steps) == max(1, layout.features // layout.rows)
+    assert 2 ** len(layout.fold_steps) == max(1, layout.rows // layout.features)
+    assert not (layout.spread_steps and layout.fold_steps)
+
+
+@settings(max_examples=100, deadline=None)
+@given(layouts(), st.integers(0, 2**32))
+def test_every_cell_lies_once_in_the_diagonals(case, seed):
+    layout, rows, features = case
+    x = np.random.default_rng(seed).normal(size=(min(rows, layout.rows), features))
+    held = np.concatenate([diagonal for _, _, diagonal in layout.diagonals(x)])
+    assert len(held) == layout.n_diagonals * layout.period
+    assert sorted(held[held != 0]) == sorted(x[x != 0])
+
+
+@pytest.mark.parametrize(("rows", "features"), SHAPES)
+def test_rotations_are_exactly_the_ones_that_are_used(rows, features):
+    """Forward, spread and backward at every party, fold at the root: nothing is missing, nothing is superfluous."""
+    backend = clear_backend(64, noise=False)
+    layout = choose_layout(64, rows, features)
+    random = np.random.default_rng(rows)
+    x, labels = random.normal(size=(rows, features)), random.normal(size=rows)
+    blocks = pack(x, labels, layout, keep=False)
+    assert len(blocks) == -(-rows // layout.rows)
+    w = np.zeros(layout.features)
+    w[:features] = random.normal(size=features)
+
+    turned = backend.rotate_hoisted(clear_ciphertext(backend, w), layout.baby_steps)
+    products = [forward(backend, block, turned, layout, backend.parameters.scale) for block in blocks]
+    u = np.concatenate([backend.export_ciphertext(p).values[0] for p in products])
+    np.testing.assert_allclose(u[:rows], x @ w[:features], atol=1e-11)
+    errors = [clear_ciphertext(backend, block.labels) for block in blocks]
+    total = backward(backend, blocks, errors, layout, backend.parameters.scale)
+    everywhere = {step % 64 for step in layout.rotations()}
+    assert backend.used_rotations == everywhere
+
+    folded = rotate_and_add(backend, total, layout.fold_steps, layout.features)
+    g = backend.export_ciphertext(folded).values[0]
+    np.testing.assert_allclose(g[:features], x.T @ labels, atol=1e-11)
+    assert backend.used_rotations == everywhere | set(layout.fold_steps)
+
+
+@settings(max_examples=200, deadline=None)
+@given(layouts())
+def test_no_rotation_key_is_made_twice(case):
+    """r and r - n_slots are one rotation: a second key for it would be refused by the evaluator."""
+    layout, _, _ = case
+    steps = [step % layout.n_slots for step in layout.rotations()]
+    assert 0 not in steps
+    assert len(steps) == len(set(steps))
+
+
+def test_a_rotation_outside_of_the_layout_has_no_key():
+    layout = choose_layout(64, 64, 8)
+    backend = clear_backend(64, noise=False, rotations=frozenset(layout.rotations()))
+    x = clear_ciphertext(backend, np.arange(64.0))
+    for step in layout.rotations():
+        backend.rotate(x, step)
+    with pytest.raises(KeyMismatchError, match="no key for rotation"):
+        backend.rotate(x, 33)
+
+
+@pytest.mark.parametrize(("rows", "features"), [(4096, 8), (8192, 32), (100, 1024), (8192, 1024)])
+def test_rotations_grow_with_the_square_root_of_the_diagonals(rows, features):
+    layout = choose_layout(8192, rows, features)
+    turns = len(layout.baby_steps) + len(layout.giant_steps)
+    assert turns <= 3 * np.sqrt(layout.n_diagonals)
+    assert len(layout.rotations()) <= 2 * turns + len(layout.spread_steps)
+
+
+def test_doublings():
+    assert doublings(4, 64) == (4, 8, 16, 32)
+    assert doublings(8, 8) == doublings(8, 4) == ()
+
+
+def test_labels_are_padded_with_zeros():
+    layout = choose_layout(8, 20, 3)
+    blocks = pack(np.ones((20, 3)), np.arange(1.0, 21), layout, keep=True)
+    np.testing.assert_array_equal(np.concatenate([b.labels for b in blocks]), [*range(1, 21), 0, 0, 0, 0])
+
+
+def test_encoded_diagonals_are_kept_only_where_asked():
+    backend = clear_backend(64, noise=False)
+    layout = choose_layout(64, 10, 3)
+    for keep in (True, False):
+        (block,) = pack(np.ones((10, 3)), np.ones(10), layout, keep=keep)
+        first = block.plaintext(backend, layout.giant_steps[0], layout.baby_steps[0], 2, 2.0**40)
+        again = block.plaintext(backend, layout.giant_steps[0], layout.baby_steps[0], 2, 2.0**40)
+        assert (first is again) == keep
+        assert len(block.encoded) == (1 if keep else 0)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ParameterError, match="65 features do not fit 64 slots; use a larger ring_dim or fewer"):
+        choose_layout(64, 10, 65)
+    layout = choose_layout(64, 10, 5)
+    for shape in ((17, 5), (10, 9)):
+        with pytest.raises(ParameterError, match=r"does not fit the layout of \(16, 8\)"):
+            list(layout.diagonals(np.zeros(shape)))
+    for rows, features in ((3, 4), (4, 0), (128, 4)):
+        with pytest.raises(ParameterError, match="need a power of two up to 64 slots"):
+            BlockLayout(64, rows, features, 1)
+    for baby in (0, 3, 8):
+        with pytest.raises(ParameterError, match=f"{baby} baby steps do not divide 4 diagonals"):
+            BlockLayout(64, 16, 4, baby)

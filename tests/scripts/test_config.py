@@ -1,0 +1,162 @@
+"""CONFIG: defaults, every refusal in words that name key, value and remedy, and comparison between parties."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mhe.errors import ConfigError
+from scripts.config import Config, check_same, load_config, parse_config
+
+DATA = {"train": "x.csv", "label": "y"}
+EXAMPLES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+def refusal(**sections: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"data": DATA} | sections, name="c.toml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_valid(path: Path) -> None:
+    assert load_config(path).source.is_common
+
+
+def test_the_commented_example_has_every_key() -> None:
+    text = (Path(__file__).parents[2] / "configs" / "pima.toml").read_text()
+    for section, field in Config.model_fields.items():
+        assert f"[{section}]" in text
+        for key in getattr(field.annotation, "model_fields", {}):
+            assert f"\n{key} = " in text or f"\n# {key} = " in text, key
+
+
+def test_defaults() -> None:
+    config = parse_config({"data": DATA})
+    assert (config.data.test, config.data.test_fraction, config.data.standardize) == (None, 0.2, True)
+    assert (config.model.sigmoid_degree, config.model.sigmoid_interval, config.model.l2) == (3, (-8.0, 8.0), 0.0)
+    assert (config.training.iterations, config.training.batch, config.training.momentum) == (20, "full", 0.9)
+    assert (config.crypto.backend, config.crypto.security_bits, config.crypto.statistical_bits) == ("openfhe", 128, 128)
+    assert (config.crypto.ring_dim, config.crypto.message_bound) == (None, 32.0)
+    assert (config.network.arity, config.network.root) == (2, 0)
+    assert (config.release.what, config.release.statistical_bits, config.release.precision) == ("model", 40, 1e-3)
+
+
+def test_configuration_cannot_be_changed() -> None:
+    config = parse_config({"data": DATA})
+    with pytest.raises(ValidationError):
+        config.training.iterations = 3  # type: ignore[misc]
+
+
+def test_twin_only_where_one_table_was_split() -> None:
+    own = {"train": "site{party}.csv", "label": "y"}
+    assert parse_config({"data": DATA}).clear_twin
+    assert not parse_config({"data": own}).clear_twin
+    assert parse_config({"data": own, "audit": {"clear_twin": True}}).clear_twin
+    assert not parse_config({"data": DATA, "audit": {"clear_twin": False}}).clear_twin
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("training", "iterations", 0, "greater than or equal to 1"),
+        ("training", "iterations", "20", "integer"),
+        ("training", "iterations", True, "integer"),
+        ("training", "learning_rate", -0.5, "greater than 0"),
+        ("training", "learning_rate", float("nan"), "finite"),
+        ("training", "momentum", 1.0, "less than 1"),
+        ("training", "batch", "half", '"full" or a number'),
+        ("training", "batch", 0, '"full" or a number'),
+        ("model", "kind", "forest", "'logistic'"),
+        ("model", "sigmoid_interval", [1, 8], "low < 0 < high"),
+        ("model", "sigmoid_interval", [-8], "low < 0 < high"),
+        ("model", "sigmoid_degree", 99, "31"),
+        ("crypto", "backend", "seal", "'openfhe' or 'clear'"),
+        ("crypto", "security_bits", 100, "128 or 192"),
+        ("crypto", "ring_dim", 5000, "power of two"),
+        ("crypto", "statistical_bits", 10, "30"),
+        ("network", "arity", 0, "1"),
+        ("audit", "clear_twin", "yes", "boolean"),
+        ("release", "what", "all", "'model', 'predictions' or 'nothing'"),
+        ("release", "precision", 0, "greater than 0"),
+    ],
+)
+def test_bad_value_names_key_value_and_what_is_allowed(section: str, key: str, value: object, words: str) -> None:
+    said = refusal(**{section: {key: value}})
+    assert said.startswith(f"c.toml: [{section}] {key} = {json.dumps(value)}: must be ")
+    assert words in said
+
+
+def test_typing_errors_get_the_nearest_key() -> None:
+    said = refusal(training={"iteratoins": 3})
+    assert "[training] iteratoins: there is no such key; did you mean iterations?" in said
+    said = refusal(trainnig={"iterations": 3})
+    assert "[trainnig]: there is no such section; did you mean training?" in said
+
+
+def test_every_problem_gets_a_line() -> None:
+    said = refusal(data={"train": "x.csv"}, training={"seed": -1, "speed": 1}, network=3)
+    assert [line.split(":")[1].strip() for line in said.splitlines()] == [
+        "[data] label",
+        "[training] seed = -1",
+        "[training] speed",
+        "[network]",
+    ]
+
+
+def test_test_rows_come_from_one_place() -> None:
+    assert "either test or test_fraction" in refusal(data=DATA | {"test": "y.csv", "test_fraction": 0.2})
+    assert parse_config({"data": DATA | {"test": "y.csv"}}).source.test == "y.csv"
+
+
+def test_root_must_be_a_party() -> None:
+    config = parse_config({"data": DATA, "network": {"root": 2}})
+    config.check_parties(3)
+    with pytest.raises(ConfigError, match=r"root = 2: must be less than the 2 parties"):
+        config.check_parties(2)
+
+
+def test_files_start_at_the_folder_of_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('[data]\ntrain = "x.csv"\nlabel = "y"\n')
+    config = load_config(path)
+    assert config.source.folder == tmp_path
+    assert str(tmp_path) not in config.canonical
+
+
+@pytest.mark.parametrize(("text", "words"), [("[data\n", "not valid TOML"), ("[data]\nx = é", "not valid TOML")])
+def test_file_that_is_not_toml(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "c.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+
+
+def test_defaults_spelled_out_are_the_same_configuration() -> None:
+    short = parse_config({"data": DATA})
+    long = parse_config({"data": DATA, "training": {"iterations": 20, "learning_rate": 1}, "model": {"l2": 0}})
+    assert short.canonical == long.canonical
+    assert short.digest == long.digest
+    check_same([short.canonical, long.canonical])
+
+
+def test_parties_that_differ_are_told_where() -> None:
+    one = parse_config({"data": DATA})
+    other = parse_config({"data": DATA, "training": {"iterations": 30}, "release": {"what": "nothing"}})
+    assert one.digest != other.digest
+    with pytest.raises(ConfigError) as caught:
+        check_same([one.canonical, one.canonical, other.canonical])
+    assert "[training] iterations is 20 at party 0, 30 at party 2" in str(caught.value)
+    assert '[release] what is "model" at party 0, "nothing" at party 2' in str(caught.value)
