@@ -1,7 +1,7 @@
 """Whole training runs, measured and recorded: `python -m benchmarks.jobs [--config FILE ...] [--parties N ...]`.
 
-Each job is one `mhe train` with its own processes, as a user would start it. Its result.json is kept with the environment
-under benchmarks/results; `python -m benchmarks.report` makes the tables of docs/benchmarks.md from there.
+Each job is one `mhe train` with its own processes, as a user would start it. Its result.json is kept with the
+environment under benchmarks/results; `python -m benchmarks.report` makes the tables of docs/benchmarks.md from there.
 """
 
 from __future__ import annotations

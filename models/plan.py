@@ -83,14 +83,23 @@ class CircuitPlan:
         return self.parameters.scale
 
     @property
+    def forward_scale(self) -> float:
+        """Scale of X v: brings X v / half_width, whose powers the polynomial sums up, to the default scale.
+
+        At a larger scale the powers' scales would grow as fast as (X v)^k, and leave that much less to their factors.
+        """
+        return self.parameters.scale / self.workload.sigmoid.half_width
+
+    @property
     def data_scale(self) -> float:
         """Scale of the encoded diagonals, used forward and backward.
 
-        Chosen so that X v comes out at the default scale and learning_rate / n needs no multiplication.
+        Chosen so that X v comes out at `forward_scale` and learning_rate / n needs no multiplication.
         """
         w = self.workload
         forward, backward = self._forward_modulus, self._backward_modulus
-        return math.sqrt(forward * backward * w.learning_rate / (self.total_rows * w.momentum_factor))
+        smaller = self.total_rows * w.momentum_factor * w.sigmoid.half_width
+        return math.sqrt(forward * backward * w.learning_rate / smaller)
 
     @property
     def weight_scale(self) -> float:

@@ -84,7 +84,7 @@ class Precision:
         turned = self._switching(plan.parameters.n_limbs) / plan.ahead_scale
         products = math.hypot(turned, self._refresh / plan.ahead_scale, self._rounding / plan.weight_scale)
         giants = math.sqrt(len(plan.layout.giant_steps)) * turned / plan.data_scale
-        noise = math.sqrt(n) * math.hypot(giants, self._rounding / plan.error_scale)
+        noise = math.sqrt(n) * math.hypot(giants, self._rounding / plan.forward_scale)
         return math.hypot(
             math.sqrt(plan.layout.features) * math.hypot(math.sqrt(n) * products, self._encoding_std), noise
         )

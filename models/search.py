@@ -94,8 +94,8 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> 
         f"the weights would be released to {best.precision.weight_error:.1g} at best (ring_dim "
         f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {workload.precision:g} is asked for: the "
         f"smudging of {workload.release_bits} statistical bits is what costs precision. Lower [release] "
-        "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 or "
-        "a smaller learning_rate"
+        "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 "
+        "or a smaller learning_rate"
     )
 
 

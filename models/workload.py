@@ -65,5 +65,6 @@ class Workload:
         """log2 of the largest |weight| times the weights' scale, above the default scale (see
         CircuitPlan.weight_scale).
         """
-        scale = math.sqrt(sum(self.batch_rows) / (self.learning_rate * self.momentum_factor))
+        smaller = self.learning_rate * self.momentum_factor * self.sigmoid.half_width
+        scale = math.sqrt(sum(self.batch_rows) / smaller)
         return math.log2(self.message_bound * scale) + 1

@@ -73,8 +73,8 @@ class TrainingConfig(Section):
     """[training]: learning_rate multiplies the gradient of the mean loss; momentum 0 is plain gradient descent."""
 
     iterations: Annotated[int, Field(ge=1)] = 20
-    learning_rate: Annotated[float, Field(gt=0)] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    learning_rate: Annotated[float, Field(gt=0)] = 0.5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     batch: Literal["full"] | Annotated[int, Field(ge=1)] = "full"
     seed: Seed = 0
 

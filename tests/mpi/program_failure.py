@@ -13,7 +13,7 @@ culprit, when = int(sys.argv[2]), sys.argv[3]
 
 with aborting():
     if when == "before" and int(os.environ["PMI_RANK"]) == culprit:
-        raise LevelError(f"rank {culprit} has trouble before it starts")
+        raise RuntimeError(f"rank {culprit} has trouble before it starts")
     with mpi_channel() as channel:
         collective = TreeCollective(channel)
         collective.allgather(b"all here")

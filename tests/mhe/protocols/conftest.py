@@ -224,6 +224,6 @@ def assert_noise() -> Callable[..., None]:
         rms = float(np.sqrt(np.mean(found**2)))
         assert np.abs(found).max() <= bound
         assert 0.4 * std <= rms <= 1.8 * std, f"rms {rms} where the closed form says {std}"
-        assert bound <= 25 * std, "a bound this wide says nothing"
+        assert bound <= 10 * std, "a bound this wide says nothing"
 
     return check
