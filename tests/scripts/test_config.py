@@ -146,7 +146,7 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_defaults_spelled_out_are_the_same_configuration() -> None:
     short = parse_config({"data": DATA})
-    long = parse_config({"data": DATA, "training": {"iterations": 20, "learning_rate": 1}, "model": {"l2": 0}})
+    long = parse_config({"data": DATA, "training": {"iterations": 20, "momentum": 0.5}, "model": {"l2": 0}})
     assert short.canonical == long.canonical
     assert short.digest == long.digest
     check_same([short.canonical, long.canonical])
