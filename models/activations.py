@@ -146,7 +146,7 @@ def _remez(function: Callable[[Floats], Floats], degree: int) -> Floats:
             best, smallest = solution[:-1], float(abs(error[worst]))
         if smallest <= abs(solution[-1]) * (1 + 1e-9):
             break
-        # one extremum of each run of equal sign; of the consecutive ones around the worst, those with the largest errors
+        # one extremum of each run of equal sign; of consecutive ones around the worst, those with the largest errors
         runs = np.split(np.arange(len(grid)), np.flatnonzero(np.diff(error > 0)) + 1)
         peaks = np.array([run[np.abs(error[run]).argmax()] for run in runs])
         starts = [i for i in range(len(peaks) - degree - 1) if peaks[i] <= worst <= peaks[i + degree + 1]]

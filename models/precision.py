@@ -38,11 +38,12 @@ class Precision:
     def weight_noise_std(self) -> float:
         """Error of a weight after the last iteration, before any smudging: root mean square over all weights.
 
-        Noise of every iteration is independent, and a direction without curvature forgets it slowest.
+        Noise of every iteration is independent, and a direction without curvature forgets it slowest. The zeros that
+        the training starts from bring as much as one iteration.
         """
         plan, features = self.plan, self.plan.workload.features
         gains = features * self._gain(plan.workload.weight_decay) + self._gain(1.0)
-        return self._injected_std * math.sqrt(gains / (features + 1))
+        return self._injected_std * math.sqrt(1 + gains / (features + 1))
 
     def _gain(self, decay: float) -> float:
         """Sum of the squared responses of a weight at the end to a unit error in each iteration, without curvature.
@@ -82,7 +83,9 @@ class Precision:
         """Error of X v in one slot, for weights of unit size."""
         plan, n = self.plan, self._ring_dim
         turned = self._switching(plan.parameters.n_limbs) / plan.ahead_scale
-        products = math.hypot(turned, self._refresh / plan.ahead_scale, self._rounding / plan.weight_scale)
+        # both w and w_previous bring the noise of their last rescale and refresh
+        looked_ahead = math.hypot(1 + plan.momentum, plan.momentum)
+        products = math.hypot(turned, looked_ahead * math.hypot(self._refresh, self._rounding) / plan.weight_scale)
         giants = math.sqrt(len(plan.layout.giant_steps)) * turned / plan.data_scale
         noise = math.sqrt(n) * math.hypot(giants, self._rounding / plan.forward_scale)
         return math.hypot(
@@ -167,6 +170,11 @@ class Precision:
         smudging = self._smudging(self.logit_noise_norm)
         delivered = self._in_slot(smudging, self._ring_dim) / self.plan.parameters.scale
         return math.hypot(self.logit_noise_std, delivered) * _quantile(self.plan.layout.rows)
+
+    @property
+    def released_error(self) -> float:
+        """The largest error of what is released: of a logit where predictions are, of a weight otherwise."""
+        return self.logit_error if self.plan.workload.release == "predictions" else self.weight_error
 
     def _smudging(self, noise_norm: float) -> float:
         """Width of one party's smudging of coefficients."""

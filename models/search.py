@@ -21,6 +21,10 @@ SCALE_BITS = range(58, 29, -1)
 
 DIGITS = range(1, 9)
 
+LOGIT_ERROR = 0.5
+"""Largest error of a delivered logit that a plan may have, if it is above the precision asked of the weights: it moves
+a probability by at most an eighth."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -80,19 +84,22 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> 
     if not candidates and problem is not None:
         raise problem
     best: CircuitPlan | None = None
+    what, allowed = "weights", workload.precision
+    if workload.release == "predictions":
+        what, allowed = "logits", max(workload.precision, LOGIT_ERROR)
     for candidate in sorted(candidates, key=lambda c: (c.cost, -c.shape.scale_bits)):
         plan = _plan(workload, choice, candidate, make_moduli)
         if plan is None:
             continue
-        if plan.precision.weight_error <= workload.precision:
+        if plan.precision.released_error <= allowed:
             return plan
-        if best is None or plan.precision.weight_error < best.precision.weight_error:
+        if best is None or plan.precision.released_error < best.precision.released_error:
             best = plan
     if best is None:
         raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
     raise ParameterError(
-        f"the weights would be released to {best.precision.weight_error:.1g} at best (ring_dim "
-        f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {workload.precision:g} is asked for: the "
+        f"the {what} would be released to {best.precision.released_error:.1g} at best (ring_dim "
+        f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {allowed:g} is asked for: the "
         f"smudging of {workload.release_bits} statistical bits is what costs precision. Lower [release] "
         "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 "
         "or a smaller learning_rate"

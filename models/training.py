@@ -81,7 +81,7 @@ def train(
     collective refresh on the way back down.
     """
     backend, scale, period = party.backend, plan.weight_scale, plan.layout.features
-    weights = previous = party.encrypt_zero(scale, period)
+    weights = previous = _zero_weights(party, plan)
     for number in range(1, plan.workload.iterations + 1):
         start = time.perf_counter()
         with party.collective.phase("iteration"):
@@ -96,6 +96,16 @@ def train(
     return updated
 
 
+def _zero_weights(party: Party, plan: CircuitPlan) -> Ciphertext:
+    """Encrypted zeros, with the noise of a rescale and a refresh: that of an encryption, far larger, would stay."""
+    parameters, scale, period = plan.parameters, plan.weight_scale, plan.layout.features
+    limbs = parameters.refresh_limbs
+    wide = party.encrypt_zero(scale * parameters.moduli[limbs], period)
+    low = party.backend.rescale(party.backend.drop_limbs(wide, limbs + 1))
+    (weights,) = party.refresh([low] if party.collective.is_root else None, 1, scale, period)
+    return weights
+
+
 def release_model(party: Party, plan: CircuitPlan, weights: Ciphertext | None) -> Floats:
     """The weights (features + 1,), intercept last, opened to every party."""
     period = plan.layout.features
@@ -108,8 +118,9 @@ def release_predictions(party: Party, plan: CircuitPlan, weights: Ciphertext | N
     backend, layout = party.backend, plan.layout
     (fresh,) = party.refresh(None if weights is None else [weights], 1, plan.weight_scale, layout.features)
     turned = backend.rotate_hoisted(backend.drop_limbs(fresh, plan.prediction_limbs + 1), layout.baby_steps)
-    x = with_intercept(features)
+    # as many blocks as the party with the most test rows: the spare ones are empty
+    x = np.zeros((plan.prediction_blocks * layout.rows, plan.workload.features + 1))
+    x[: len(features)] = with_intercept(features)
     packed = pack(x, np.zeros(len(x)), layout, keep=False)
-    packed += pack(np.zeros((layout.rows * (plan.prediction_blocks - len(packed)), 1)), np.zeros(0), layout, keep=False)
     logits = [forward(backend, block, turned, layout, plan.prediction_data_scale) for block in packed]
-    return np.concatenate(party.deliver(logits, plan.precision.logit_noise_norm))[: len(x)]
+    return np.concatenate(party.deliver(logits, plan.precision.logit_noise_norm))[: len(features)]

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from mhe.backend.clear import ClearBackend, ClearCiphertext
 from mhe.ciphertext import Ciphertext
+from mhe.clear_party import ClearParty
+from mhe.collective import Collective
 from mhe.moduli import generate_moduli as generate_own_moduli
 from mhe.parameters import Parameters, Shape, refresh_floor_bits
 from models.activations import Polynomial, approximate, sigmoid
@@ -126,3 +128,27 @@ def insecure_test_plan(
         make_moduli=make_moduli,
     )
     return CircuitPlan(task, parameters)
+
+
+def table(task: Workload, seed: int = 0, noise: float = 3.0) -> list[tuple[Floats, Floats]]:
+    """Standardised rows (rows, features) and labels (rows,) of every party, from a noisy linear model."""
+    random = np.random.default_rng([seed, task.features, *task.rows])
+    x = random.normal(size=(sum(task.rows), task.features)) @ np.diag(random.uniform(0.5, 2, task.features))
+    logits = x @ random.normal(size=task.features) / math.sqrt(task.features)
+    y = (logits + noise * random.logistic(size=len(x)) > 0).astype(np.float64)
+    spread = x.std(axis=0)
+    x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    cuts = np.cumsum(task.rows)[:-1]
+    return list(zip(np.split(x, cuts), np.split(y, cuts), strict=True))
+
+
+def clear_party(collective: Collective, plan: CircuitPlan, *, noise: bool = True, seed: int = 0) -> ClearParty:
+    """A party of this plan that simulates."""
+    return ClearParty(
+        collective,
+        plan.parameters,
+        statistical_bits=plan.workload.release_bits,
+        releases=plan.releases,
+        noise=noise,
+        seed=seed,
+    )

@@ -1,0 +1,185 @@
+"""`ClearParty` against `EncryptedParty`: one program, the same results up to noise, the same refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mhe.backend.clear import ClearBackend
+from mhe.errors import KeyMismatchError, LevelError
+from mhe.keys import KeyPlan
+from mhe.security import norm_bound, refresh_error_std, rerandomised_std, smudging_std, tail
+
+RING_DIM, PERIOD, SCALE, NORM = 1 << 8, 8, 2.0**40, 300.0
+PARTIES = [1, 2, 3, 5]
+
+
+def values_of(rank, seed=0):
+    return np.random.default_rng((seed, rank)).uniform(-4, 4, PERIOD)
+
+
+@pytest.fixture
+def program(make_ciphertext):
+    """Every call of a `Party`, with what an outsider may know of the results."""
+
+    def run(party):
+        rank, root = party.collective.rank, party.collective.is_root
+        out = {"encrypted_sum": party.encrypted_sum(np.array([1e12, -3.0, 1e-12]) * (rank + 1))}
+        total = party.sum(make_ciphertext(party, values_of(rank), 3))
+        assert (total is None) == (not root)
+        (fresh,) = party.refresh(None if total is None else [total], 1, SCALE, PERIOD)
+        low = party.backend.drop_limbs(fresh, 2)
+        out["decrypted"] = party.decrypt(low if root else None, 2, SCALE, PERIOD, NORM)
+        own = party.refresh_own([make_ciphertext(party, values_of(rank, i), 3) for i in range(2)])
+        out["delivered"] = np.stack(party.deliver([party.backend.drop_limbs(c, 2) for c in own], NORM))
+        out["forms"] = [(c.limbs, c.scale, c.period) for c in (fresh, low, *own)]
+        return out
+
+    return run
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
+def test_same_results_up_to_noise(run_clear, run_encrypted, program, n_parties):
+    clear, encrypted = run_clear(n_parties, program), run_encrypted(n_parties, program)
+    expected = sum(values_of(rank) for rank in range(n_parties))
+    p = run_clear(1, lambda party: party.parameters)[0]
+    norm = NORM + norm_bound(rerandomised_std(replace(p, n_parties=n_parties), 2), RING_DIM)
+    # what the smudging of all coefficients does to a slot, and a tenth of it for all other noise
+    added = tail(PERIOD) * 1.1 * np.sqrt(n_parties * RING_DIM / 2) * smudging_std(norm, 10, 100) / SCALE
+    for rank, (a, b) in enumerate(zip(clear, encrypted, strict=True)):
+        assert a.keys() == b.keys()
+        assert a["forms"] == b["forms"]
+        np.testing.assert_allclose(a["encrypted_sum"], b["encrypted_sum"], rtol=1e-15, atol=1e-20)
+        for out in (a, b):
+            assert np.abs(out["decrypted"] - expected).max() < added
+            assert out["delivered"].shape == (2, PERIOD)
+            for i, slots in enumerate(out["delivered"]):
+                assert np.abs(slots - values_of(rank, i)).max() < added
+    for results in (clear, encrypted):
+        for out in results:
+            np.testing.assert_array_equal(out["decrypted"], results[0]["decrypted"])
+            np.testing.assert_array_equal(out["encrypted_sum"], results[0]["encrypted_sum"])
+
+
+def test_without_noise_results_are_exact(run_clear, program):
+    for rank, out in enumerate(run_clear(3, program, noise=False)):
+        np.testing.assert_allclose(out["decrypted"], sum(values_of(r) for r in range(3)), rtol=1e-15)
+        np.testing.assert_array_equal(out["delivered"], [values_of(rank, i) for i in range(2)])
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def test_simulated_noise_has_the_size_of_the_real_one(run_clear, run_encrypted, make_ciphertext):
+    """Over all slots of one call each, the two simulations of one noise agree within a factor of two."""
+    n, rng = 3, np.random.default_rng(1)
+    values = rng.uniform(-1, 1, RING_DIM // 2)
+
+    def program(party):
+        low = make_ciphertext(party, values, 3)
+        (own,) = party.refresh_own([low])
+        return party, low, own, party.decrypt(low if party.collective.is_root else None, 3, SCALE, len(values), NORM)
+
+    party, low, own, clear = run_clear(n, program)[0]
+    parameters = party.parameters
+    found = {
+        "refresh_own": rms(party.backend.export_ciphertext(own).values - party.backend.export_ciphertext(low).values),
+        "decrypt": rms(clear - values),
+    }
+    forms = {
+        "refresh_own": np.hypot(refresh_error_std(n), rerandomised_std(parameters, 3)),
+        "decrypt": smudging_std(NORM, 10, 100) * np.sqrt(n),
+    }
+    real = {"decrypt": rms(run_encrypted(n, program)[0][3] - values)}
+    for name, std in forms.items():
+        assert 0.5 < found[name] / (std * np.sqrt(RING_DIM / 2) / SCALE) < 2
+    assert 0.5 < real["decrypt"] / found["decrypt"] < 2
+
+
+@pytest.mark.parametrize("kind", ["clear", "encrypted"])
+@pytest.mark.parametrize("limbs", [2, 4, 5])
+def test_refresh_of_other_limbs_is_refused(request, make_ciphertext, kind, limbs):
+    run = request.getfixturevalue(f"run_{kind}")
+
+    def of_root(party):
+        low = make_ciphertext(party, values_of(0), limbs)
+        party.refresh([low] if party.collective.is_root else None, 1, SCALE, PERIOD)
+
+    def own(party):
+        party.refresh_own([make_ciphertext(party, values_of(0), limbs)])
+
+    for program in (of_root, own):
+        with pytest.raises(LevelError, match=rf"of 3 limbs.*, got {limbs}; drop limbs, or refresh"):
+            run(2, program)
+
+
+def test_levels_that_are_not_there_cannot_be_made(run_clear, make_ciphertext):
+    with pytest.raises(LevelError, match="cannot go from 2 limbs to 3; need 1 to 2, or a refresh"):
+        run_clear(1, lambda party: party.backend.drop_limbs(make_ciphertext(party, values_of(0), 2), 3))
+
+    def rescales(party):
+        low = make_ciphertext(party, values_of(0), 1)
+        party.backend.rescale(low)
+
+    with pytest.raises(LevelError, match="a rescale needs 2 limbs, got 1; refresh before the product"):
+        run_clear(1, rescales)
+
+
+def test_a_message_that_wraps_around_is_refused(run_clear, make_ciphertext):
+    """Where a real ciphertext would silently be wrong."""
+    with pytest.raises(LevelError, match="needs a modulus above"):
+        run_clear(1, lambda party: make_ciphertext(party, [2.0**25], 1))
+
+
+def test_only_planned_rotations_are_there(run_clear, make_ciphertext):
+    plan = KeyPlan(everywhere=(1,), root_only=(2,))
+
+    def program(party):
+        assert isinstance(party.backend, ClearBackend)
+        party.make_keys(plan)
+        fresh = make_ciphertext(party, values_of(0))
+        turned = party.backend.export_ciphertext(party.backend.rotate(fresh, 1)).values[0]
+        try:
+            party.backend.rotate(fresh, 2)
+        except KeyMismatchError:
+            return turned, False
+        return turned, True
+
+    results = run_clear(3, program, root=1)
+    assert [has for _, has in results] == [False, True, False]
+    for turned, _ in results:
+        np.testing.assert_allclose(turned, np.roll(values_of(0), -1), atol=1e-6)
+
+
+def test_products_need_the_relinearisation_key(run_clear, make_ciphertext):
+    def program(party):
+        fresh = make_ciphertext(party, values_of(0))
+        with pytest.raises(KeyMismatchError, match="no relinearisation key is loaded"):
+            party.backend.multiply(fresh, fresh)
+        party.make_keys(KeyPlan(()))
+        return party.backend.export_ciphertext(party.backend.rescale(party.backend.multiply(fresh, fresh))).values[0]
+
+    for product in run_clear(2, program):
+        np.testing.assert_allclose(product, values_of(0) ** 2, atol=1e-6)
+
+
+def test_simulation_is_reproducible(run_clear, program):
+    a, b = (run_clear(2, program) for _ in range(2))
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x["decrypted"], y["decrypted"])
+        np.testing.assert_array_equal(x["delivered"], y["delivered"])
+
+
+def test_close_forgets_the_keys(run_clear, make_ciphertext):
+    def program(party):
+        party.make_keys(KeyPlan((1,)))
+        fresh = make_ciphertext(party, values_of(0))
+        party.close()
+        for call in (lambda: party.backend.rotate(fresh, 1), lambda: party.backend.multiply(fresh, fresh)):
+            with pytest.raises(KeyMismatchError):
+                call()
+
+    run_clear(2, program)

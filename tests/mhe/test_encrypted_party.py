@@ -1,0 +1,586 @@
+"""`EncryptedParty` as a whole, on a backend that computes nothing: every collective call between 1 to 5 parties."""
+
+from __future__ import annotations
+
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import mhe.encrypted_party as module
+from mhe.encoding import decode_coefficients
+from mhe.encryption import decrypt
+from mhe.errors import KeyMismatchError, LevelError, ParameterError, ShareError
+from mhe.keys import KeyPlan, ReceiverSecret
+from mhe.parameters import log2_product
+from mhe.protocols.key_switch import KeySwitchProtocol
+from mhe.ring.galois import galois_element, inverse_element
+from mhe.ring.sampling import WideGaussian
+from mhe.security import (
+    fresh_error_std,
+    norm_bound,
+    refresh_error_std,
+    relin_key_error_std,
+    rerandomised_std,
+    smudging_std,
+    tail,
+)
+from network.local import run_parties
+from tests import oracle
+
+RING_DIM, PERIOD, NORM = 1 << 8, 8, 300.0
+PARTIES = [1, 2, 3, 5]
+SCALE = 2.0**40
+
+
+def values_of(rank, seed=0):
+    return np.random.default_rng((seed, rank)).uniform(-4, 4, PERIOD)
+
+
+def slot_error(std, n_coefficients=RING_DIM):
+    """What coefficients of this standard deviation may do to a slot: a cosine of mean square 1/2 for each."""
+    return tail(RING_DIM) * std * np.sqrt(n_coefficients / 2) / SCALE
+
+
+def joint_of(parties):
+    return oracle.joint_of([party._secret for party in parties])
+
+
+def opened(party, ciphertext, joint):
+    """What the omniscient observer reads in a backend's ciphertext."""
+    return oracle.decrypt(party.backend.export_ciphertext(ciphertext), party.parameters, joint, ciphertext.period)
+
+
+# keys
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
+def test_keys_are_those_of_the_plan_and_right(run_encrypted, n_parties):
+    plan = KeyPlan(everywhere=(1, -2), root_only=(4,))
+
+    def program(party):
+        party.make_keys(plan)
+        return party
+
+    parties = run_encrypted(n_parties, program, root=n_parties - 1)
+    p, joint = parties[0].parameters, joint_of(parties)
+    base = parties[0].session.key_ring()
+    s = oracle.as_residues(joint, base)
+
+    def error_of(key, old, new):
+        worst = 0
+        for digit, limbs in enumerate(p.digit_limbs):
+            special = int(np.prod([int(q) for q in p.special_moduli], dtype=object))
+            expected = base.multiply_constant(
+                old, tuple(special if i in limbs else 0 for i in range(len(p.key_moduli)))
+            )
+            rest = base.subtract(base.add(key.b[digit], base.multiply(key.a[digit], new)), expected)
+            worst = max(worst, *(abs(v) for v in base.to_integers(base.intt(rest))))
+        return worst
+
+    for rank, party in enumerate(parties):
+        backend = party.backend
+        assert set(backend.rotations) == {1, -2} | ({4} if rank == n_parties - 1 else set())
+        assert error_of(backend.relinearisation, base.multiply(s, s), s) <= tail(5 * RING_DIM) * relin_key_error_std(
+            RING_DIM, n_parties
+        )
+        for rotation, key in backend.rotations.items():
+            turned = base.automorphism(s, inverse_element(galois_element(rotation, RING_DIM), RING_DIM))
+            assert error_of(key, s, turned) <= tail(5 * RING_DIM) * 3.19 * n_parties**0.5
+            assert key.key_id == party.session.key_id
+        np.testing.assert_array_equal(party.public_key.p0, parties[0].public_key.p0)
+        np.testing.assert_array_equal(party.public_key.p1, parties[0].public_key.p1)
+        np.testing.assert_array_equal(backend.rotations[1].b, parties[0].backend.rotations[1].b)
+        assert repr(party) == f"EncryptedParty(rank={rank}, key={parties[0].session.key_id})"
+
+
+def test_every_run_has_another_seed_key_and_secret(run_encrypted):
+    a, b = (run_encrypted(2, lambda party: party) for _ in range(2))
+    assert a[0].session.seed == a[1].session.seed != b[0].session.seed
+    assert a[0].session.key_id != b[0].session.key_id
+    secrets = [oracle.coefficients_of(party._secret).tobytes() for party in a + b]
+    assert len(set(secrets)) == 4
+
+
+class Tampering:
+    """One party's collective that changes what it hands to one of its allgathers."""
+
+    def __init__(self, collective, culprit, number, change):
+        self._collective, self._change = collective, change
+        self._left = number if collective.rank == culprit else -1
+
+    def __getattr__(self, name):
+        return getattr(self._collective, name)
+
+    def allgather(self, blob):
+        self._left -= 1
+        return self._collective.allgather(self._change(blob) if self._left == 0 else blob)
+
+
+def flipped(blob):
+    return bytes([blob[0] ^ 1]) + blob[1:]
+
+
+COMMITMENTS, NONCES, KEY_COMMITMENTS, KEYS = 1, 2, 3, 4
+
+
+@pytest.mark.parametrize("culprit", [0, 2])
+@pytest.mark.parametrize(
+    ("number", "change", "message"),
+    [
+        (COMMITMENTS, flipped, "party {} revealed another nonce than it committed to; exclude it"),
+        (NONCES, flipped, "party {} revealed another nonce than it committed to; exclude it"),
+        (NONCES, lambda blob: b"", "party {} revealed another nonce than it committed to; exclude it"),
+        (KEY_COMMITMENTS, flipped, r"public key share of party \[{}\] is not the one it committed to"),
+        (KEYS, flipped, r"public key share of party \[{}\] is not the one it committed to"),
+        (KEYS, lambda blob: blob[:-8], "party {} revealed 10232 bytes of public key; need 10240"),
+        (KEYS, lambda blob: b"\xff" * len(blob), "public_key: row 0 holds a residue not below its modulus"),
+    ],
+)
+def test_another_value_than_the_committed_one_is_detected(run_encrypted, culprit, number, change, message):
+    with pytest.raises(ShareError, match=message.format(culprit)):
+        run_encrypted(3, lambda party: party, wrap=lambda c: Tampering(c, culprit, number, change))
+
+
+def test_the_coin_toss_depends_on_every_nonce(monkeypatch):
+    nonces = {rank: bytes([rank]) * 32 for rank in range(3)}
+
+    def toss(collective):
+        return module.toss_seed(collective)
+
+    monkeypatch.setattr(module.os, "urandom", lambda n: nonces[int(threading.current_thread().name[-1])][:n])
+    first = run_parties(3, toss)
+    assert len(set(first)) == 1
+    assert len(first[0]) == 32
+    for rank in range(3):
+        saved, nonces[rank] = nonces[rank], b"?" * 32
+        assert run_parties(3, toss)[0] != first[0]
+        nonces[rank] = saved
+    assert run_parties(3, toss) == first
+
+
+# sums under encryption
+
+MAGNITUDES = [1e-12, -1e-12, 3e-7, -1.0, 1.0, 123456.789, -1e9, 1e12, -1e12, 0.0, -0.0, 5e-324]
+
+
+def fraction_bits(p):
+    """Half the modulus is for what stands behind the point."""
+    return int(log2_product(p.moduli)) // 2
+
+
+def sum_error(party, n_values):
+    """Smudging and fresh noise of every party, and one truncation each, in units of the result."""
+    p, n = party.parameters, party.parameters.n_parties
+    count = 1 << max(n_values - 1, 1).bit_length()
+    fresh = fresh_error_std(p.ring_dim, n) * n**0.5
+    smudging = WideGaussian(smudging_std(norm_bound(fresh, count), 10, 100)).std * n**0.5
+    return (tail(count) * (smudging + fresh) + n) / 2.0 ** fraction_bits(p)
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
+@pytest.mark.parametrize("n_values", [1, 2, 3, 12, 256])
+def test_sum_of_extreme_magnitudes(run_encrypted, n_parties, n_values):
+    vectors = [np.random.default_rng((rank, n_values)).permutation(np.resize(MAGNITUDES, 256))[:n_values]
+               for rank in range(n_parties)]  # fmt: skip
+    exact = [sum(Fraction(float(v[i])) for v in vectors) for i in range(n_values)]
+
+    def program(party):
+        return party.encrypted_sum(vectors[party.collective.rank]), sum_error(party, n_values)
+
+    results = run_encrypted(n_parties, program)
+    for got, allowed in results:
+        assert got.shape == (n_values,)
+        for value, expected in zip(got, exact, strict=True):
+            assert abs(Fraction(float(value)) - expected) <= allowed + abs(expected) * 2.0**-52
+        np.testing.assert_array_equal(got, results[0][0])
+    assert results[0][1] < 1e-20
+
+
+def test_sums_may_come_near_the_limit_but_not_over_it(run_encrypted):
+    """What is left of the modulus above the fraction, but for two bits, is for the sum of all."""
+    p = run_encrypted(1, lambda party: party.parameters)[0]
+    limit = 2.0 ** (log2_product(p.moduli) - fraction_bits(p) - 2)
+    large = np.array([0.49 * limit, -0.49 * limit, 1.0])
+    for got in run_encrypted(2, lambda party: party.encrypted_sum(large)):
+        np.testing.assert_allclose(got, 2 * large, rtol=1e-15)
+    with pytest.raises(ParameterError, match=r"cannot add up the value .* under encryption; need finite, below"):
+        run_encrypted(2, lambda party: party.encrypted_sum(np.array([0.51 * limit])))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300, -1e300, 2.0**110])
+@pytest.mark.parametrize("culprit", [0, 1])
+def test_what_cannot_be_summed_is_refused_by_its_owner(run_encrypted, bad, culprit):
+    def program(party):
+        values = np.array([1.0, bad if party.collective.rank == culprit else 2.0])
+        return party.encrypted_sum(values)
+
+    with pytest.raises(ParameterError, match="cannot add up the value") as caught:
+        run_encrypted(3, program)
+    assert caught.value.__notes__ == [f"raised by party {culprit}"]
+
+
+def test_too_many_values_are_refused(run_encrypted):
+    with pytest.raises(ParameterError, match="cannot add up vectors of 257 numbers at ring_dim 256; send"):
+        run_encrypted(2, lambda party: party.encrypted_sum(np.zeros(257)))
+
+
+def test_vectors_of_different_lengths_are_noticed_before_anything_is_released(run_encrypted):
+    def program(party):
+        return party.encrypted_sum(np.full(2 + party.collective.rank, 0.5))
+
+    with pytest.raises(ShareError, match="shares of different protocol instances"):
+        run_encrypted(2, program)
+
+
+# computation
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
+def test_encrypt_zero_is_the_same_at_all(run_encrypted, n_parties):
+    def program(party):
+        return party, party.encrypt_zero(SCALE, PERIOD), party.encrypt_zero(SCALE, PERIOD)
+
+    results = run_encrypted(n_parties, program, root=n_parties // 2)
+    joint = joint_of([party for party, _, _ in results])
+    for party, zero, _ in results:
+        assert (zero.limbs, zero.scale, zero.period, zero.key_id) == (5, SCALE, PERIOD, party.session.key_id)
+        np.testing.assert_array_equal(zero.handle.c0, results[0][1].handle.c0)
+        np.testing.assert_array_equal(zero.handle.c1, results[0][1].handle.c1)
+        bound = slot_error(fresh_error_std(RING_DIM, n_parties), 2 * PERIOD)
+        assert np.abs(opened(party, zero, joint)).max() <= bound
+    first, second = results[0][1].handle, results[0][2].handle
+    assert first.c1.tobytes() != second.c1.tobytes()
+
+
+@pytest.mark.parametrize("limbs", [2, 5])
+@pytest.mark.parametrize("n_parties", PARTIES)
+def test_sum_is_at_the_root_alone(run_encrypted, make_ciphertext, n_parties, limbs):
+    def program(party):
+        mine = make_ciphertext(party, values_of(party.collective.rank), limbs)
+        return party, party.sum(mine), mine
+
+    results = run_encrypted(n_parties, program, root=n_parties - 1)
+    parties = [party for party, _, _ in results]
+    assert [total is None for _, total, _ in results] == [True] * (n_parties - 1) + [False]
+    party, total, mine = results[-1]
+    assert (total.limbs, total.scale, total.period) == (limbs, SCALE, PERIOD)
+    expected = sum(values_of(rank) for rank in range(n_parties))
+    own, added = fresh_error_std(RING_DIM, n_parties), rerandomised_std(party.parameters, limbs)
+    # every party's ciphertext carries the noise of one common encryption of zero
+    bound = slot_error(n_parties * own + n_parties**0.5 * added, 2 * PERIOD) + n_parties * PERIOD / SCALE
+    assert np.abs(opened(party, total, joint_of(parties)) - expected).max() <= bound
+    assert mine.handle.c0.shape == (limbs, RING_DIM)
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
+@pytest.mark.parametrize("count", [1, 3])
+def test_refresh_of_the_roots_ciphertexts(run_encrypted, make_ciphertext, n_parties, count):
+    def program(party):
+        low = [make_ciphertext(party, values_of(i), 3) for i in range(count)]
+        return party, party.refresh(low if party.collective.is_root else None, count, SCALE, PERIOD), low
+
+    results = run_encrypted(n_parties, program)
+    joint = joint_of([party for party, _, _ in results])
+    for party, fresh, low in results:
+        assert len(fresh) == count
+        for i, (after, before) in enumerate(zip(fresh, low, strict=True)):
+            assert (after.limbs, after.scale, after.period) == (5, SCALE, PERIOD)
+            error = np.abs(opened(party, after, joint) - opened(party, before, joint)).max()
+            assert error <= slot_error(refresh_error_std(n_parties), 2 * PERIOD)
+            np.testing.assert_array_equal(after.handle.c0, results[0][1][i].handle.c0)
+            np.testing.assert_array_equal(after.handle.c1, results[0][1][i].handle.c1)
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
+@pytest.mark.parametrize("count", [1, 2])
+def test_refresh_of_everybodys_own(run_encrypted, make_ciphertext, n_parties, count):
+    def program(party):
+        rank = party.collective.rank
+        mine = [make_ciphertext(party, values_of(rank, i), 3) for i in range(count)]
+        return party, party.refresh_own(mine), mine
+
+    results = run_encrypted(n_parties, program)
+    joint = joint_of([party for party, _, _ in results])
+    for rank, (party, fresh, mine) in enumerate(results):
+        for i, (after, before) in enumerate(zip(fresh, mine, strict=True)):
+            assert (after.limbs, after.scale, after.period) == (5, SCALE, PERIOD)
+            std = np.hypot(refresh_error_std(n_parties), rerandomised_std(party.parameters, 3))
+            error = np.abs(opened(party, after, joint) - opened(party, before, joint)).max()
+            assert error <= slot_error(std, 2 * PERIOD)
+            assert np.abs(opened(party, after, joint) - values_of(rank, i)).max() < 1e-6
+
+
+# release
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
+@pytest.mark.parametrize("period", [1, 8, 128])
+def test_decrypt_releases_the_roots_slots_to_all(run_encrypted, make_ciphertext, n_parties, period):
+    values = np.random.default_rng(period).uniform(-4, 4, period)
+
+    def program(party):
+        low = make_ciphertext(party, values, 3)
+        return party.decrypt(low if party.collective.is_root else None, 3, SCALE, period, NORM)
+
+    results = run_encrypted(n_parties, program)
+    smudging = WideGaussian(smudging_std(NORM, 10, 100)).std * n_parties**0.5
+    for got in results:
+        assert got.shape == (period,)
+        bound = slot_error(smudging + fresh_error_std(RING_DIM, n_parties), 2 * period) + period / SCALE
+        assert np.abs(got - values).max() <= bound
+        np.testing.assert_array_equal(got, results[0])
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
+@pytest.mark.parametrize("count", [1, 2])
+def test_deliver_gives_every_party_its_own(run_encrypted, make_ciphertext, n_parties, count):
+    def program(party):
+        mine = [make_ciphertext(party, values_of(party.collective.rank, i), 2) for i in range(count)]
+        return party.deliver(mine, NORM)
+
+    added = norm_bound(rerandomised_std(run_encrypted(1, lambda p: p.parameters)[0], 2), RING_DIM)
+    for rank, got in enumerate(run_encrypted(n_parties, program)):
+        assert len(got) == count
+        for i, slots in enumerate(got):
+            smudging = WideGaussian(smudging_std(NORM + 5 * added, 10, 100)).std * n_parties**0.5
+            assert np.abs(slots - values_of(rank, i)).max() <= slot_error(2 * smudging, 2 * PERIOD)
+
+
+def test_only_the_receiver_decrypts_what_is_delivered(run_encrypted, make_ciphertext, monkeypatch):
+    """Everything that a curious party could put together: all broadcast totals, its own keys, the owner's c0 even."""
+    privates, switched = {}, {}
+    generate, finalize = ReceiverSecret.generate.__func__, KeySwitchProtocol.finalize
+
+    def rank():
+        return int(threading.current_thread().name.removeprefix("party-"))
+
+    def generating(kind, ring_dim):
+        made = generate(kind, ring_dim)
+        privates[rank()] = ReceiverSecret(oracle.coefficients_of(made))
+        return made
+
+    def finalizing(protocol, total, ciphertexts):
+        out = finalize(protocol, total, ciphertexts)
+        switched[rank()] = (protocol, *out.values())
+        return out
+
+    monkeypatch.setattr(ReceiverSecret, "generate", classmethod(generating))
+    monkeypatch.setattr(KeySwitchProtocol, "finalize", finalizing)
+
+    def program(party):
+        return party, party.deliver([make_ciphertext(party, values_of(party.collective.rank), 2)], NORM)
+
+    results = run_encrypted(3, program)
+    parties = [party for party, _ in results]
+    p, joint = parties[0].parameters, joint_of(parties)
+    for owner in range(3):
+        protocol, theirs = switched[owner]
+        key = protocol.receivers[owner]
+        assert theirs.key_id == key.key_id == f"receiver-0{owner}000000"
+
+        def slots(coefficients, scale=theirs.scale):
+            return decode_coefficients(np.array([float(c) for c in coefficients]), scale, PERIOD)
+
+        for reader in range(3):
+            error = np.abs(
+                slots(decrypt(parties[reader].session, privates[reader], key, theirs)) - values_of(owner)
+            ).max()
+            assert (error < 1e-3) == (reader == owner), "a wrong key gives slots of about 2^60"
+            if reader != owner:
+                with pytest.raises(KeyMismatchError, match="ciphertext is under key"):
+                    decrypt(parties[reader].session, privates[reader], protocol.receivers[reader], theirs)
+        assert np.abs(slots(oracle.message_integers(theirs, p, joint)) - values_of(owner)).max() > 1e3
+    assert len({theirs.c1.tobytes() for _, theirs in switched.values()}) == 3
+
+
+def test_receivers_secret_is_erased_when_it_has_served(run_encrypted, make_ciphertext, monkeypatch):
+    made = []
+    generate = ReceiverSecret.generate.__func__
+    monkeypatch.setattr(
+        ReceiverSecret, "generate", classmethod(lambda kind, n: made.append(generate(kind, n)) or made[-1])
+    )
+    run_encrypted(2, lambda party: party.deliver([make_ciphertext(party, values_of(0), 2)], NORM))
+    assert len(made) == 2
+    assert not any(np.any(oracle.coefficients_of(secret)) for secret in made)
+
+
+# the budget of releases
+
+
+@pytest.mark.parametrize("name", ["encrypted_sum", "decrypt", "deliver", "deliver two"])
+def test_one_release_more_than_planned_is_refused(run_encrypted, make_ciphertext, name):
+    used = {"encrypted_sum": 1, "decrypt": 1, "deliver": 2, "deliver two": 4}[name]
+
+    def program(party):
+        for _ in range(2):
+            low = make_ciphertext(party, values_of(0), 2)
+            if name == "encrypted_sum":
+                party.encrypted_sum(np.ones(3))
+            elif name == "decrypt":
+                party.decrypt(low if party.collective.is_root else None, 2, SCALE, PERIOD, NORM)
+            else:
+                party.deliver([low] * (used // 2), NORM)
+        return party._released
+
+    assert run_encrypted(2, program, releases=2 * used) == [2 * used] * 2
+    with pytest.raises(ParameterError, match=rf"release number {2 * used} of a session planned for {2 * used - 1}: "):
+        run_encrypted(2, program, releases=2 * used - 1)
+
+
+def test_every_release_is_smudged_for_the_whole_budget(run_encrypted, make_ciphertext, monkeypatch):
+    widths = []
+    for name in ("DecryptionProtocol", "KeySwitchProtocol"):
+        original = getattr(module, name)
+
+        def recording(session, inputs, target, smudging, original=original):
+            widths.append(smudging)
+            return original(session, inputs, target, smudging)
+
+        monkeypatch.setattr(module, name, recording)
+
+    def program(party):
+        party.encrypted_sum(np.ones(5))
+        party.decrypt(make_ciphertext(party, values_of(0), 2), 2, SCALE, PERIOD, NORM)
+        party.deliver([make_ciphertext(party, values_of(0), 2)], NORM)
+        return party.parameters
+
+    (p,) = run_encrypted(1, program, releases=7, statistical_bits=20)
+    expected = [
+        smudging_std(norm_bound(fresh_error_std(RING_DIM, 1), 8), 20, 7),
+        smudging_std(NORM, 20, 7),
+        smudging_std(NORM + norm_bound(rerandomised_std(p, 2), RING_DIM), 20, 7),
+    ]
+    assert widths == pytest.approx(expected, rel=1e-12)
+
+
+# what is refused
+
+
+def test_keys_cannot_be_made_twice(run_encrypted):
+    def program(party):
+        party.make_keys(KeyPlan(()))
+        party.make_keys(KeyPlan(()))
+
+    with pytest.raises(ShareError, match=r"relin_key instance .* was served before: a second share would"):
+        run_encrypted(2, program)
+
+
+def test_no_ciphertext_is_served_twice(run_encrypted, make_ciphertext):
+    """The same c1 in the same call: its second share could be subtracted from the first."""
+
+    def refresh(party):
+        low = make_ciphertext(party, values_of(0), 3)
+        for _ in range(2):
+            party.refresh([low] if party.collective.is_root else None, 1, SCALE, PERIOD)
+
+    def decryption(party):
+        low = make_ciphertext(party, values_of(0), 2)
+        for _ in range(2):
+            party.decrypt(low if party.collective.is_root else None, 2, SCALE, PERIOD, NORM)
+
+    def key(party):
+        party._make_public_key()
+
+    for name, program in {"refresh": refresh, "decryption": decryption, "public_key": key}.items():
+        with pytest.raises(ShareError, match=f"{name} instance .* was served before: a second share would leak"):
+            run_encrypted(2, program)
+
+
+def test_own_ciphertexts_are_never_the_same_twice(run_encrypted, make_ciphertext):
+    """They are rerandomised on their way out, so that the ledger sees other inputs each time."""
+
+    def program(party):
+        low = make_ciphertext(party, values_of(0), 3)
+        party.deliver([low], NORM)
+        party.deliver([low], NORM)
+        return party.refresh_own([low]), party.refresh_own([low])
+
+    for first, second in run_encrypted(2, program):
+        assert first[0].handle.c1.tobytes() != second[0].handle.c1.tobytes()
+
+
+@pytest.mark.parametrize("limbs", [1, 2, 4, 5])
+def test_refresh_of_other_limbs_is_refused(run_encrypted, make_ciphertext, limbs):
+    def root(party):
+        low = make_ciphertext(party, values_of(0), limbs)
+        party.refresh([low] if party.collective.is_root else None, 1, SCALE, PERIOD)
+
+    def own(party):
+        party.refresh_own([make_ciphertext(party, values_of(0), limbs)])
+
+    for program in (root, own):
+        with pytest.raises(LevelError, match=rf"of 3 limbs.*, got {limbs}; drop limbs, or refresh"):
+            run_encrypted(2, program)
+
+
+def test_decryption_of_other_limbs_than_announced_is_refused(run_encrypted, make_ciphertext):
+    def program(party):
+        low = make_ciphertext(party, values_of(0), 3)
+        party.decrypt(low if party.collective.is_root else None, 2, SCALE, PERIOD, NORM)
+
+    with pytest.raises(LevelError, match="need a ciphertext of 2 limbs here, got 3"):
+        run_encrypted(2, program)
+
+
+def test_a_party_at_another_step_is_noticed(run_encrypted):
+    def broadcast(party):
+        party._steps += party.collective.rank
+        party.encrypt_zero(SCALE, PERIOD)
+
+    def reduce(party):
+        party._steps += party.collective.rank
+        party.encrypted_sum(np.ones(2))
+
+    with pytest.raises(ShareError, match=r"the root sent Share\(encrypt_zero.*need encrypt_zero instance"):
+        run_encrypted(2, broadcast)
+    with pytest.raises(ShareError, match="shares of different protocol instances"):
+        run_encrypted(2, reduce)
+
+
+# what others see of a party's own ciphertexts
+
+
+@pytest.mark.parametrize("call", ["sum", "refresh_own", "deliver"])
+def test_own_ciphertexts_are_rerandomised_before_anyone_sees_them(run_encrypted, make_ciphertext, monkeypatch, call):
+    """Evaluation is deterministic: what leaves as it was computed lets anyone test guesses about the rows behind it."""
+
+    def rows_seen():
+        """How many rows of party 1's own ciphertext are in the frames that it sends."""
+        frames, handles = [], []
+
+        def program(party):
+            low = make_ciphertext(party, values_of(party.collective.rank), 3)
+            if party.collective.rank == 1:
+                handles.append(low.handle)
+            if call == "sum":
+                party.sum(low)
+            elif call == "refresh_own":
+                party.refresh_own([low])
+            else:
+                party.deliver([low], NORM)
+
+        run_encrypted(2, program, tap=lambda source, dest, frame: frames.append((source, frame)))
+        (handle,), sent = handles, [frame for source, frame in frames if source == 1]
+        return sum(any(row[:4].tobytes() in frame for frame in sent) for row in (*handle.c0, *handle.c1))
+
+    assert rows_seen() == 0
+    monkeypatch.setattr(module, "rerandomise", lambda session, key, ciphertext: ciphertext)
+    assert rows_seen() == (6 if call == "sum" else 3), "the search finds what is there"
+
+
+# the end
+
+
+def test_close_erases_the_secret_and_closes_the_backend(run_encrypted, make_ciphertext):
+    def program(party):
+        make_ciphertext(party, values_of(0), 3)
+        secret = party._secret
+        form = secret.residues(party.session.cipher_ring())
+        assert np.any(oracle.coefficients_of(secret))
+        assert np.any(form)
+        party.close()
+        return not np.any(oracle.coefficients_of(secret)) and not np.any(form) and party.backend.closed
+
+    assert run_encrypted(2, program) == [True, True]

@@ -1,0 +1,369 @@
+"""Three-way oracle: exact floating point <-> polynomial twin <-> simulated and encrypted, each with its own tolerance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.polynomial import polynomial
+
+from mhe.backend.openfhe import OpenFHEBackend
+from mhe.backend.openfhe import generate_moduli as generate_openfhe_moduli
+from mhe.encrypted_party import EncryptedParty
+from mhe.errors import LevelError
+from models.activations import sigmoid
+from models.training import (
+    batch_indices,
+    pack_batches,
+    release_model,
+    release_predictions,
+    standardise,
+    train,
+    with_intercept,
+)
+from models.twin import train_twin
+from network.local import run_parties
+from tests import oracle
+from tests.insecure import (
+    INSECURE_TEST_RING_DIM,
+    clear_party,
+    insecure_test_plan,
+    sigmoid_polynomial,
+    table,
+    workload,
+)
+
+CASES = {
+    "one party": workload((20,), 3),
+    "two parties": workload((20, 15), 3, momentum=0.5),
+    "one row": workload((20, 15, 1), 5, momentum=0.5, l2=0.1, learning_rate=0.5),
+    "single rows": workload((1, 1, 1), 2, iterations=2),
+    "wide": workload((12, 9), 100, learning_rate=0.05, l2=0.1),
+    "square": workload((31, 4), 31, learning_rate=0.1, momentum=0.5),
+    "blocks": workload((1100, 600), 3, momentum=0.9, iterations=4),
+    "batches": workload((50, 1, 30), 3, batch=16, momentum=0.5, iterations=6),
+    "blocks of batches": workload((1500, 700), 2, batch=600, iterations=4),
+    "degree 7": workload((20, 15), 8, momentum=0.5, sigmoid=sigmoid_polynomial(7, 20.0)),
+    "minimax": workload((20, 15), 8, sigmoid=sigmoid_polynomial(5, 10.0, "minimax")),
+    "one iteration": workload((20, 15), 3, iterations=1, momentum=0.5),
+    "ten iterations": workload((40, 35), 3, iterations=10, momentum=0.9, l2=0.1, learning_rate=0.5),
+}
+
+
+def quiet(_):
+    """No report."""
+
+
+def encrypted_party(collective, plan):
+    return EncryptedParty(
+        collective,
+        plan.parameters,
+        OpenFHEBackend,
+        statistical_bits=plan.workload.release_bits,
+        releases=plan.releases,
+    )
+
+
+def trained(plan, shards, make_party, after, seed=0, **run):
+    """after(party, rank, encrypted weights) of every party, once it has trained."""
+
+    def program(collective):
+        party = make_party(collective, plan)
+        party.make_keys(plan.key_plan)
+        batches = pack_batches(plan, *shards[collective.rank], seed, collective.rank, True)
+        found = after(party, collective.rank, train(party, plan, batches, quiet))
+        party.close()
+        return found
+
+    return run_parties(plan.workload.n_parties, program, **run)
+
+
+def released(plan, shards, make_party, **options):
+    """The model that every party gets; they must agree."""
+    models = trained(plan, shards, make_party, lambda party, _, w: release_model(party, plan, w), **options)
+    for model in models[1:]:
+        np.testing.assert_array_equal(model, models[0])
+    return models[0]
+
+
+def gradient_descent(task, shards, slope, momentum=0.0, seed=0):
+    """Nesterov's method on the mean loss over all parties' batches: written down once more, for clarity only.
+
+    slope: the derivative of the loss of a row in its logit, for a label 0.
+    """
+    rows = [(np.column_stack([x, np.ones(len(x))]), y) for x, y in shards]
+    pieces = [batch_indices(len(y), task.batch, seed, rank) for rank, (_, y) in enumerate(rows)]
+    penalty = np.append(np.full(task.features, task.l2), 0.0)
+    w = previous = np.zeros(task.features + 1)
+    for t in range(task.iterations):
+        x = np.concatenate([x[p[t % len(p)]] for (x, _), p in zip(rows, pieces, strict=True)])
+        y = np.concatenate([y[p[t % len(p)]] for (_, y), p in zip(rows, pieces, strict=True)])
+        v = w + momentum * (w - previous)
+        # a step keeps the intercept and shrinks the others, then goes down the gradient of the loss, all seen from v
+        w, previous = v - task.learning_rate * (x.T @ (slope(x @ v) - y) / len(y) + penalty * v), w
+    return w
+
+
+# exact <-> twin
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twin_is_gradient_descent_with_the_polynomial(name):
+    task, plan, shards = CASES[name], insecure_test_plan(CASES[name]), table(CASES[name])
+    twin, widest = train_twin(plan, shards, seed=3)
+    expected = gradient_descent(task, shards, task.sigmoid, plan.momentum, seed=3)
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-13 * max(1, np.abs(expected).max()) * task.iterations)
+    # the cases are chosen so that the polynomial stays in its interval
+    assert 0 < widest < task.sigmoid.half_width
+
+
+@pytest.mark.parametrize("degree", [1, 3, 5, 7, 9, 15])
+def test_twin_is_as_far_from_exact_as_the_polynomial_from_the_sigmoid(degree):
+    """A step of exact gradient descent brings no two points further apart (rate <= 2 / L), so errors add up at most."""
+    task = workload((60, 50), 4, iterations=15, sigmoid=sigmoid_polynomial(degree))
+    shards = table(task)
+    x = with_intercept(np.concatenate([x for x, _ in shards]))
+    largest = np.linalg.eigvalsh(x.T @ x / len(x))[-1]
+    assert task.learning_rate <= 2 / (largest / 4)
+    twin, widest = train_twin(insecure_test_plan(task), shards, seed=0)
+    exact = gradient_descent(task, shards, sigmoid)
+    assert widest <= 8
+    bound = task.iterations * task.learning_rate * task.sigmoid.max_error * np.sqrt(largest)
+    error = np.linalg.norm(twin - exact)
+    assert 1e-6 * bound < error <= bound
+
+
+def test_better_polynomials_come_closer_to_exact_training():
+    errors = []
+    for degree in (1, 3, 7, 15):
+        task = workload((60, 50), 4, iterations=15, sigmoid=sigmoid_polynomial(degree))
+        shards = table(task)
+        twin, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+        errors.append(np.abs(twin - gradient_descent(task, shards, sigmoid)).max())
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-3 * errors[0]
+
+
+@pytest.mark.parametrize("degree", [3, 7])
+def test_gradient_of_the_twin_against_central_differences(degree):
+    """The twin descends the loss whose derivative the polynomial is: its integral, minus y u, plus the L2 penalty."""
+    task = workload((9, 8, 1), 4, l2=0.3, learning_rate=0.7, sigmoid=sigmoid_polynomial(degree, 6.0))
+    shards = table(task)
+    x = with_intercept(np.concatenate([x for x, _ in shards]))
+    y = np.concatenate([y for _, y in shards])
+    integral = polynomial.polyint(task.sigmoid.coefficients) * task.sigmoid.half_width
+
+    def loss(w):
+        u = x @ w
+        return np.mean(polynomial.polyval(u / task.sigmoid.half_width, integral) - y * u) + 0.15 * np.sum(w[:-1] ** 2)
+
+    def after(iterations):
+        return train_twin(insecure_test_plan(replace(task, iterations=iterations)), shards, seed=0)[0]
+
+    for iterations in (1, 2, 5):
+        before, now = after(iterations - 1) if iterations > 1 else np.zeros(5), after(iterations)
+        steps = 1e-5 * np.eye(5)
+        slopes = np.array([(loss(before + h) - loss(before - h)) / 2e-5 for h in steps])
+        np.testing.assert_allclose((before - now) / 0.7, slopes, rtol=0, atol=1e-9)
+        assert loss(now) < loss(before)
+
+
+def test_shard_gradients_add_up_to_the_whole_gradient():
+    task = workload((9, 1, 12), 4, momentum=0.5, l2=0.1)
+    shards = table(task)
+    together = [tuple(np.concatenate([shard[i] for shard in shards]) for i in (0, 1))]
+    twin, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+    whole_task = replace(task, rows=(22,), test_rows=(0,))
+    whole, _ = train_twin(insecure_test_plan(whole_task), together, seed=0)
+    np.testing.assert_allclose(twin, whole, atol=1e-14)
+    simulated = released(insecure_test_plan(task), shards, lambda c, p: clear_party(c, p, noise=False))
+    alone = released(insecure_test_plan(whole_task), together, lambda c, p: clear_party(c, p, noise=False))
+    np.testing.assert_allclose(simulated, alone, atol=1e-13)
+
+
+def test_who_holds_which_rows_changes_nothing():
+    task = workload((9, 8), 4, momentum=0.5)
+    shards = table(task)
+    swapped = replace(task, rows=(8, 9))
+    for order, arranged in ((shards, task), (shards[::-1], swapped)):
+        found = released(insecure_test_plan(arranged), order, lambda c, p: clear_party(c, p, noise=False))
+        expected, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+        np.testing.assert_allclose(found, expected, atol=1e-13)
+
+
+# twin <-> simulated <-> encrypted
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_simulation_without_noise_is_the_twin(name):
+    plan, shards = insecure_test_plan(CASES[name]), table(CASES[name])
+    twin, _ = train_twin(plan, shards, seed=5)
+    found = released(plan, shards, lambda c, p: clear_party(c, p, noise=False), seed=5)
+    np.testing.assert_allclose(found, twin, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_simulation_stays_within_the_planned_precision(name):
+    plan, shards = insecure_test_plan(CASES[name]), table(CASES[name])
+    twin, _ = train_twin(plan, shards, seed=5)
+    error = np.abs(released(plan, shards, clear_party, seed=5) - twin).max()
+    assert plan.precision.weight_error / 100 < error <= plan.precision.weight_error < 1e-4
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_encrypted_weights_stay_within_the_planned_precision(name):
+    """The tolerance is the plan's own, far below the weights: at most 1e-4."""
+    plan, shards = insecure_test_plan(CASES[name], make_moduli=generate_openfhe_moduli), table(CASES[name])
+    twin, _ = train_twin(plan, shards, seed=5)
+    error = np.abs(released(plan, shards, encrypted_party, seed=5) - twin).max()
+    assert plan.precision.weight_error / 100 < error <= plan.precision.weight_error < 1e-4
+    assert np.abs(twin).max() > 0.05
+
+
+@pytest.mark.parametrize(("arity", "root"), [(1, 0), (2, 2), (3, 1)])
+def test_encrypted_weights_do_not_depend_on_the_tree(arity, root):
+    task = workload((20, 15, 1), 5, momentum=0.5)
+    plan, shards = insecure_test_plan(task, make_moduli=generate_openfhe_moduli), table(task)
+    twin, _ = train_twin(plan, shards, seed=0)
+    found = released(plan, shards, encrypted_party, arity=arity, root=root)
+    assert np.abs(found - twin).max() <= plan.precision.weight_error
+
+
+@pytest.mark.parametrize("name", ["two parties", "wide", "blocks", "degree 7", "ten iterations"])
+def test_noise_that_the_smudging_hides_is_below_its_bound(name):
+    """The smudging is as safe as the bound on the noise of the weights before it. Two runs differ by noise only."""
+    plan, shards = insecure_test_plan(CASES[name], make_moduli=generate_openfhe_moduli), table(CASES[name])
+
+    def weights_and_share(party, _, weights):
+        exported = None if weights is None else party.backend.export_ciphertext(weights)
+        return exported, party._secret._coefficients.copy()
+
+    runs = []
+    for _ in range(2):
+        found = trained(plan, shards, encrypted_party, weights_and_share)
+        secret = oracle.joint([share for _, share in found])
+        coefficients = oracle.message_integers(found[0][0], plan.parameters, secret)
+        step = INSECURE_TEST_RING_DIM // plan.precision.released_coefficients
+        runs.append(np.array([float(c) for c in coefficients[::step]]))
+    difference = np.linalg.norm(runs[1] - runs[0])
+    bound = plan.precision.weight_noise_norm
+    assert bound / 50 < difference / np.sqrt(2) < bound
+
+
+def test_a_refresh_comes_at_the_limbs_that_the_plan_says():
+    """Weights that are low already cannot be used again without a refresh."""
+    task = workload((5, 4), 3)
+    plan = insecure_test_plan(task)
+
+    def after(party, _, weights):
+        if weights is None:
+            return None
+        assert weights.limbs == plan.low_limbs == plan.parameters.refresh_limbs
+        with pytest.raises(LevelError):
+            party.refresh([party.backend.drop_limbs(weights, weights.limbs - 1)], 1, weights.scale, weights.period)
+        return weights.scale
+
+    # only the root tries: a refusal must come before anything is sent
+    assert trained(plan, table(task), clear_party, after)[0] == pytest.approx(plan.weight_scale, rel=1e-9)
+
+
+def test_every_iteration_is_reported_with_its_levels():
+    task = workload((5, 4), 3, iterations=4)
+    plan, shards = insecure_test_plan(task), table(task)
+
+    def program(collective):
+        party, reports = clear_party(collective, plan), []
+        party.make_keys(plan.key_plan)
+        train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), reports.append)
+        return [(r.number, r.levels, r.seconds > 0) for r in reports]
+
+    assert run_parties(2, program) == [[(n, task.levels, True) for n in (1, 2, 3, 4)]] * 2
+
+
+# predictions
+
+
+@pytest.mark.parametrize("make_party", [clear_party, encrypted_party])
+@pytest.mark.parametrize("test_rows", [(6, 4, 2), (40, 0, 3), (0, 0, 1)])
+def test_each_party_gets_the_logits_of_its_own_rows(make_party, test_rows):
+    task = workload((20, 15, 1), 5, momentum=0.5, release="predictions", test_rows=test_rows)
+    plan, shards = insecure_test_plan(task, make_moduli=generate_openfhe_moduli), table(task)
+    random = np.random.default_rng(1)
+    tests = [random.normal(size=(n, 5)) for n in test_rows]
+    twin, _ = train_twin(plan, shards, seed=0)
+
+    def after(party, rank, weights):
+        return release_predictions(party, plan, weights, tests[rank])
+
+    for x, logits in zip(tests, trained(plan, shards, make_party, after), strict=True):
+        assert logits.shape == (len(x),)
+        np.testing.assert_allclose(logits, with_intercept(x) @ twin, rtol=0, atol=plan.precision.logit_error)
+    assert plan.precision.logit_error < 1e-2
+
+
+# batches
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 60), st.none() | st.integers(1, 70), st.integers(0, 2**63 - 1), st.integers(0, 9))
+def test_batches(rows, batch, seed, rank):
+    batches = batch_indices(rows, batch, seed, rank)
+    size = rows if batch is None else min(rows, batch)
+    assert len(batches) == -(-rows // size)
+    for piece in batches:
+        assert len(piece) == len(set(piece.tolist())) == size
+        assert 0 <= piece.min() <= piece.max() < rows
+    # every row is used once in a cycle, but for those that fill up the last batch
+    in_order = np.concatenate(batches)
+    assert sorted(in_order[:rows].tolist()) == list(range(rows))
+    np.testing.assert_array_equal(in_order[rows:], in_order[: len(in_order) - rows])
+    for piece, again in zip(batches, batch_indices(rows, batch, seed, rank), strict=True):
+        np.testing.assert_array_equal(piece, again)
+
+
+def test_batches_differ_between_parties_and_seeds():
+    orders = {tuple(np.concatenate(batch_indices(50, 10, seed, rank))) for seed in (0, 1) for rank in (0, 1)}
+    assert len(orders) == 4
+
+
+# standardisation
+
+COLUMNS = 10.0 ** np.arange(-6, 7, 2)
+
+
+def odd_columns():
+    """Columns of scales 1e-6 to 1e6, some far from 0, and constant ones: (40, 12)."""
+    random = np.random.default_rng(4)
+    scaled = random.normal(size=(40, len(COLUMNS))) * COLUMNS
+    shifted = 1e6 + random.normal(size=(40, 1))
+    constant = np.tile([0.0, 0.1, -1e6 / 3, 1e-7 / 3], (40, 1))
+    return np.hstack([scaled, shifted, constant])
+
+
+@pytest.mark.parametrize("make_party", [clear_party, encrypted_party])
+def test_standardisation_is_that_of_numpy(make_party):
+    rows = odd_columns()
+    task = workload((25, 1, 14), rows.shape[1])
+    plan = insecure_test_plan(task, make_moduli=generate_openfhe_moduli)
+    pieces = np.split(rows, np.cumsum(task.rows)[:-1])
+
+    def program(collective):
+        party = make_party(collective, plan)
+        found = standardise(party, pieces[collective.rank], 40)
+        party.close()
+        return found
+
+    found, *others = run_parties(3, program)
+    for other in others:
+        np.testing.assert_array_equal(other.mean, found.mean)
+        np.testing.assert_array_equal(other.scale, found.scale)
+    varying = slice(0, len(COLUMNS) + 1)
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-12, atol=1e-20)
+    np.testing.assert_allclose(found.scale[varying], rows.std(axis=0)[varying], rtol=1e-9)
+    np.testing.assert_array_equal(found.scale[varying.stop :], 1.0)
+    columns = found(rows)
+    np.testing.assert_allclose(columns.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(columns.std(axis=0), [*np.ones(varying.stop), 0, 0, 0, 0], atol=1e-9)
