@@ -99,7 +99,7 @@ class ClearParty:
         for ciphertext in ciphertexts:
             values = self._rerandomised(ciphertext)[0]
             added = norm_bound(rerandomised_std(self.parameters, ciphertext.limbs), self.parameters.ring_dim)
-            width = self._smudging(noise_norm + added) * math.sqrt(self.parameters.n_parties * self.parameters.n_slots)
+            width = self._smudging(noise_norm + added) * math.sqrt(self.parameters.n_parties * ciphertext.period)
             out.append(self._noisy(values, width / ciphertext.scale))
         return out
 

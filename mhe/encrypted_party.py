@@ -175,27 +175,32 @@ class EncryptedParty:
             check_complete(total, "encrypted_sum", total.instance, self.parameters.n_parties)
             both = self._as_ciphertext(total, encrypted.scale)
             c0, c1 = both.c0, both.c1
-        coefficients = self._release(c0, c1, ring.n_limbs, count, norm_bound(noise, count))
-        return np.array([c / (1 << fraction_bits) for c in coefficients[: len(values)]])
+        noise_norm = norm_bound(noise, count)
+        coefficients, smudged = self._release(c0, c1, ring.n_limbs, count, noise_norm)
+        # what cannot be told from 0 is 0: a constant column must not look like one of tiny variance
+        told = [c if abs(c) > noise_norm + smudged else 0 for c in coefficients[: len(values)]]
+        return np.array([c / (1 << fraction_bits) for c in told])
 
     def decrypt(
         self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float
     ) -> Floats:
         exported = None if ciphertext is None else self._exported(ciphertext, limbs)
         c0, c1 = (exported.c0, exported.c1) if exported is not None else (None, None)
-        coefficients = self._release(c0, c1, limbs, 2 * period, noise_norm)
+        coefficients, _ = self._release(c0, c1, limbs, 2 * period, noise_norm)
         return decode_subring(np.array([float(c) for c in coefficients]), period, scale)
 
     def _release(
         self, c0: Residues | None, c1: Residues | None, limbs: int, count: int, noise_norm: float
-    ) -> list[int]:
-        """Decrypt `count` evenly spaced coefficients of the root's (c0, c1), for everybody."""
+    ) -> tuple[list[int], float]:
+        """Decrypt `count` evenly spaced coefficients of the root's (c0, c1), for everybody; and what that adds to each
+        at most.
+        """
         (c1,) = self._send_down("decryption_input", [] if c1 is None else [c1], 1, limbs)
         protocol = DecryptionProtocol(self.session, c1, count, self._smudging(noise_norm, 1))
         total = self.collective.reduce(protocol.share(self._secret))
         answer = [] if total is None or c0 is None else [protocol.finalize(total, c0)]
         (opened,) = self._send_down("decryption_output", answer, 1, limbs)
-        return protocol.integers(opened)
+        return protocol.integers(opened), protocol.error_bound()
 
     def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
         exported = [self._rerandomised(c) for c in ciphertexts]

@@ -41,9 +41,13 @@ class Standardisation:
 def standardise(party: Party, features: Floats, total_rows: int) -> Standardisation:
     """Means, then variances around them, summed under encryption; only these aggregates are released."""
     mean = party.encrypted_sum(features.sum(axis=0)) / total_rows
-    variance = party.encrypted_sum(np.square(features - mean).sum(axis=0)) / total_rows
+    return standardisation(mean, party.encrypted_sum(np.square(features - mean).sum(axis=0)) / total_rows)
+
+
+def standardisation(mean: Floats, variance: Floats) -> Standardisation:
+    """From the means and variances (columns,) of all rows."""
     # what remains of a constant column is the rounding of its mean
-    negligible = (1e-12 * np.maximum(np.abs(mean), 1e-300)) ** 2
+    negligible = (1e-12 * np.abs(mean)) ** 2
     return Standardisation(mean, np.where(variance > negligible, np.sqrt(np.maximum(variance, 0)), 1.0))
 
 

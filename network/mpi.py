@@ -114,6 +114,8 @@ def aborting() -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:
             raise
+        if isinstance(error, KeyboardInterrupt):
+            abort("interrupted")
         abort(f"error: {error}" if isinstance(error, MHEError) else traceback.format_exc())
 
 

@@ -26,6 +26,7 @@ from models.training import (
     pack_batches,
     release_model,
     release_predictions,
+    standardisation,
     standardise,
     train,
 )
@@ -53,16 +54,19 @@ def plan(config: Config, n_parties: int) -> None:
 def run(config: Config, out: Path, force: bool) -> None:
     """Run the party that this MPI process is."""
     with mpi_channel() as channel:
+        _agree_on_settings(config, TreeCollective(channel))
         collective = TreeCollective(channel, arity=config.network.arity, root=config.network.root)
         run_party(config, collective, out, force)
 
 
 def run_party(config: Config, collective: TreeCollective, out: Path, force: bool) -> Outcome:
-    """One party's run over any collective; the root writes the files. Returns what the party learned."""
+    """One party's run over any collective; the root writes the files. Returns what the party learned.
+
+    All parties have the same configuration.
+    """
     console = make_console(quiet=not collective.is_root)
-    check_same([blob.decode() for blob in collective.allgather(config.canonical.encode())])
     shard, classes, summaries = _agree_on_data(config, collective, out, force)
-    circuit = make_plan(config, summaries)
+    circuit = together(collective, lambda: make_plan(config, summaries))
     collective.bind(circuit.parameters.digest)
     describe(circuit, config, console)
     recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations), circuit)
@@ -153,13 +157,19 @@ def together(collective: TreeCollective, work: Callable[[], Result]) -> Result:
     return result  # type: ignore[return-value]
 
 
+def _agree_on_settings(config: Config, collective: TreeCollective) -> None:
+    """Over a tree that no setting shapes: with different ones, parties would wait for each other for ever."""
+    canonicals = [blob.decode() for blob in collective.allgather(config.canonical.encode())]
+    together(collective, lambda: check_same(canonicals))
+    together(collective, lambda: config.check_parties(collective.n_parties))
+
+
 def _agree_on_data(
     config: Config, collective: TreeCollective, out: Path, force: bool
 ) -> tuple[Shard, Classes, list[dict[str, Any]]]:
     """Everything that can be wrong before a key is made, settled among all parties."""
 
     def load() -> Shard:
-        config.check_parties(collective.n_parties)
         if collective.is_root:
             check_output(out, force)
         return load_shard(config.source, collective.rank, collective.n_parties)
@@ -250,8 +260,7 @@ def _clear_models(
     rows = np.concatenate([s.features for s in shards])
     standard = Standardisation(np.zeros(rows.shape[1]), np.ones(rows.shape[1]))
     if config.data.standardize:
-        spread = rows.std(axis=0)
-        standard = Standardisation(rows.mean(axis=0), np.where(spread > 0, spread, 1.0))
+        standard = standardisation(rows.mean(axis=0), rows.var(axis=0))
     twin, widest = train_twin(circuit, [(standard(s.features), s.labels) for s in shards], config.training.seed)
     labels = np.concatenate([s.labels for s in shards])
     exact = fit_exact(standard(rows), labels, config.model.l2)

@@ -14,10 +14,10 @@ from mhe.clear_party import ClearParty
 from mhe.encoding import encode_coefficients
 from mhe.encrypted_party import EncryptedParty
 from mhe.keys import EvaluationKey
-from mhe.moduli import generate_moduli
-from mhe.parameters import Parameters, Shape
+from mhe.parameters import Parameters
 from mhe.ring.ring import Ring, ring
 from network.local import run_parties
+from tests.insecure import insecure_test_parameters
 
 
 @dataclass
@@ -64,20 +64,10 @@ class PassThrough:
         self.closed = True
 
 
-def insecure_test_parameters(n_parties: int, ring_dim: int = 1 << 8, **changes: Any) -> Parameters:
+def parameters_for(n_parties: int, **changes: Any) -> Parameters:
     """INSECURE: a ring in which everything takes milliseconds."""
-    moduli, special = generate_moduli(Shape(ring_dim, 60, 40, 5, 2))
     settings: dict[str, Any] = {"refresh_limbs": 3, "message_bits": 4.0, "statistical_bits": 40, **changes}
-    return Parameters(
-        ring_dim=ring_dim,
-        moduli=moduli,
-        special_moduli=special,
-        scale_bits=40,
-        digits=2,
-        n_parties=n_parties,
-        insecure=True,
-        **settings,
-    )
+    return insecure_test_parameters(1 << 8, 5, scale_bits=40, n_parties=n_parties, **settings)
 
 
 @pytest.fixture
@@ -91,10 +81,9 @@ def run_encrypted() -> Callable[..., list[Any]]:
         wrap: Callable[[Any], Any] = lambda collective: collective,
         statistical_bits: int = 10,
         releases: int = 100,
-        parameters: dict[str, Any] | None = None,
         **options: Any,
     ) -> list[Any]:
-        chosen = insecure_test_parameters(n_parties, **(parameters or {}))
+        chosen = parameters_for(n_parties)
 
         def start(collective: Any) -> Any:
             collective.bind(chosen.digest)
@@ -121,7 +110,7 @@ def run_clear() -> Callable[..., list[Any]]:
         releases: int = 100,
         **options: Any,
     ) -> list[Any]:
-        chosen = insecure_test_parameters(n_parties)
+        chosen = parameters_for(n_parties)
 
         def start(collective: Any) -> Any:
             collective.bind(chosen.digest)

@@ -73,30 +73,40 @@ def rms(values):
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def test_simulated_noise_has_the_size_of_the_real_one(run_clear, run_encrypted, make_ciphertext):
-    """Over all slots of one call each, the two simulations of one noise agree within a factor of two."""
-    n, rng = 3, np.random.default_rng(1)
-    values = rng.uniform(-1, 1, RING_DIM // 2)
+@pytest.mark.parametrize("period", [8, 128])
+def test_simulated_noise_has_the_size_of_the_real_one(run_clear, run_encrypted, make_ciphertext, period):
+    """What a release adds to a slot comes from the 2 period coefficients that carry the message, and from no others."""
+    n, repeat = 3, 128 // period
+    values = np.random.default_rng(period).uniform(-1, 1, period)
 
     def program(party):
-        low = make_ciphertext(party, values, 3)
-        (own,) = party.refresh_own([low])
-        return party, low, own, party.decrypt(low if party.collective.is_root else None, 3, SCALE, len(values), NORM)
+        decrypted, delivered = [], []
+        for _ in range(repeat):
+            low = make_ciphertext(party, values, 3)
+            decrypted.append(party.decrypt(low if party.collective.is_root else None, 3, SCALE, period, NORM) - values)
+            delivered.append(party.deliver([low], NORM)[0] - values)
+        return party.parameters, rms(decrypted), rms(delivered)
 
-    party, low, own, clear = run_clear(n, program)[0]
-    parameters = party.parameters
-    found = {
-        "refresh_own": rms(party.backend.export_ciphertext(own).values - party.backend.export_ciphertext(low).values),
-        "decrypt": rms(clear - values),
-    }
-    forms = {
-        "refresh_own": np.hypot(refresh_error_std(n), rerandomised_std(parameters, 3)),
-        "decrypt": smudging_std(NORM, 10, 100) * np.sqrt(n),
-    }
-    real = {"decrypt": rms(run_encrypted(n, program)[0][3] - values)}
-    for name, std in forms.items():
-        assert 0.5 < found[name] / (std * np.sqrt(RING_DIM / 2) / SCALE) < 2
-    assert 0.5 < real["decrypt"] / found["decrypt"] < 2
+    p, *simulated = run_clear(n, program, releases=1000)[0]
+    _, *real = run_encrypted(n, program, releases=1000)[0]
+    added = norm_bound(rerandomised_std(p, 3), RING_DIM)
+    for norm, a, b in zip((NORM, NORM + added), simulated, real, strict=True):
+        std = smudging_std(norm, 10, 1000) * np.sqrt(n * period) / SCALE
+        # 128 values of about as many independent ones: 8 standard errors are 0.5
+        assert 0.5 < a / std < 1.6
+        assert 0.5 < b / std < 1.6
+
+
+def test_simulated_refresh_has_the_noise_of_all_coefficients(run_clear, make_ciphertext):
+    def program(party):
+        low = make_ciphertext(party, np.zeros(RING_DIM // 2), 3)
+        (own,) = party.refresh_own([low])
+        before, after = (party.backend.export_ciphertext(c).values for c in (low, own))
+        return party.parameters, rms(after - before)
+
+    p, found = run_clear(3, program)[0]
+    std = np.hypot(refresh_error_std(3), rerandomised_std(p, 3)) * np.sqrt(RING_DIM / 2) / SCALE
+    assert 0.5 < found / std < 1.6
 
 
 @pytest.mark.parametrize("kind", ["clear", "encrypted"])

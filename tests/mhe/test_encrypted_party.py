@@ -175,8 +175,9 @@ def sum_error(party, n_values):
     p, n = party.parameters, party.parameters.n_parties
     count = 1 << max(n_values - 1, 1).bit_length()
     fresh = fresh_error_std(p.ring_dim, n) * n**0.5
-    smudging = WideGaussian(smudging_std(norm_bound(fresh, count), 10, 100)).std * n**0.5
-    return (tail(count) * (smudging + fresh) + n) / 2.0 ** fraction_bits(p)
+    norm = norm_bound(fresh, count)
+    smudging = WideGaussian(smudging_std(norm, 10, 100)).std * n**0.5
+    return (tail(count) * (smudging + fresh) + norm + n) / 2.0 ** fraction_bits(p)
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
@@ -513,6 +514,25 @@ def test_refresh_of_other_limbs_is_refused(run_encrypted, make_ciphertext, limbs
     for program in (root, own):
         with pytest.raises(LevelError, match=rf"of 3 limbs.*, got {limbs}; drop limbs, or refresh"):
             run_encrypted(2, program)
+
+
+@pytest.mark.parametrize("call", ["refresh_own", "deliver"])
+def test_ciphertexts_of_unequal_number_are_noticed(run_encrypted, make_ciphertext, call):
+    def program(party):
+        mine = [make_ciphertext(party, values_of(i), 3) for i in range(2)]
+        some = mine[: 1 + party.collective.rank]
+        return party.refresh_own(some) if call == "refresh_own" else party.deliver(some, NORM)
+
+    with pytest.raises(ShareError, match="shares of different shape, type or moduli"):
+        run_encrypted(2, program)
+
+
+def test_deliveries_of_unequal_limbs_are_noticed(run_encrypted, make_ciphertext):
+    def program(party):
+        return party.deliver([make_ciphertext(party, values_of(0), 2 + party.collective.rank)], NORM)
+
+    with pytest.raises(ShareError, match="shares of different shape, type or moduli"):
+        run_encrypted(2, program)
 
 
 def test_decryption_of_other_limbs_than_announced_is_refused(run_encrypted, make_ciphertext):

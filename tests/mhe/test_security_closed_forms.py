@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -30,23 +29,19 @@ from mhe.ring.sampling import WideGaussian, secret_stream
 from mhe.session import Session
 from mhe.share import aggregate
 from tests import oracle
+from tests.insecure import insecure_test_parameters
 
 
-@lru_cache(maxsize=16)
-def insecure_test_parameters(n_parties: int, ring_dim: int, digits: int = 2, n_limbs: int = 4) -> Parameters:
+def parameters_for(n_parties: int, ring_dim: int, digits: int = 2, n_limbs: int = 4) -> Parameters:
     """INSECURE: small rings, where the closed forms must hold as well."""
-    shape = Shape(ring_dim, 60, 40, n_limbs, digits)
-    moduli, special = generate_moduli(shape)
-    return Parameters(
-        ring_dim, moduli, special, 40, digits, n_parties, n_limbs, 4.0, statistical_bits=20, insecure=True
-    )
+    return insecure_test_parameters(ring_dim, n_limbs, scale_bits=40, digits=digits, n_parties=n_parties)
 
 
 class Group:
     """All parties with a fresh seed, fresh secrets and a public key."""
 
     def __init__(self, n_parties: int, ring_dim: int = 1 << 10, digits: int = 2) -> None:
-        self.parameters = insecure_test_parameters(n_parties, ring_dim, digits)
+        self.parameters = parameters_for(n_parties, ring_dim, digits)
         seed = os.urandom(32)
         self.sessions = [Session(self.parameters, rank, seed) for rank in range(n_parties)]
         self.secrets = [SecretShare.generate(ring_dim) for _ in range(n_parties)]
@@ -101,7 +96,7 @@ def test_secret_variance(n_parties):
 
 
 def test_narrow_error():
-    base = ring(1 << 10, insecure_test_parameters(1, 1 << 10).moduli[:1])
+    base = ring(1 << 10, parameters_for(1, 1 << 10).moduli[:1])
     samples = [base.to_integers(base.intt(error(base, secret_stream()))) for _ in range(40)]
     assert_mean_square(np.array(samples, dtype=float), ERROR_STD, 0.06)
 
@@ -181,7 +176,7 @@ def test_rerandomisation(n_parties, limbs):
         after = rerandomise(group.sessions[0], group.key, before)
         assert (after.limbs, after.scale, after.key_id) == (before.limbs, before.scale, before.key_id)
         samples.append(group.noise(after) - group.noise(before))
-    assert_mean_square(samples, security.rerandomised_std(insecure_test_parameters(n_parties, 1 << 10), limbs), 0.2)
+    assert_mean_square(samples, security.rerandomised_std(parameters_for(n_parties, 1 << 10), limbs), 0.2)
 
 
 def test_switch_to_a_receiver():
@@ -251,7 +246,7 @@ def test_key_switch_is_no_noisier_than_its_closed_form(n_limbs, digits, special_
     The mean of the roundings, which are not centred, makes single trials scatter by a factor of two.
     """
     n = 1 << 8
-    p = insecure_test_parameters(1, n, digits, n_limbs)
+    p = parameters_for(1, n, digits, n_limbs)
     if special_bits != 60:
         spare = Parameters(
             n, p.moduli[1:], generate_moduli(Shape(n, special_bits + 1, 40, 1, 1))[0], 40, n_limbs - 1, 1, 2, 1.0,
@@ -306,7 +301,7 @@ def test_norm_bound_is_never_exceeded(n_parties):
 def test_mean_of_the_division_by_p_stays_within_its_bound():
     """|| (k/2) (J + J s) || for the real sampler's secrets."""
     for n_parties in (1, 3):
-        p = insecure_test_parameters(n_parties, 1 << 10)
+        p = parameters_for(n_parties, 1 << 10)
         base = ring(1 << 10, p.moduli[:1])
         ones = np.ones(1 << 10, dtype=np.int64)
         bound = security.key_switch_bias_norm(p)
@@ -364,10 +359,10 @@ def test_smudging_never_trusts_a_noise_below_one():
         lambda k: security.smudging_std(10.0 * k, 40, 2),
         lambda k: security.smudging_std(10.0, 40 + k, 2),
         lambda k: security.smudging_std(10.0, 40, k),
-        lambda k: security.key_switch_std(insecure_test_parameters(1, 256), 4, 3.0 * k),
-        lambda k: security.key_switch_std(insecure_test_parameters(k, 256), 4, 3.0),
-        lambda k: security.rerandomised_std(insecure_test_parameters(k, 256), 2),
-        lambda k: security.key_switch_bias_norm(insecure_test_parameters(k, 256)),
+        lambda k: security.key_switch_std(parameters_for(1, 256), 4, 3.0 * k),
+        lambda k: security.key_switch_std(parameters_for(k, 256), 4, 3.0),
+        lambda k: security.rerandomised_std(parameters_for(k, 256), 2),
+        lambda k: security.key_switch_bias_norm(parameters_for(k, 256)),
     ],
 )
 def test_more_is_never_less(form):
@@ -376,7 +371,7 @@ def test_more_is_never_less(form):
 
 
 def test_fewer_limbs_never_mean_more_noise():
-    p = insecure_test_parameters(2, 256, digits=2)
+    p = parameters_for(2, 256, digits=2)
     values = [security.key_switch_std(p, limbs, 5.0) for limbs in range(1, 5)]
     assert values == sorted(values)
     # a division by a modulus beats the fresh error that is left where there is nothing to divide by

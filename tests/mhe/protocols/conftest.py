@@ -13,8 +13,7 @@ import pytest
 
 from mhe.ciphertext import Residues, RingCiphertext
 from mhe.keys import EphemeralSecret, EvaluationKey, PublicKey, ReceiverSecret, SecretShare
-from mhe.moduli import generate_moduli
-from mhe.parameters import Parameters, Shape
+from mhe.parameters import Parameters
 from mhe.protocols.common import gadget
 from mhe.protocols.decryption import DecryptionProtocol
 from mhe.protocols.key_switch import KeySwitchProtocol, receiver_key
@@ -26,29 +25,17 @@ from mhe.ring.ring import Ring
 from mhe.session import SEED_BYTES, Session
 from mhe.share import Share, aggregate
 from tests import oracle
+from tests.insecure import insecure_test_parameters
 
 N_PARTIES = (1, 2, 3, 5)
 ROUNDS = ("public_key", "relin_key_1", "relin_key_2", "rotation_key", "refresh", "decryption", "key_switch")
 SMUDGING = 2.0**25
 
 
-def insecure_test_parameters(
-    n_parties: int, ring_dim: int = 1 << 8, digits: int = 2, first_bits: int = 60, **changes: Any
-) -> Parameters:
+def parameters_for(n_parties: int, **changes: Any) -> Parameters:
     """INSECURE: a ring in which everything takes milliseconds."""
-    shape = Shape(ring_dim, first_bits, 40, 5, digits)
-    moduli, special = generate_moduli(shape)
     settings: dict[str, Any] = {"refresh_limbs": 3, "message_bits": 4.0, "statistical_bits": 40, **changes}
-    return Parameters(
-        ring_dim=ring_dim,
-        moduli=moduli,
-        special_moduli=special,
-        scale_bits=shape.scale_bits,
-        digits=digits,
-        n_parties=n_parties,
-        insecure=True,
-        **settings,
-    )
+    return insecure_test_parameters(1 << 8, 5, scale_bits=40, n_parties=n_parties, **settings)
 
 
 @dataclass(frozen=True)
@@ -195,14 +182,14 @@ def make_world() -> Callable[..., World]:
     """`make_world(n_parties, **parameters)`."""
 
     def make(n_parties: int, **changes: Any) -> World:
-        return World(insecure_test_parameters(n_parties, **changes))
+        return World(parameters_for(n_parties, **changes))
 
     return make
 
 
 @pytest.fixture(params=N_PARTIES, ids=lambda n: f"{n} parties")
 def world(request: pytest.FixtureRequest) -> World:
-    return World(insecure_test_parameters(request.param))
+    return World(parameters_for(request.param))
 
 
 @pytest.fixture(params=ROUNDS)
