@@ -20,10 +20,11 @@ class SecretPolynomial:
     Opaque: its repr shows nothing, it can be neither pickled nor copied, and `erase` overwrites it.
     """
 
-    __slots__ = ("_coefficients", "_forms")
+    __slots__ = ("_coefficients", "_erased", "_forms")
 
     def __init__(self, coefficients: npt.NDArray[np.int64]) -> None:
         self._coefficients = coefficients
+        self._erased = False
         self._forms: dict[tuple[int, ...], npt.NDArray[np.uint64]] = {}
 
     @classmethod
@@ -33,6 +34,8 @@ class SecretPolynomial:
 
     def residues(self, ring: Ring) -> npt.NDArray[np.uint64]:
         """The polynomial in the evaluation domain of `ring`: (limbs, ring_dim). Computed once per ring."""
+        if self._erased:
+            raise ShareError(f"this {type(self).__name__} was erased; start a new session")
         form = self._forms.get(ring.moduli)
         if form is None:
             form = self._forms[ring.moduli] = ring.ntt(ring.from_signed(self._coefficients))
@@ -40,6 +43,7 @@ class SecretPolynomial:
 
     def erase(self) -> None:
         """Overwrite the polynomial. Best effort: Python may have made copies that it cannot reach."""
+        self._erased = True
         self._coefficients[:] = 0
         for form in self._forms.values():
             form[:] = 0

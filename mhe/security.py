@@ -78,14 +78,20 @@ def key_switch_std(parameters: Parameters, limbs: int, key_error: float) -> floa
 
 
 def key_switch_bias_norm(parameters: Parameters) -> float:
-    """Euclidean bound on what the mean k/2 of the division by P adds: (k/2) (J + J s), J the sum of all powers of X.
+    """Euclidean bound on what the means of uncorrected lifts add: (k/2) (J + J s), J the sum of all powers of X, by the
+    division by P, and (|d|/2) (Q_d / P) J e_d by each digit d with key error e_d.
 
     It lies in few slots, so `norm_bound` does not hold for it. J takes values below 4N/(pi j) at the j-th root from 1,
     and a slot of s, a sum of N independent terms, stays below the tail of sub-Gaussian values.
     """
     spread = 1 + 2 * math.sqrt(2 * TAIL_BITS * math.log(2)) / math.pi
     secret = math.sqrt(secret_variance(parameters.n_parties))
-    return len(parameters.special_moduli) / 2 * parameters.ring_dim * secret * spread
+    special = log2_product(parameters.special_moduli)
+    bias = len(parameters.special_moduli) / 2 * secret
+    for digit in parameters.digit_limbs:
+        relative = 2.0 ** (log2_product(tuple(parameters.moduli[i] for i in digit)) - special)
+        bias += len(digit) / 2 * relative * key_error_std(parameters.n_parties)
+    return bias * parameters.ring_dim * spread
 
 
 def _uniform_sum_square(n: int) -> float:

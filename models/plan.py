@@ -190,9 +190,20 @@ class CircuitPlan:
     prediction_limbs = 2
     """Limbs of the delivered logits: few, for they are the traffic of the release."""
 
+    prediction_guard = 2.0**16
+    """Logits, and the weights before they are rotated for them, are at so many times their usual scale.
+
+    There are limbs to spare, and the noise of the release is then that of the weights themselves.
+    """
+
+    @property
+    def prediction_scale(self) -> float:
+        """Scale of the delivered logits."""
+        return self.parameters.scale * self.prediction_guard
+
     @property
     def prediction_data_scale(self) -> float:
-        """Scale of the encoded test rows: brings X w to the default scale."""
+        """Scale of the encoded test rows."""
         return self.parameters.scale * self.parameters.moduli[self.prediction_limbs] / self.weight_scale
 
     @property

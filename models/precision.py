@@ -1,7 +1,8 @@
 """`Precision`: the noise of a planned run in closed form, and what the smudging of the release leaves.
 
 Standard deviations are of slot values unless they are said to be of coefficients. Noise that depends on the rows is
-taken for standardised ones: unit variance in every feature.
+taken for a mean square of 1 in every feature, and for rows up to ROW_NORM_LIMIT; `models.training.check_rows` sees to
+both.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from mhe.security import (
 
 if TYPE_CHECKING:
     from models.plan import CircuitPlan
+
+ROW_NORM_LIMIT = 8.0
+"""Largest norm of a row, intercept included, over that of a row of standard deviations; larger ones are refused."""
 
 PREDICTED_QUANTILE = 1e-3
 """The predicted largest weight error is exceeded with at most this probability."""
@@ -80,7 +84,7 @@ class Precision:
 
     @property
     def _forward_std(self) -> float:
-        """Error of X v in one slot, for weights of unit size."""
+        """Error of X v in one slot, for weights of unit size and the largest row that is allowed."""
         plan, n = self.plan, self._ring_dim
         turned = self._switching(plan.parameters.n_limbs) / plan.ahead_scale
         # both w and w_previous bring the noise of their last rescale and refresh
@@ -88,9 +92,12 @@ class Precision:
         products = math.hypot(turned, looked_ahead * math.hypot(self._refresh, self._rounding) / plan.weight_scale)
         giants = math.sqrt(len(plan.layout.giant_steps)) * turned / plan.data_scale
         noise = math.sqrt(n) * math.hypot(giants, self._rounding / plan.forward_scale)
-        return math.hypot(
-            math.sqrt(plan.layout.features) * math.hypot(math.sqrt(n) * products, self._encoding_std), noise
-        )
+        return math.hypot(self._row_norm * math.hypot(math.sqrt(n) * products, self._encoding_std), noise)
+
+    @property
+    def _row_norm(self) -> float:
+        """Norm of the largest row that is allowed."""
+        return ROW_NORM_LIMIT * math.sqrt(self.plan.workload.features + 1)
 
     @property
     def _encoding_std(self) -> float:
@@ -141,16 +148,16 @@ class Precision:
 
     @property
     def logit_noise_std(self) -> float:
-        """Error of a logit X w of a test row, before any smudging."""
-        plan, p = self.plan, self.plan.parameters
+        """Error of the logit X w of the largest row that is allowed, before any smudging."""
+        plan, n = self.plan, self._ring_dim
         switching = self._switching(plan.prediction_limbs + 1)
         turns = len(plan.layout.giant_steps) + len(plan.layout.spread_steps)
-        per_weight = math.hypot(self.weight_noise_std, math.sqrt(self._ring_dim) * switching / plan.weight_scale)
-        own = math.hypot(math.sqrt(turns) * switching / p.moduli[plan.prediction_limbs], self._rounding) / p.scale
+        turned = math.sqrt(n) * switching / (plan.weight_scale * plan.prediction_guard)
         encoding = math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
-        return math.hypot(
-            math.sqrt(plan.layout.features) * math.hypot(per_weight, encoding), math.sqrt(self._ring_dim) * own
-        )
+        dropped = plan.parameters.moduli[plan.prediction_limbs]
+        own = math.hypot(math.sqrt(turns) * switching / dropped, self._rounding) / plan.prediction_scale
+        per_weight = math.hypot(self.weight_noise_std, turned, encoding)
+        return math.hypot(self._row_norm * per_weight, math.sqrt(n) * own)
 
     @property
     def logit_noise_norm(self) -> float:
@@ -158,17 +165,17 @@ class Precision:
 
         The biased part of every rotation of the weights is counted apart, for it gathers in few slots.
         """
-        p = self.plan.parameters
-        spread = norm_bound(self.logit_noise_std * p.scale / math.sqrt(self._ring_dim), self._ring_dim)
+        plan, n = self.plan, self._ring_dim
+        spread = norm_bound(self.logit_noise_std * plan.prediction_scale / math.sqrt(n), n)
         return (
-            spread + math.sqrt(self.plan.layout.features) * key_switch_bias_norm(p) * p.scale / self.plan.weight_scale
+            spread + self._row_norm * key_switch_bias_norm(plan.parameters) * plan.parameters.scale / plan.weight_scale
         )
 
     @property
     def logit_error(self) -> float:
         """The largest error of a block of delivered logits; exceeded with probability PREDICTED_QUANTILE."""
         smudging = self._smudging(self.logit_noise_norm)
-        delivered = self._in_slot(smudging, self._ring_dim) / self.plan.parameters.scale
+        delivered = self._in_slot(smudging, 2 * self.plan.layout.rows) / self.plan.prediction_scale
         return math.hypot(self.logit_noise_std, delivered) * _quantile(self.plan.layout.rows)
 
     @property

@@ -21,9 +21,12 @@ SCALE_BITS = range(58, 29, -1)
 
 DIGITS = range(1, 9)
 
-LOGIT_ERROR = 0.5
-"""Largest error of a delivered logit that a plan may have, if it is above the precision asked of the weights: it moves
-a probability by at most an eighth."""
+TOLERATED = 10
+"""Where no parameters are as precise as asked for, the most precise ones do if they miss it by this factor at most."""
+
+LOGIT_ERROR = 0.05
+"""What is asked of delivered logits where the precision asked of the weights is finer: it moves a probability by at most
+an eightieth."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> 
     """The parameters with the cheapest key switch that meet every constraint, as a plan.
 
     For each ring and number of digits the largest scale that fits is taken, for it is free and the most precise.
+    Where none is precise enough, the most precise ones within a factor TOLERATED; the plan says what they reach.
     Raises ParameterError naming the binding constraint if nothing fits.
     """
     rings = RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
@@ -95,6 +99,8 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> 
             return plan
         if best is None or plan.precision.released_error < best.precision.released_error:
             best = plan
+    if best is not None and best.precision.released_error <= TOLERATED * allowed:
+        return best
     if best is None:
         raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
     raise ParameterError(

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mhe.ciphertext import Ciphertext
+from mhe.errors import DataError
 from mhe.party import Party
 from models.linalg import PackedBlock, forward, pack
 from models.logistic import gradient, look_ahead, step
 from models.plan import CircuitPlan
+from models.precision import ROW_NORM_LIMIT
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,6 +51,26 @@ def standardisation(mean: Floats, variance: Floats) -> Standardisation:
     # what remains of a constant column is the rounding of its mean
     negligible = (1e-12 * np.abs(mean)) ** 2
     return Standardisation(mean, np.where(variance > negligible, np.sqrt(np.maximum(variance, 0)), 1.0))
+
+
+def check_rows(features: Floats, what: str, *, standardised: bool) -> None:
+    """Refuse rows for which the noise of the plan, and with it the smudging of the release, would not hold.
+
+    Raises DataError, naming the row (from 1) or the column, if a row is larger than ROW_NORM_LIMIT times one of
+    standard deviations, or if a column of a table that is not standardised has a mean square above 1.
+    """
+    norms = np.linalg.norm(with_intercept(features), axis=1) / np.sqrt(features.shape[1] + 1)
+    if len(norms) and norms.max() > ROW_NORM_LIMIT:
+        raise DataError(
+            f"{what} row {int(norms.argmax()) + 1} of this party is {norms.max():.1f} times as large as a row of "
+            f"standard deviations; at most {ROW_NORM_LIMIT:g} is allowed: correct, clip or drop outliers"
+        )
+    squares = np.square(features).mean(axis=0) if len(features) else np.zeros(1)
+    if not standardised and squares.max() > 1:
+        raise DataError(
+            f"column {int(squares.argmax()) + 1} has a mean square of {squares.max():.3g} at this party; without "
+            "standardize = true at most 1 is allowed: scale the columns, or let the parties standardise them"
+        )
 
 
 def with_intercept(features: Floats) -> Floats:
@@ -121,7 +143,9 @@ def release_predictions(party: Party, plan: CircuitPlan, weights: Ciphertext | N
     """The logits (n,) of this party's standardised test rows, under its own key: nobody else learns them."""
     backend, layout = party.backend, plan.layout
     (fresh,) = party.refresh(None if weights is None else [weights], 1, plan.weight_scale, layout.features)
-    turned = backend.rotate_hoisted(backend.drop_limbs(fresh, plan.prediction_limbs + 1), layout.baby_steps)
+    low = backend.drop_limbs(fresh, plan.prediction_limbs + 1)
+    raised = backend.multiply_plain(low, backend.encode(np.ones(1), low.limbs, plan.prediction_guard))
+    turned = backend.rotate_hoisted(raised, layout.baby_steps)
     # as many blocks as the party with the most test rows: the spare ones are empty
     x = np.zeros((plan.prediction_blocks * layout.rows, plan.workload.features + 1))
     x[: len(features)] = with_intercept(features)

@@ -18,7 +18,7 @@ class Workload:
 
     rows: training rows of every party. features: columns, without the intercept. batch: rows per party and iteration,
     or None for all. message_bound: largest absolute weight assumed. release_bits: statistical bits of the smudging of
-    released values. precision: largest weight error that is acceptable. release: what is opened at the end.
+    released values. precision: largest weight error that is asked for. release: what is opened at the end.
     standardises: whether means and variances are computed under encryption first. test_rows: of every party.
     """
 

@@ -32,6 +32,9 @@ SLEEP_FRACTION = 1 / 8
 """A waiting party sleeps this part of the time it has waited so far before it looks again: quick answers are seen
 quickly, long waits cost neither a core nor more than this part on top."""
 
+FORWARDING_SECONDS = 0.25
+"""What a launcher is given to pass on a last message: it drops what it has not read when the job is aborted."""
+
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
@@ -125,7 +128,9 @@ def abort(message: str) -> NoReturn:
 
     sys.stdout.flush()
     print(f"party {MPI.COMM_WORLD.Get_rank()}: {message}", file=sys.stderr, flush=True)
+    time.sleep(FORWARDING_SECONDS)
     MPI.COMM_WORLD.Abort(1)
+    os._exit(1)  # Abort comes back where another process of the job was quicker
 
 
 def _poll(look: Callable[[], Found | None]) -> Found:

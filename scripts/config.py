@@ -119,7 +119,7 @@ class AuditConfig(Section):
 class ReleaseConfig(Section):
     """[release]: what is decrypted at the end, under statistical_bits of smudging.
 
-    precision: largest error of a weight that the plan may accept.
+    precision: largest error of a weight that is asked for; the plan says what it reaches, and misses it by 10 at most.
     """
 
     what: Literal["model", "predictions", "nothing"] = "model"

@@ -23,6 +23,7 @@ from models.reference import LinearModel, fit_exact
 from models.training import (
     Iteration,
     Standardisation,
+    check_rows,
     pack_batches,
     release_model,
     release_predictions,
@@ -74,12 +75,11 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
     start = time.perf_counter()
     with recorder.reporter.phase("keys and standardisation"):
         party = join(config, collective, circuit)
-        party.make_keys(circuit.key_plan)
         standard = _standardise(config, party, shard, sum(circuit.workload.rows))
+        rows = together(collective, lambda: _checked_rows(config, standard, shard))
+        party.make_keys(circuit.key_plan)
         rank = collective.rank
-        batches = pack_batches(
-            circuit, standard(shard.features), shard.labels, config.training.seed, rank, keeps_diagonals(circuit, rank)
-        )
+        batches = pack_batches(circuit, rows, shard.labels, config.training.seed, rank, keeps_diagonals(circuit, rank))
     trained = time.perf_counter()
     with recorder.reporter.training():
         weights = train(party, circuit, batches, recorder.iteration)
@@ -185,6 +185,14 @@ def _standardise(config: Config, party: Party, shard: Shard, total_rows: int) ->
         return Standardisation(np.zeros(shard.n_features), np.ones(shard.n_features))
     with party.collective.phase("standardisation"):
         return standardise(party, shard.features, total_rows)
+
+
+def _checked_rows(config: Config, standard: Standardisation, shard: Shard) -> Floats:
+    """The standardised training rows; neither they nor the test rows are larger than the plan allows."""
+    rows = standard(shard.features)
+    check_rows(rows, "training", standardised=config.data.standardize)
+    check_rows(standard(shard.test_features), "test", standardised=True)
+    return rows
 
 
 @dataclass

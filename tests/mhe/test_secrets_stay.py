@@ -14,6 +14,7 @@ from pprint import pformat
 import numpy as np
 import pytest
 
+from mhe.errors import ShareError
 from mhe.keys import EphemeralSecret, ReceiverSecret, SecretPolynomial, SecretShare
 from mhe.moduli import generate_moduli
 from mhe.parameters import Shape
@@ -125,7 +126,8 @@ def test_erase_overwrites_every_copy_the_object_has(kind):
     secret.erase()
     assert not np.any(coefficients)
     assert not any(np.any(form) for form in forms)
-    assert not np.any(secret.residues(ring(N, MODULI[:2])))
+    with pytest.raises(ShareError, match="was erased"):
+        secret.residues(ring(N, MODULI[:2]))
     secret.erase()
 
 
