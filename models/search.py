@@ -25,7 +25,7 @@ TOLERATED = 10
 """Where no parameters are as precise as asked for, the most precise ones do if they miss it by this factor at most."""
 
 LOGIT_ERROR = 0.05
-"""What is asked of delivered logits where the precision asked of the weights is finer: it moves a probability by at most
+"""What is asked of delivered logits where the precision asked of the weights is finer: a probability moves by at most
 an eightieth."""
 
 
