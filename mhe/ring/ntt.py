@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from mhe.errors import ParameterError
+from mhe.ring import vector_ntt, vectors
 from mhe.ring.modular import (
     IN_ROW,
     OUT_ROW,
@@ -54,6 +56,19 @@ class Tables:
     n_inverse_ratio: np.uint64
     n_inverse_root: np.uint64
     n_inverse_root_ratio: np.uint64
+    fast: FastTables | None
+
+
+@dataclass(frozen=True, eq=False)
+class FastTables:
+    """The same for the kernels of `mhe.ring.vector_ntt`: their arguments after the row.
+
+    In float64 where the modulus allows it and the machine multiplies and adds in one instruction, else in words.
+    """
+
+    floating: bool
+    forward: tuple[Any, ...]
+    inverse: tuple[Any, ...]
 
 
 def bit_reversal(n: int) -> Words:
@@ -90,7 +105,30 @@ def tables(ring_dim: int, p: int) -> Tables:
         np.uint64(shoup(n_inverse, p)),
         np.uint64(n_inverse_root),
         np.uint64(shoup(n_inverse_root, p)),
+        fast_tables(ring_dim, p, floating=p < vectors.FLOAT_LIMIT) if ring_dim >= vector_ntt.MIN_RING_DIM else None,
     )
+
+
+@lru_cache(maxsize=256)
+def fast_tables(ring_dim: int, p: int, *, floating: bool) -> FastTables:
+    """Tables of either arithmetic; floating for p below 2^50 only (`mhe.ring.vectors`)."""
+    root = smallest_root(p, 2 * ring_dim)
+    order = bit_reversal(ring_dim)
+    n_inverse = pow(ring_dim, -1, p)
+    both = []
+    for base, first in ((root, None), (pow(root, -1, p), n_inverse)):
+        roots, ratios = _powers(base, p, ring_dim, order)
+        if first is not None:
+            last = n_inverse * int(roots[1]) % p
+            roots[:2], ratios[:2] = (first, last), (shoup(first, p), shoup(last, p))
+        if floating:
+            centred = roots.astype(np.int64)
+            roots = ratios = np.where(centred > p // 2, centred - p, centred).astype(np.float64)
+        leaf = vector_ntt.leaf_twiddles(roots)
+        leaf_ratios = leaf if floating else vector_ntt.leaf_twiddles(ratios)
+        modulus = (float(p), 1 / p) if floating else (np.uint64(p), np.uint64(0))
+        both.append((roots, ratios, leaf, leaf_ratios, *modulus))
+    return FastTables(floating, both[0], both[1])
 
 
 def _powers(root: int, p: int, n: int, order: Words) -> tuple[Words, Words]:
@@ -104,11 +142,17 @@ def _powers(root: int, p: int, n: int, order: Words) -> tuple[Words, Words]:
 
 def forward(row: Words, t: Tables) -> None:
     """Coefficients to values, in place: (N,), reduced in, reduced out."""
+    if t.fast is not None:
+        (vector_ntt.forward_float if t.fast.floating else vector_ntt.forward_word)(row, *t.fast.forward)
+        return
     forward_kernel(row, t.roots, t.root_ratios, t.modulus)
 
 
 def inverse(row: Words, t: Tables) -> None:
     """Values to coefficients, in place: (N,), reduced in, reduced out."""
+    if t.fast is not None:
+        (vector_ntt.inverse_float if t.fast.floating else vector_ntt.inverse_word)(row, *t.fast.inverse)
+        return
     inverse_kernel(
         row, t.inverse_roots, t.inverse_root_ratios, t.modulus,
         t.n_inverse, t.n_inverse_ratio, t.n_inverse_root, t.n_inverse_root_ratio,
