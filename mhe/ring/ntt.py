@@ -10,7 +10,7 @@ algorithms 1 and 2, with the lazy butterflies of Harvey, "Faster arithmetic for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -138,6 +138,28 @@ def _powers(root: int, p: int, n: int, order: Words) -> tuple[Words, Words]:
     w, w_ratio, modulus, high, low = words((root, shoup(root, p), p, ratio >> 64, ratio & (2**64 - 1)))
     powers_kernel(w, w_ratio, modulus, high, low, powers, ratios)
     return powers[order], ratios[order]
+
+
+def forward_subring(row: Words, ring_dim: int, p: int) -> None:
+    """Coefficients to values of a polynomial in X^(ring_dim/n), in place: (n,), reduced in, reduced out.
+
+    n is a power of two from 8 to ring_dim. The values are the distinct ones of `forward` in that ring, in order.
+    """
+    forward(row, _prefix_tables(ring_dim, p, len(row)))
+
+
+@lru_cache(maxsize=1024)
+def _prefix_tables(ring_dim: int, p: int, n: int) -> Tables:
+    """The forward tables of a subring of dimension n: the first n twiddles of the whole ring's."""
+    whole = tables(ring_dim, p)
+    if n == ring_dim:
+        return whole
+    fast = None
+    if whole.fast is not None and n >= vector_ntt.MIN_RING_DIM:
+        roots, ratios, _, _, *modulus = whole.fast.forward
+        leaves = [vector_ntt.leaf_twiddles(x[:n]) for x in (roots, ratios)]
+        fast = replace(whole.fast, forward=(roots[:n], ratios[:n], *leaves, *modulus))
+    return replace(whole, roots=whole.roots[:n], root_ratios=whole.root_ratios[:n], fast=fast)
 
 
 def forward(row: Words, t: Tables) -> None:
