@@ -137,6 +137,16 @@ class FloatLanes(Lanes):
         x = b.select(b.fcmp_ordered("<", x, self.constant(0.0)), b.fadd(x, self.p), x)
         return b.xor(b.bitcast(b.fadd(x, self.constant(2.0**52)), WORD_VECTOR), self.constant(_EXPONENT))
 
+    def multiply_add(self, x: Any, y: Any, z: Any) -> Any:
+        """x y + z, rounded once."""
+        return self._call("fma", x, y, z)
+
+    def round_to_words(self, x: Any) -> Any:
+        """The integers nearest to 0 <= x < 2^51, as words."""
+        b = self.builder
+        rounded = b.fadd(self._call("rint", x), self.constant(2.0**52))
+        return b.xor(b.bitcast(rounded, WORD_VECTOR), self.constant(_EXPONENT))
+
     def multiply(self, y: Any, w: Any, ratio: Any = None) -> Any:
         """y w modulo p, below p in absolute value for residues, within the bounds above otherwise."""
         b = self.builder
