@@ -100,7 +100,8 @@ class Bench:
             getattr(protocol_of(session), step)(secret, *(g[session.rank] if isinstance(g, list) else g for g in given))
             for session, secret in zip(self.sessions, self.secrets, strict=True)
         ]
-        return reduce(aggregate, shares)
+        total: Share = reduce(aggregate, shares)
+        return total
 
     def _make_keys(self) -> PublicKey:
         root = self.sessions[0]
@@ -138,9 +139,7 @@ class Bench:
             case("encrypt", self._encrypt),
             case("add", lambda _: backend.add(self.a, self.b)),
             case("multiply_plain", lambda _: backend.multiply_plain(self.a, self.plain)),
-            case(
-                "multiply_accumulate_plain", lambda _: backend.multiply_accumulate_plain(self.pairs), divisor=PAIRS
-            ),
+            case("multiply_accumulate_plain", lambda _: backend.multiply_accumulate_plain(self.pairs), divisor=PAIRS),
             case("multiply", lambda _: backend.multiply(self.a, self.b)),
             case("rotate", lambda _: backend.rotate(self.a, 1)),
             case("rotate_hoisted", lambda _: backend.rotate_hoisted(self.a, ROTATIONS), divisor=len(ROTATIONS)),
@@ -172,9 +171,7 @@ class Bench:
         protocols = [RefreshProtocol(session, (exported.c1,)) for session in self.sessions]
         shares = [p.share(secret) for p, secret in zip(protocols, self.secrets, strict=True)]
         c0 = protocols[0].finalize(reduce(aggregate, shares), {0: exported.c0})[0]
-        return [
-            self.backend.import_ciphertext(p.fresh(0, c0, ciphertext.scale), ciphertext.period) for p in protocols
-        ]
+        return [self.backend.import_ciphertext(p.fresh(0, c0, ciphertext.scale), ciphertext.period) for p in protocols]
 
     def _decrypt_share(self, ciphertext: Ciphertext) -> Share:
         c1 = self.backend.export_ciphertext(ciphertext).c1

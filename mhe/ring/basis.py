@@ -112,9 +112,7 @@ def lift(x: Words, source: tuple[int, ...], target: tuple[int, ...]) -> Words:
     return out
 
 
-@kernel(
-    VOID, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, array_of(types.float64, 1), array_of(types.boolean, 1), OUT_ROWS
-)
+@kernel(VOID, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, array_of(types.float64, 1), array_of(types.boolean, 1), OUT_ROWS)
 def _terms_kernel(
     x: Words,
     moduli: Words,

@@ -17,17 +17,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba.core import cgutils
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic
 
 from mhe.ring.modular import IN_ROW, IN_ROWS, VOID, WORD, Words, array_of, kernel, shoup, types, words
-from mhe.ring.vectors import FLOAT_LIMIT, LANES, WORD_VECTOR, FloatLanes, WordLanes, ir
+from mhe.ring.vectors import FLOAT_LIMIT, LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
 
-UNROLLED = 4
-"""Vectors that in work at a time."""
-
-COLUMNS = LANES * UNROLLED
+COLUMNS = LANES
 """The number of columns must be a multiple of it."""
+
+BLOCK = 512
+"""Columns of one term that are read before the next term's.
+
+The sums of a block stay in the first cache. Many rows read side by side would evict each other from the caches: rows
+of a power of two of bytes all start in the same few cache sets.
+"""
 
 FOLD = 4
 """So many products are added up between two reductions; a power of two."""
@@ -101,46 +105,52 @@ def _row(arithmetic: type[_FloatSum] | type[_WordSum], n_outputs: int) -> Any:
     """The loop over one row of all outputs: out[o, row] = keep * out[o, row] + sum over terms of factor * other_o."""
 
     def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        out, row, factors, p, reciprocal, folds, keep = arguments
-        target, table, fold_table = (
-            context.make_array(signature.args[i])(context, b, arguments[i]) for i in (0, 2, 5)
-        )
+        row, p, reciprocal, keep = (arguments[i] for i in (1, 3, 4, 6))
+        target, table, fold_table = (context.make_array(signature.args[i])(context, b, arguments[i]) for i in (0, 2, 5))
         n_rows, n_columns = cgutils.unpack_tuple(b, target.shape, 3)[1:]
         n_terms = cgutils.unpack_tuple(b, table.shape, 3)[1]
-        index = row.type
-        integer = lambda value: ir.Constant(index, value)  # noqa: E731
+
+        def integer(value: int) -> Any:
+            return ir.Constant(row.type, value)
+
         at_folds = b.mul(row, integer(6))
         fold_words = [b.load(b.gep(fold_table.data, [b.add(at_folds, integer(i))])) for i in range(6)]
         lanes = arithmetic(b, p, reciprocal, fold_words)
         mask = lanes.spread(keep)
-        first = b.mul(b.mul(row, n_terms), integer(1 + n_outputs))
+        width = integer(1 + n_outputs)
+        first = b.mul(b.mul(row, n_terms), width)
         rows = [b.mul(b.add(row, b.mul(integer(o), n_rows)), n_columns) for o in range(n_outputs)]
+        sums = [_Sums(b, arithmetic) for _ in rows]
         pointer = ir.IntType(64).as_pointer()
-        with cgutils.for_range_slice(b, integer(0), n_columns, integer(COLUMNS)) as (column, _):
-            places = [b.add(column, integer(LANES * u)) for u in range(UNROLLED)]
-            sums = [[_Slots(b, arithmetic) for _ in places] for _ in rows]
-            for start, slots in zip(rows, sums, strict=True):
-                for at, slot in zip(places, slots, strict=True):
-                    old = lanes.load(target.data, b.add(start, at), WORD_VECTOR)
-                    slot.put(lanes.start(b.and_(old, mask)))
+
+        def vectors(start: Any) -> Any:
+            """The columns of the block from `start` on, eight at a time."""
+            stop = b.add(start, integer(BLOCK))
+            stop = b.select(b.icmp_signed("<", stop, n_columns), stop, n_columns)
+            return cgutils.for_range_slice(b, start, stop, integer(LANES))
+
+        with cgutils.for_range_slice(b, integer(0), n_columns, integer(BLOCK)) as (block, _):
+            with vectors(block) as (column, _):
+                for start, total in zip(rows, sums, strict=True):
+                    old = lanes.load(target.data, b.add(start, column), WORD_VECTOR)
+                    total.put(b.sub(column, block), lanes.start(b.and_(old, mask)))
             with cgutils.for_range(b, n_terms) as loop:
-                base = b.add(first, b.mul(loop.index, integer(1 + n_outputs)))
-                common, *others = (
-                    b.inttoptr(b.load(b.gep(table.data, [b.add(base, integer(i))])), pointer)
-                    for i in range(1 + n_outputs)
-                )
-                for u, at in enumerate(places):
-                    factor = lanes.prepare(lanes.load(common, at, WORD_VECTOR))
-                    for other, slots in zip(others, sums, strict=True):
-                        value = lanes.prepare(lanes.load(other, at, WORD_VECTOR))
-                        slots[u].put(lanes.accumulate(slots[u].get(), value, factor))
+                base = b.add(first, b.mul(loop.index, width))
+                places = [b.load(b.gep(table.data, [b.add(base, integer(i))])) for i in range(1 + n_outputs)]
+                common, *others = (b.inttoptr(place, pointer) for place in places)
+                with vectors(block) as (column, _):
+                    factor, at = lanes.prepare(lanes.load(common, column, WORD_VECTOR)), b.sub(column, block)
+                    for other, total in zip(others, sums, strict=True):
+                        value = lanes.prepare(lanes.load(other, column, WORD_VECTOR))
+                        total.put(at, lanes.accumulate(total.get(at), value, factor))
                 full = b.icmp_unsigned("==", b.and_(loop.index, integer(FOLD - 1)), integer(FOLD - 1))
-                with b.if_then(full, likely=False):
-                    for slot in (slot for slots in sums for slot in slots):
-                        slot.put(lanes.fold(slot.get()))
-            for start, slots in zip(rows, sums, strict=True):
-                for at, slot in zip(places, slots, strict=True):
-                    lanes.store(target.data, b.add(start, at), lanes.finish(slot.get()))
+                with b.if_then(full, likely=False), vectors(block) as (column, _):
+                    for total in sums:
+                        total.put(b.sub(column, block), lanes.fold(total.get(b.sub(column, block))))
+            with vectors(block) as (column, _):
+                for start, total in zip(rows, sums, strict=True):
+                    result = lanes.finish(total.get(b.sub(column, block)))
+                    lanes.store(target.data, b.add(start, column), result)
         return context.get_dummy_value()
 
     @intrinsic
@@ -150,19 +160,24 @@ def _row(arithmetic: type[_FloatSum] | type[_WordSum], n_outputs: int) -> Any:
     return loop
 
 
-class _Slots:
-    """Variables of the loop that is being emitted, for the state of one running sum."""
+class _Sums:
+    """The running sums of a block of columns of one output, on the stack, while the loop over it is emitted."""
 
     def __init__(self, builder: Any, arithmetic: type[_FloatSum] | type[_WordSum]) -> None:
         self.builder = builder
-        self.slots = [cgutils.alloca_once(builder, kind) for kind in arithmetic.states]
+        size = ir.Constant(ir.IntType(32), BLOCK // LANES)
+        self.stacks = [cgutils.alloca_once(builder, kind, size) for kind in arithmetic.states]
 
-    def put(self, state: tuple[Any, ...]) -> None:
-        for slot, value in zip(self.slots, state, strict=True):
-            self.builder.store(value, slot)
+    def _places(self, column: Any) -> list[Any]:
+        index = [self.builder.udiv(column, ir.Constant(column.type, LANES))]
+        return [self.builder.gep(stack, index) for stack in self.stacks]
 
-    def get(self) -> tuple[Any, ...]:
-        return tuple(self.builder.load(slot) for slot in self.slots)
+    def put(self, column: Any, state: tuple[Any, ...]) -> None:
+        for place, value in zip(self._places(column), state, strict=True):
+            self.builder.store(value, place)
+
+    def get(self, column: Any) -> tuple[Any, ...]:
+        return tuple(self.builder.load(place) for place in self._places(column))
 
 
 _OUT_STACK = array_of(WORD, 3, readonly=False)

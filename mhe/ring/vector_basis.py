@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba.core import cgutils
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic
 
 from mhe.ring.modular import IN_ROW, IN_ROWS, OUT_ROWS, VOID, Words, array_of, kernel, types
-from mhe.ring.vectors import LANES, FloatLanes, WordLanes, ir
+from mhe.ring.vectors import LANES, FloatLanes, WordLanes, cgutils
 
 PIECE_BITS = 47
 MAX_ROWS = 8
@@ -72,4 +72,4 @@ def weighted_sums_kernel(
     values: Words, out: Words, weights: Words, quotients: npt.NDArray[np.float64], moduli: Words
 ) -> None:
     """out[i] = sum_k weights[i, k] * values[k] modulo moduli[i]; the sizes are those of the module's text."""
-    _weighted_sums(values, out, weights, quotients, moduli)
+    _weighted_sums(values, out, weights, quotients, moduli)  # type: ignore[call-arg]

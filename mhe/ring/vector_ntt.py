@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba.core import cgutils
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic
 
 from mhe.ring.modular import OUT_ROW, VOID, WORD, Words, array_of, kernel, types
-from mhe.ring.vectors import LANES, WORD_VECTOR, FloatLanes, Lanes, WordLanes, ir
+from mhe.ring.vectors import LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
 
 Table = npt.NDArray[Any]
 """float64 for FloatLanes, uint64 for WordLanes."""
@@ -138,20 +138,20 @@ def _leaf(*, forward: bool) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         inner = _Block(context, builder, signature, (*arguments[:3], *arguments[6:8], *arguments[5:6], *arguments[8:]))
         outer = _Block(context, builder, signature, (*arguments[:6], *arguments[8:]))
-        lanes: Lanes = outer.lanes
+        lanes = outer.lanes
         _, start, leaf, _, _, k, *_ = arguments
         places = [outer.index(start, 1, LANES * i) for i in range(LANES)]
         v = [lanes.load(outer.row, at, None if forward else WORD_VECTOR) for at in places]
-        v = [lanes.reduce(x) if forward else lanes.enter(x) for x in v]  # type: ignore[attr-defined]
+        v = [lanes.reduce(x) if forward else lanes.enter(x) for x in v]
         if forward:
             _forward_layers(lanes, v, outer.spread_twiddles(k, 3))
             v = lanes.transpose(v)
             _forward_layers(lanes, v, inner.leaf_twiddles(leaf))
-            v = lanes.transpose([lanes.leave(x) for x in v])  # type: ignore[attr-defined]
+            v = lanes.transpose([lanes.leave(x) for x in v])
         else:
             v = lanes.transpose(v)
             _inverse_layers(lanes, v, inner.leaf_twiddles(leaf), None)
-            v = lanes.transpose([lanes.reduce(x) for x in v])  # type: ignore[attr-defined]
+            v = lanes.transpose([lanes.reduce(x) for x in v])
             _inverse_layers(lanes, v, outer.spread_twiddles(k, 3), None)
         for at, x in zip(places, v, strict=True):
             lanes.store(outer.row, at, x)

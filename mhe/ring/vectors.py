@@ -36,7 +36,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir  # type: ignore[import-untyped]
-from numba.core import cgutils
+from numba.core import cgutils as untyped_cgutils
+
+cgutils: Any = untyped_cgutils
 
 LANES = 8
 """Residues in a vector: one register of AVX-512, two of AVX2."""

@@ -34,14 +34,12 @@ class NativeBackend:
 
     Any moduli that Parameters allow; those below 2^50 are faster (`mhe.ring.vectors`). Errors per slot, beyond those of
     the operands: below `rounding_std` for a rescale and `key_switch_std` for a product or a rotation (mhe.security).
-    Raises ParameterError if key_id is empty, or ring_dim is below 32.
+    Raises ParameterError if key_id is empty.
     """
 
     def __init__(self, parameters: Parameters, key_id: str) -> None:
         if not key_id:
             raise ParameterError("key_id is empty; need the name of the collective key")
-        if parameters.ring_dim % products.COLUMNS:
-            raise ParameterError(f"ring_dim is {parameters.ring_dim}; this backend needs at least {products.COLUMNS}")
         self._parameters = parameters
         self._key_id = key_id
         self._switcher = KeySwitcher(parameters)
@@ -80,12 +78,13 @@ class NativeBackend:
     def _checked(self, key: EvaluationKey) -> EvaluationKey:
         rules.check_evaluation_key(self._parameters, self._key_id, key)
         moduli = words(self._parameters.key_moduli * len(key.b))
-        parts = []
-        for part in (key.b, key.a):
+
+        def checked(part: Words) -> Words:
             rows = contiguous(part.reshape(-1, self._parameters.ring_dim), "evaluation key")
             _check_reduced(rows, moduli, "evaluation key")
-            parts.append(_frozen(rows.reshape(part.shape)))
-        return EvaluationKey(*parts, key.key_id)
+            return _frozen(rows.reshape(part.shape))
+
+        return EvaluationKey(checked(key.b), checked(key.a), key.key_id)
 
     # conversion
 
@@ -153,7 +152,8 @@ class NativeBackend:
     def multiply_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
         """Exact but for the encoding."""
         form = rules.product_form(self._parameters, a, b)
-        return self._result(self._accumulate([(self._plain(b), *self._pair(a))], form.limbs, None), form)
+        product = self._accumulate([(self._plain(b), *self._pair(a))], form.limbs, None)
+        return self._result((product[0], product[1]), form)
 
     def multiply_accumulate_plain(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
         """Exact but for the encodings; the pairs are consumed a few at a time. ParameterError if there is none."""
@@ -242,9 +242,7 @@ class NativeBackend:
 def _check_reduced(rows: Words, moduli: Words, what: str) -> None:
     row = first_unreduced_row(rows, moduli)
     if row >= 0:
-        raise ParameterError(
-            f"{what}: limb {row} holds residues not below its modulus; the sender must reduce them"
-        )
+        raise ParameterError(f"{what}: limb {row} holds residues not below its modulus; the sender must reduce them")
 
 
 def _frozen(x: Words) -> Words:

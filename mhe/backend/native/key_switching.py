@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
@@ -25,7 +26,7 @@ from mhe.ring.basis import lift
 from mhe.ring.modular import IN_ROW, IN_ROWS, OUT_ROWS, VOID, Words, array_of, kernel, mul_lazy, reduce_once, types
 from mhe.ring.ring import Ring, automorphism_index, ring
 
-Index = np.ndarray[tuple[int], np.dtype[np.uint32]]
+Index = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,9 +39,7 @@ def insecure_native_parameters(
     chosen: tuple[int, ...] = ()
     for bits in special:
         chosen += ntt_primes(bits, ring_dim, 1, avoid=moduli + chosen)
-    return Parameters(
-        ring_dim, moduli, chosen, scale, digits, 1, n_limbs, 1, statistical_bits=10, insecure=True
-    )
+    return Parameters(ring_dim, moduli, chosen, scale, digits, 1, n_limbs, 1, statistical_bits=10, insecure=True)
 
 
 def with_keys(make: Callable[[Parameters, str], RingBackend]) -> RingBackend:
@@ -56,6 +54,7 @@ def with_keys(make: Callable[[Parameters, str], RingBackend]) -> RingBackend:
     ("ring_dim", "first", "scale", "special", "n_limbs", "digits"),
     [
         (64, 50, 40, (50, 50), 3, 2),
+        (16, 50, 40, (50, 50), 3, 2),
         (32, 61, 55, (61, 61), 3, 3),
         (1 << 10, 45, 33, (50,), 4, 4),
         (1 << 11, 61, 50, (61, 61, 61), 6, 2),
@@ -212,13 +211,6 @@ def test_keys_that_do_not_fit() -> None:
         backend.load_relinearisation_key(EvaluationKey(unreduced, key.a, KEY))
     with pytest.raises(ParameterError, match="empty"):
         NativeBackend(P, "")
-
-
-def test_a_ring_that_is_too_small() -> None:
-    moduli = ntt_primes(50, 16, 3)
-    tiny = Parameters(16, moduli[:2], moduli[2:], 40, 2, 1, 2, 1, statistical_bits=10, insecure=True)
-    with pytest.raises(ParameterError, match="at least 32"):
-        NativeBackend(tiny, KEY)
 
 
 def test_a_handle_of_another_backend_is_refused() -> None:

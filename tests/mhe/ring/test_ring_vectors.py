@@ -111,7 +111,9 @@ def test_lifts_of_many_columns(source: list[int], target: list[int], data: st.Da
     others = tuple({largest_prime(b) for b in target})
     q = int(np.prod([1, *moduli], dtype=object))
     near = st.integers(-q // 4 + 1, q // 4 - 1)
-    few = data.draw(st.lists(st.one_of(near, st.sampled_from([0, 1, -1, q // 4 - 1, -q // 4 + 1])), min_size=1, max_size=6))
+    few = data.draw(
+        st.lists(st.one_of(near, st.sampled_from([0, 1, -1, q // 4 - 1, -q // 4 + 1])), min_size=1, max_size=6)
+    )
     values = (few * vector_basis.COLUMNS)[: vector_basis.COLUMNS]
     x = np.array([[v % p for v in values] for p in moduli], dtype=np.uint64)
     expected = np.array([[v % p for v in values] for p in others], dtype=np.uint64)
