@@ -53,18 +53,26 @@ def _check_period(period: int, limit: int) -> None:
 def embed(values: Floats) -> Floats:
     """The 2p real coefficients, not rounded, of the polynomial of dimension 2p with slots `values` (p,).
 
-    Real slots stand at a root and its conjugate alike, which makes the transform a cosine transform (type II) of
-    length p, and coefficient 2p - k the negative of coefficient k.
+    Error: as `embed_half`.
+    """
+    period = len(values)
+    coefficients = np.zeros(2 * period)
+    coefficients[:period] = embed_half(values)
+    np.negative(coefficients[period - 1 : 0 : -1], out=coefficients[period + 1 :])
+    return coefficients
 
-    Error: below 8 eps log2(2p) max|values|, eps = 2^-53 (the transform's).
+
+def embed_half(values: Floats) -> Floats:
+    """The first p of the coefficients of `embed`; coefficient p is 0, and coefficient 2p - k that of k, negated.
+
+    Real slots take the same value at a root and at its conjugate, which makes the transform a cosine transform
+    (type II) of length p. Error: below 8 eps log2(2p) max|values|, eps = 2^-53 (the transform's).
     """
     period = len(values)
     half = np.empty(period)
     half[_half_positions(period)] = values
-    coefficients = np.zeros(2 * period)
-    coefficients[:period] = dct(half, type=2, overwrite_x=True)
-    coefficients[:period] *= 1 / (2 * period)
-    np.negative(coefficients[period - 1 : 0 : -1], out=coefficients[period + 1 :])
+    coefficients: Floats = dct(half, type=2, overwrite_x=True)
+    coefficients *= 1 / (2 * period)
     return coefficients
 
 

@@ -1,9 +1,8 @@
 """Slot values to residues in the evaluation domain, through the smallest ring that holds them.
 
-A vector of period p is a polynomial g(X^(N/2p)) (see mhe/encoding.py). At psi^e it takes the value of g at
-(psi^(N/2p))^e, which depends on e modulo 4p only, and e = 2 bitrev(i) + 1 modulo 4p depends on the leading log2(2p)
-bits of i. So the N values are those of a transform of dimension 2p, each repeated N/2p times; its twiddles are the
-first 2p of the large transform's, since bitrev(k) = (N/2p) bitrev_2p(k) for k < 2p.
+A vector of period p is a polynomial in X^(N/2p) (see mhe/encoding.py), and its slots are real, so that it takes the
+same value at a root and at its inverse: of its N values only p differ. `mhe.ring.ntt.forward_symmetric` computes those
+by a transform of dimension p; the rest is copying.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mhe.encoding import embed
+from mhe.encoding import embed_half, encode_coefficients
 from mhe.ring import ntt
 from mhe.ring.modular import Words
 from mhe.ring.residues import Residues, residues
@@ -30,20 +29,21 @@ def encode(values: Floats, ring: Ring, scale: float) -> Words:
 
     The coefficients are those of `mhe.encoding.encode_coefficients`. values: (period,), checked by the caller.
     """
-    coefficients = np.rint(embed(values) * scale)
-    dim = max(len(coefficients), ntt.MIN_RING_DIM)
-    rows = _residues(coefficients, residues(ring.moduli))
-    if dim > len(coefficients):
-        spaced = np.zeros((ring.n_limbs, dim), dtype=np.uint64)
-        spaced[:, :: dim // len(coefficients)] = rows
+    period, n = len(values), ring.ring_dim
+    half = max(period, ntt.MIN_RING_DIM)
+    if half > n // 2:
+        return ring.ntt(ring.from_integers([int(c) for c in encode_coefficients(values, n, scale)]))
+    rows = _residues(np.rint(embed_half(values) * scale), residues(ring.moduli))
+    if half > period:
+        spaced = np.zeros((ring.n_limbs, half), dtype=np.uint64)
+        spaced[:, :: half // period] = rows
         rows = spaced
-    for row, p in zip(rows, ring.moduli, strict=True):
-        ntt.forward_subring(row, ring.ring_dim, p)
-    if dim == ring.ring_dim:
-        return rows
-    out = np.empty((ring.n_limbs, dim, ring.ring_dim // dim), dtype=np.uint64)
-    out[:] = rows[:, :, None]
-    return out.reshape(ring.n_limbs, ring.ring_dim)
+    out = np.empty((ring.n_limbs, 2, half, n // (2 * half)), dtype=np.uint64)
+    for target, row, p in zip(out, rows, ring.moduli, strict=True):
+        distinct = ntt.forward_symmetric(row, n, p)
+        target[0] = distinct[:, None]
+        target[1] = distinct[::-1, None]
+    return out.reshape(ring.n_limbs, n)
 
 
 def _residues(coefficients: Floats, system: Residues) -> Words:
