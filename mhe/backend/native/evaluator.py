@@ -187,8 +187,9 @@ class NativeBackend:
         (a0, a1), (b0, b1), base = self._pair(a), self._pair(b), self._ring(form.limbs)
         if self._relinearisation is None:
             raise KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
-        cross = base.multiply(a0, b1)
-        base.multiply_add(cross, a1, b0)
+        cross = np.empty_like(a0)
+        both = [[products.address(a0), products.address(b1)], [products.address(a1), products.address(b0)]]
+        products.sum_of_products(cross[None], products.rows_from(both, *cross.shape), base.moduli)
         switched = self._switcher.switch(base.multiply(a1, b1), self._relinearisation, base.multiply(a0, b0), cross)
         return self._result(switched, form)
 

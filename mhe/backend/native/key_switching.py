@@ -23,10 +23,27 @@ from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
 from mhe.ring import modular, products
 from mhe.ring.basis import lift
-from mhe.ring.modular import IN_ROW, IN_ROWS, OUT_ROWS, VOID, Words, array_of, kernel, mul_lazy, reduce_once, types
+from mhe.ring.modular import (
+    IN_ROW,
+    IN_ROWS,
+    OUT_ROWS,
+    VOID,
+    Words,
+    array_of,
+    inlined,
+    kernel,
+    mul_lazy,
+    reduce_once,
+    reduce_twice,
+    types,
+)
 from mhe.ring.ring import Ring, automorphism_index, ring
 
 Index = npt.NDArray[np.uint32]
+
+
+_NO_ROWS: Words = np.empty((0, 0), dtype=np.uint64)
+_IN_ORDER: Index = np.empty(0, dtype=np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +53,10 @@ class Division:
     kept: Ring
     dropped: Ring
 
-    def __call__(self, x: Words, addend: Words | None = None, inverse: Index | None = None) -> Words:
+    def __call__(self, x: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER) -> Words:
         """(kept limbs, ring_dim), evaluation domain; the addend is added to the quotient.
 
-        inverse: position i of the quotient goes to position inverse[i] of the result.
+        index: position i of the result is taken from position index[i], as `Ring.automorphism` does.
         """
         n_kept = self.kept.n_limbs
         remainder = lift(self.dropped.intt(x[n_kept:]), self.dropped.moduli, self.kept.moduli)
@@ -47,15 +64,8 @@ class Division:
         moduli = self.kept.moduli
         factors, ratios, words = _inverses(moduli, self.dropped.modulus)
         out = np.empty((len(moduli), self.kept.ring_dim), dtype=np.uint64)
-        none = _NO_ROWS if addend is None else addend
-        if inverse is None:
-            divide_kernel(x[:n_kept], remainder, factors, ratios, words, none, out)
-        else:
-            divide_permuted_kernel(x[:n_kept], remainder, factors, ratios, words, none, inverse, out)
+        divide_kernel(x[:n_kept], remainder, factors, ratios, words, addend, index, out)
         return out
-
-
-_NO_ROWS: Words = np.empty((0, 0), dtype=np.uint64)
 
 
 @lru_cache(maxsize=256)
@@ -122,11 +132,11 @@ class KeySwitcher:
         products.sum_of_products(out, factors, p.moduli[:limbs] + p.special_moduli)
         return out
 
-    def divide(self, x: Words, addend: Words | None = None, inverse: Index | None = None) -> Words:
+    def divide(self, x: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER) -> Words:
         """One polynomial modulo Q*P divided by P: (limbs + special limbs, ring_dim) -> (limbs, ring_dim)."""
         p = self.parameters
         limbs = len(x) - len(p.special_moduli)
-        return division(p.ring_dim, p.moduli[:limbs], p.special_moduli)(x, addend, inverse)
+        return division(p.ring_dim, p.moduli[:limbs], p.special_moduli)(x, addend, index)
 
     def switch(self, c: Words, key: EvaluationKey, c0: Words, c1: Words) -> tuple[Words, Words]:
         """(c0, c1) plus c under the new secret. c, c0, c1: (limbs, ring_dim)."""
@@ -139,46 +149,37 @@ class KeySwitcher:
         The key is the one of mhe/ring/galois.py: it switches to sigma_u(s), u = t^-1, before the automorphism.
         """
         n = self.parameters.ring_dim
-        inverse = automorphism_index(n, pow(t, -1, 2 * n))
+        index = automorphism_index(n, t)
         first, second = self.inner_product(digits, key)
-        return self.divide(first, c0, inverse), self.divide(second, None, inverse)
+        return self.divide(first, c0, index), self.divide(second, index=index)
 
 
-@kernel(VOID, IN_ROWS, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, IN_ROWS, OUT_ROWS)
-def divide_kernel(
-    x: Words, remainder: Words, factors: Words, ratios: Words, moduli: Words, addend: Words, out: Words
+@inlined
+def _divide_row(
+    x: Words, remainder: Words, w: np.uint64, ratio: np.uint64, p: np.uint64, addend: Words, out: Words
 ) -> None:
-    """out = (x - remainder) * factor + addend; no addend if it has no rows."""
-    for i in range(out.shape[0]):
-        p, w, ratio = moduli[i], factors[i], ratios[i]
-        four = p << np.uint64(2)
-        if addend.shape[0]:
-            for j in range(out.shape[1]):
-                y = mul_lazy(x[i, j] + p - remainder[i, j], w, ratio, p) + addend[i, j]
-                out[i, j] = reduce_once(reduce_once(reduce_once(y, four), p + p), p)
-        else:
-            for j in range(out.shape[1]):
-                y = mul_lazy(x[i, j] + p - remainder[i, j], w, ratio, p)
-                out[i, j] = reduce_once(reduce_once(y, p + p), p)
+    four = p << np.uint64(2)
+    if addend.size:
+        for j in range(out.size):
+            y = mul_lazy(x[j] + p - remainder[j], w, ratio, p) + addend[j]
+            out[j] = reduce_twice(reduce_once(y, four), p)
+    else:
+        for j in range(out.size):
+            out[j] = reduce_twice(mul_lazy(x[j] + p - remainder[j], w, ratio, p), p)
 
 
 @kernel(VOID, IN_ROWS, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, IN_ROWS, array_of(types.uint32, 1), OUT_ROWS)
-def divide_permuted_kernel(
-    x: Words, remainder: Words, factors: Words, ratios: Words, moduli: Words, addend: Words, place: Index, out: Words
+def divide_kernel(
+    x: Words, remainder: Words, factors: Words, ratios: Words, moduli: Words, addend: Words, index: Index, out: Words
 ) -> None:
-    """The same, with entry j at place[j]."""
-    block = np.empty(modular.BLOCK, dtype=np.uint64)
+    """out = (x - remainder) * factor + addend, of which entry j is taken from index[j]; either may be empty."""
+    row = np.empty(index.size, dtype=np.uint64)
+    nothing = row[:0]
     for i in range(out.shape[0]):
-        p, w, ratio = moduli[i], factors[i], ratios[i]
-        for start in range(0, out.shape[1], modular.BLOCK):
-            size = min(modular.BLOCK, out.shape[1] - start)
-            upper, lower = x[i, start : start + size], remainder[i, start : start + size]
-            # Two loops, since one with scattered stores would not run on vectors.
-            for j in range(size):
-                block[j] = reduce_once(mul_lazy(upper[j] + p - lower[j], w, ratio, p), p + p)
-            if addend.shape[0]:
-                added = addend[i, start : start + size]
-                for j in range(size):
-                    block[j] = reduce_once(block[j] + added[j], p + p)
-            for j in range(size):
-                out[i, place[start + j]] = reduce_once(block[j], p)
+        added = addend[i] if addend.shape[0] else nothing
+        if index.size:
+            _divide_row(x[i], remainder[i], factors[i], ratios[i], moduli[i], added, row)
+            for j in range(index.size):
+                out[i, j] = row[index[j]]
+        else:
+            _divide_row(x[i], remainder[i], factors[i], ratios[i], moduli[i], added, out[i])
