@@ -89,7 +89,15 @@ class RefreshProtocol:
         return full.subtract(residues, np.ascontiguousarray(np.broadcast_to(half, residues.shape)))
 
     def _common(self, index: int) -> Residues:
-        return uniform(self.session.common(self.name, self.instance.hex(), index), self.session.cipher_ring())
+        """a' of one ciphertext: kept, for it is needed for the share and again for the fresh ciphertext."""
+        if index not in self._expanded:
+            stream = self.session.common(self.name, self.instance.hex(), index)
+            self._expanded[index] = uniform(stream, self.session.cipher_ring())
+        return self._expanded[index]
+
+    @cached_property
+    def _expanded(self) -> dict[int, Residues]:
+        return {}
 
     @property
     def _row_moduli(self) -> tuple[int, ...]:
