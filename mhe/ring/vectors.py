@@ -14,16 +14,18 @@ with fused multiply-add, for moduli below 2^50, in fewer and wider instructions.
     q = rint(fl(h c)),  r = fma(-q, p, h) + l.
 
 Each of h, c and their product has a relative error of at most e = 2^-53, so h c is off y w / p by at most
-3.01 e |y w / p| <= 1.51 e |y|, and r = y w - q p in exact arithmetic satisfies |r| <= p (1/2 + 1.51 e |y|): below
-1.70 p for |y| < 2^53 * 8/10, and `growth` below is this recurrence in units of p. h is a multiple of its last place
-u <= max(1, e |h|), which is at most 2^49 since |h| < 2^102, and so is q p (an integer) when u <= 1; |h - q p| <=
-|r| + |l| < 2^53 is then an integer below 2^53. When u > 1, h and q p are integers all the same. Hence fma(-q, p, h),
-which rounds once, is exact, and so is the sum with the integer l. Sums and differences of integers below 2^53 are
-exact. For two residues 0 <= y, w < p the same holds with |h c - y w / p| <= 3.01 e p < 0.38, hence |r| < 0.88 p.
+3.01 e |y w / p| <= 1.51 e |y| < 1.51 |y| / 8p, and r = y w - q p in exact arithmetic satisfies
+|r| <= p (1/2 + 0.19 |y| / p) < 2.02 p. All roundings but those two are exact: h is a multiple of its last place u, with
+u <= 2 e |h| <= 2^50 as |h| <= 2^102, and |l| <= u/2; if u <= 1 then h - q p is a multiple of u, otherwise an integer;
+in either case it is |h - q p| <= |r| + |l| < 2.02 * 2^50 + 2^49 < 2^53, hence a float, which the second fma returns; and
+the sum with l is the integer r. Sums and differences of integers below 2^53 are exact. For two residues 0 <= y, w < p
+the quotient is off by 3.01 e p < 0.38, hence |r| < 0.88 p.
 
-Bounds of a transform, in units of p (8 is the limit): a forward layer takes X to X + (1/2 + 1.51 X/8), so six layers
-from 1 give 1, 1.69, 2.51, 3.48, 4.64, 6.02, 7.65, and from 1/2 less; an inverse layer doubles the sums and multiplies
-differences: three layers from [0, 1) or from |X| <= 1/2 stay below 8. `reduce` takes any |x| < 2^53 to |x| <= p/2.
+Bounds of a transform, in units of p (8 is the limit): a forward layer takes X to X + (1/2 + 0.19 X), so that six layers
+from 1 give 1.69, 2.51, 3.48, 4.64, 6.02, 7.66, and from 1/2 less. An inverse layer doubles the sums and multiplies the
+differences: three layers from [0, 1), or from |X| <= 1/2, stay below 8. `reduce` takes |x| < 2^53 to |x| <= (p + 1)/2.
+
+numba's cache does not notice a change of this file: clear the __pycache__ folders after one.
 
 Sources: the product is Dekker's with a fused multiply-add, and the quotient by a floating-point reciprocal is that of
 van der Hoeven, Lecerf and Quintin, "Modular SIMD arithmetic in Mathemagix", ACM TOMS 43 (2016), section 3.
