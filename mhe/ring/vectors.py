@@ -15,11 +15,11 @@ with fused multiply-add, for moduli below 2^50, in fewer and wider instructions.
 
 Each of h, c and their product has a relative error of at most e = 2^-53, so h c is off y w / p by at most
 3.01 e |y w / p| <= 1.51 e |y| < 1.51 |y| / 8p, and r = y w - q p in exact arithmetic satisfies
-|r| <= p (1/2 + 0.19 |y| / p) < 2.02 p. All roundings but those two are exact: h is a multiple of its last place u, with
-u <= 2 e |h| <= 2^50 as |h| <= 2^102, and |l| <= u/2; if u <= 1 then h - q p is a multiple of u, otherwise an integer;
-in either case it is |h - q p| <= |r| + |l| < 2.02 * 2^50 + 2^49 < 2^53, hence a float, which the second fma returns; and
-the sum with l is the integer r. Sums and differences of integers below 2^53 are exact. For two residues 0 <= y, w < p
-the quotient is off by 3.01 e p < 0.38, hence |r| < 0.88 p.
+|r| <= p (1/2 + 0.19 |y| / p) < 2.02 p. All other roundings are exact: h is an integer (y w itself where that is below
+2^53, a multiple of its last place u > 1 otherwise, with u <= 2 e |h| <= 2^50 as |h| <= 2^102), and |l| <= u/2. So
+h - q p is an integer with |h - q p| <= |r| + |l| < 2.02 * 2^50 + 2^49 < 2^53, hence a float, which the second fma
+returns, and the sum with l is the integer r. Sums and differences of integers below 2^53 are exact. For two residues
+0 <= y, w < p the quotient is off by 3.01 e p < 0.38, hence |r| < 0.88 p.
 
 Bounds of a transform, in units of p (8 is the limit): a forward layer takes X to X + (1/2 + 0.19 X), so that six layers
 from 1 give 1.69, 2.51, 3.48, 4.64, 6.02, 7.66, and from 1/2 less. An inverse layer doubles the sums and multiplies the
