@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import dct  # type: ignore[import-untyped]
 
 from mhe.errors import ParameterError
 
@@ -37,6 +38,13 @@ def _tables(period: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.complex12
     return powers, twist
 
 
+@lru_cache(maxsize=32)
+def _half_positions(period: int) -> npt.NDArray[np.intp]:
+    """Where slot j stands among the values at the odd powers of the root in the upper half plane, by angle."""
+    positions, _ = _tables(period)
+    return np.minimum(positions, 2 * period - 1 - positions)
+
+
 def _check_period(period: int, limit: int) -> None:
     if period < 1 or period & (period - 1) or period > limit:
         raise ParameterError(f"period is {period}; need a power of two from 1 to {limit}, the number of slots")
@@ -45,14 +53,26 @@ def _check_period(period: int, limit: int) -> None:
 def embed(values: Floats) -> Floats:
     """The 2p real coefficients, not rounded, of the polynomial of dimension 2p with slots `values` (p,).
 
-    Error: below 8 eps log2(2p) max|values|, eps = 2^-53 (the FFT's).
+    Error: as `embed_half`.
     """
     period = len(values)
-    positions, twist = _tables(period)
-    spectrum = np.empty(2 * period, dtype=np.complex128)
-    spectrum[positions] = values
-    spectrum[2 * period - 1 - positions] = values  # the conjugate root: a real polynomial takes the same real value
-    coefficients: Floats = (np.fft.fft(spectrum) * twist.conj()).real / (2 * period)
+    coefficients = np.zeros(2 * period)
+    coefficients[:period] = embed_half(values)
+    np.negative(coefficients[period - 1 : 0 : -1], out=coefficients[period + 1 :])
+    return coefficients
+
+
+def embed_half(values: Floats) -> Floats:
+    """The first p of the coefficients of `embed`; coefficient p is 0, and coefficient 2p - k that of k, negated.
+
+    Real slots take the same value at a root and at its conjugate, which makes the transform a cosine transform
+    (type II) of length p. Error: below 8 eps log2(2p) max|values|, eps = 2^-53 (the transform's).
+    """
+    period = len(values)
+    half = np.empty(period)
+    half[_half_positions(period)] = values
+    coefficients: Floats = dct(half, type=2, overwrite_x=True)
+    coefficients *= 1 / (2 * period)
     return coefficients
 
 

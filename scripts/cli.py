@@ -1,4 +1,4 @@
-"""The command `mhe`: plan, train, doctor."""
+"""The command `mhe`: plan, train, bench, doctor."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+bench = typer.Typer(help="Measure how fast things are here.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; configs/pima.toml explains every key.")]
 
@@ -86,6 +89,17 @@ def doctor() -> None:
     from scripts.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
+
+
+@bench.command()
+def primitives(
+    json: Annotated[Path | None, typer.Option(help="Write environment, times and ratios to this file.")] = None,
+    runs: Annotated[int, typer.Option(min=3, help="Runs of every operation.")] = 21,
+) -> None:
+    """Every operation of the native evaluator against OpenFHE's: same ring, same primes, one thread, in turn."""
+    from benchmarks.primitives import run
+
+    run(runs, json)
 
 
 def _run_party(config: Config, out: Path, parties: int | None, force: bool) -> None:

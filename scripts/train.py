@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from mhe.backend.native import NativeBackend
 from mhe.clear_party import ClearParty
-from mhe.encrypted_party import EncryptedParty
+from mhe.encrypted_party import BackendFactory, EncryptedParty
 from mhe.errors import MHEError, NetworkError
 from mhe.party import Party
 from models.data import Classes, Shard, check_summaries, code, load_shard, pooled, summary
@@ -118,15 +119,22 @@ def join(config: Config, collective: TreeCollective, circuit: CircuitPlan) -> Pa
         return ClearParty(
             collective, circuit.parameters, statistical_bits=workload.release_bits, releases=circuit.releases
         )
-    from mhe.backend.openfhe import OpenFHEBackend
-
     return EncryptedParty(
         collective,
         circuit.parameters,
-        OpenFHEBackend,
+        evaluator(config.crypto.backend),
         statistical_bits=workload.release_bits,
         releases=circuit.releases,
     )
+
+
+def evaluator(backend: str) -> BackendFactory:
+    """What makes the evaluator of this name. OpenFHE is imported only where it is used."""
+    if backend == "native":
+        return NativeBackend
+    from mhe.backend.openfhe import OpenFHEBackend
+
+    return OpenFHEBackend
 
 
 def together(collective: TreeCollective, work: Callable[[], Result]) -> Result:

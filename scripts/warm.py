@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from mhe.backend.native import NativeBackend
+from mhe.backend.selftest import check_encoding, check_evaluator
 from mhe.errors import BackendError
+from mhe.parameters import Parameters
 from mhe.ring.basis import lift
 from mhe.ring.primes import ntt_primes
 from mhe.ring.ring import ring
 from mhe.ring.sampling import WideGaussian, gaussian, secret_stream, ternary, uniform
 
 RING_DIM = 16
+INSECURE_RING_DIM = 256
+"""Of the toy key with which the evaluator is tried out."""
 
 
 def warm() -> None:
@@ -34,6 +39,28 @@ def warm() -> None:
     lift(total[:2], moduli[:2], moduli)
     ring_q.from_integers([2**70] * RING_DIM)
     WideGaussian(2.0**90).sample(stream, moduli, RING_DIM)
+    _evaluator()
+
+
+def _evaluator() -> None:
+    """The native evaluator's loops, in both arithmetics, against numpy."""
+    first, others = ntt_primes(60, INSECURE_RING_DIM, 3), ntt_primes(45, INSECURE_RING_DIM, 2)
+    parameters = Parameters(
+        ring_dim=INSECURE_RING_DIM,
+        moduli=first[:1] + others,
+        special_moduli=first[1:],
+        scale_bits=45,
+        digits=2,
+        n_parties=1,
+        refresh_limbs=3,
+        message_bits=1,
+        statistical_bits=1,
+        insecure=True,
+    )
+    backend = NativeBackend(parameters, "warm")
+    remedy = "delete the __pycache__ folders and try again"
+    check_encoding(backend, "warm", remedy)
+    check_evaluator(backend, "warm", remedy)
 
 
 if __name__ == "__main__":

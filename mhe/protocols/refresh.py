@@ -23,9 +23,9 @@ import numpy as np
 from mhe.ciphertext import RingCiphertext
 from mhe.errors import LevelError
 from mhe.keys import SecretShare
-from mhe.protocols.common import Residues, error
+from mhe.protocols.common import Residues
 from mhe.ring.basis import lift
-from mhe.ring.sampling import Stream, secret_stream, uniform, uniform_words
+from mhe.ring.sampling import Stream, gaussian, secret_stream, uniform, uniform_words
 from mhe.security import refresh_error_std, tail
 from mhe.session import Session
 from mhe.share import Share, check_complete
@@ -71,21 +71,33 @@ class RefreshProtocol:
     def _one(self, index: int, c1: Residues, secret: SecretShare, noise: Stream) -> tuple[Residues, Residues]:
         full, low = self.session.cipher_ring(), self.session.cipher_ring(self.session.parameters.refresh_limbs)
         s = secret.residues(full)
-        mask = self._mask(noise)
-        h0 = low.add(low.multiply(s[: low.n_limbs], c1), error(low, noise))
-        h0 = low.subtract(h0, mask[: low.n_limbs])
-        h1 = full.add(mask, error(full, noise))
+        mask, n = self._mask(noise), low.ring_dim
+        # mask and error are added up before the transform, which is linear and takes most of the time
+        h0 = low.ntt(low.subtract(low.from_signed(gaussian(noise, n)), mask[: low.n_limbs]))
+        low.multiply_add(h0, s[: low.n_limbs], c1)
+        h1 = full.ntt(full.add(mask, full.from_signed(gaussian(noise, n))))
         return h0, full.subtract(h1, full.multiply(s, self._common(index)))
 
     def _mask(self, noise: Stream) -> Residues:
-        """Every coefficient a uniform integer in [-2^(mask_bits-1), 2^(mask_bits-1)), as residues modulo all of Q."""
+        """Every coefficient a uniform integer in [-2^(mask_bits-1), 2^(mask_bits-1)), as residues modulo all of Q.
+
+        In the coefficient domain.
+        """
         p, full = self.session.parameters, self.session.cipher_ring()
         residues = full.from_words(uniform_words(noise, p.mask_bits, p.ring_dim))
         half = full.from_integers([1 << (p.mask_bits - 1)])
-        return full.ntt(full.subtract(residues, np.ascontiguousarray(np.broadcast_to(half, residues.shape))))
+        return full.subtract(residues, np.ascontiguousarray(np.broadcast_to(half, residues.shape)))
 
     def _common(self, index: int) -> Residues:
-        return uniform(self.session.common(self.name, self.instance.hex(), index), self.session.cipher_ring())
+        """a' of one ciphertext: kept, for it is needed for the share and again for the fresh ciphertext."""
+        if index not in self._expanded:
+            stream = self.session.common(self.name, self.instance.hex(), index)
+            self._expanded[index] = uniform(stream, self.session.cipher_ring())
+        return self._expanded[index]
+
+    @cached_property
+    def _expanded(self) -> dict[int, Residues]:
+        return {}
 
     @property
     def _row_moduli(self) -> tuple[int, ...]:

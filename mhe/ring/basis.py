@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mhe.errors import ParameterError
-from mhe.ring import modular
+from mhe.ring import modular, vector_basis
 from mhe.ring.modular import (
     BLOCK,
     IN_ROW,
@@ -30,6 +30,10 @@ MAX_SOURCE_LIMBS = 64
 """So many source moduli the bound on the rounding error in `lift` is worked out for."""
 
 
+PIECE = 31
+"""Residues too long for `vector_basis` are cut at this bit."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Plan:
     """Constants of one change of basis from q_1 .. q_k (product Q) to p_1 .. p_m; ratios are those of mul_lazy."""
@@ -41,6 +45,9 @@ class _Plan:
     target: Words
     factors: Words  # (m, k + 1): Q/q_i mod p_j, and -Q mod p_j in the last column
     factor_ratios: Words
+    pieces: Words  # the same for y_i cut into a lower and an upper piece where q_i is long: (m, rows)
+    piece_quotients: npt.NDArray[np.float64]  # pieces / p_j
+    is_long: npt.NDArray[np.bool_]  # (k,)
 
 
 @lru_cache(maxsize=256)
@@ -57,6 +64,9 @@ def _plan(source: tuple[int, ...], target: tuple[int, ...]) -> _Plan:
     except ValueError as error:
         raise ParameterError(f"source moduli {source} have a common factor; need distinct primes") from error
     factors, factor_ratios = modular.constants([[*(q // p for p in source), -q]] * len(target), target)
+    is_long = np.array([p.bit_length() > vector_basis.PIECE_BITS for p in source])
+    weights = [w for p, long in zip(source, is_long, strict=True) for w in (q // p, (q // p) << PIECE)[: 1 + long]]
+    pieces = [[w % p for w in (*weights, -q)] for p in target]
     return _Plan(
         words(source),
         inverses.ravel(),
@@ -65,6 +75,9 @@ def _plan(source: tuple[int, ...], target: tuple[int, ...]) -> _Plan:
         words(target),
         factors,
         factor_ratios,
+        np.array(pieces, dtype=np.uint64),
+        np.array([[w / p for w in row] for row, p in zip(pieces, target, strict=True)]),
+        is_long,
     )
 
 
@@ -85,33 +98,50 @@ def lift(x: Words, source: tuple[int, ...], target: tuple[int, ...]) -> Words:
     x = modular.contiguous(x)
     if len(x) != len(source):
         raise ParameterError(f"{len(x)} rows of residues; need {len(source)}, one per source modulus")
-    terms = np.empty((len(source) + 1, x.shape[1]), dtype=np.uint64)
-    _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, terms)
     out = np.empty((len(target), x.shape[1]), dtype=np.uint64)
+    rows = plan.pieces.shape[1]
+    if rows <= vector_basis.MAX_ROWS and x.shape[1] % vector_basis.COLUMNS == 0:
+        terms = np.empty((rows, x.shape[1]), dtype=np.uint64)
+        _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, plan.is_long, terms)
+        vector_basis.weighted_sums_kernel(terms, out, plan.pieces, plan.piece_quotients, plan.target)
+        return out
+    terms = np.empty((len(source) + 1, x.shape[1]), dtype=np.uint64)
+    whole = np.zeros_like(plan.is_long)
+    _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, whole, terms)
     modular.combine_kernel(terms, plan.factors, plan.factor_ratios, plan.target, out)
     return out
 
 
-@kernel(VOID, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, array_of(types.float64, 1), OUT_ROWS)
+@kernel(VOID, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, array_of(types.float64, 1), array_of(types.boolean, 1), OUT_ROWS)
 def _terms_kernel(
     x: Words,
     moduli: Words,
     factors: Words,
     factor_ratios: Words,
     reciprocals: npt.NDArray[np.float64],
+    is_long: npt.NDArray[np.bool_],
     terms: Words,
 ) -> None:
-    """terms = y_1 .. y_k, v."""
+    """terms = y_1 .. y_k, v; a long y_i as two rows, the lower PIECE bits and the upper ones."""
     total = np.empty(BLOCK, dtype=np.float64)
+    mask = (np.uint64(1) << np.uint64(PIECE)) - np.uint64(1)
     for start in range(0, x.shape[1], BLOCK):
         size = min(BLOCK, x.shape[1] - start)
         total[:] = 0.5
+        row = 0
         for i in range(x.shape[0]):
             p, w, w_ratio, reciprocal = moduli[i], factors[i], factor_ratios[i], reciprocals[i]
-            residues, scaled = x[i, start : start + size], terms[i, start : start + size]
+            residues, scaled = x[i, start : start + size], terms[row, start : start + size]
             for j in range(size):
                 y = reduce_twice(mul_lazy(residues[j], w, w_ratio, p), p)
                 scaled[j] = y
                 total[j] += np.float64(y) * reciprocal
+            row += 1
+            if is_long[i]:
+                upper = terms[row, start : start + size]
+                for j in range(size):
+                    upper[j] = scaled[j] >> np.uint64(PIECE)
+                    scaled[j] &= mask
+                row += 1
         for j in range(size):
-            terms[x.shape[0], start + j] = np.uint64(total[j])
+            terms[row, start + j] = np.uint64(total[j])

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mhe.errors import ParameterError
-from mhe.ring import modular
+from mhe.ring import modular, products
 from mhe.ring.modular import Words, words
 
 
@@ -71,6 +71,9 @@ class Residues:
         """x*y, element by element: the product of polynomials when both are in the evaluation domain."""
         x, y = self._operands(x, y)
         out = np.empty_like(x)
+        if x.shape[1] % products.COLUMNS == 0:
+            products.multiply(out, x, y, self.moduli)
+            return out
         modular.multiply_kernel(x, y, self._moduli, self._ratios, self._shifts, out)
         return out
 
@@ -79,6 +82,9 @@ class Residues:
         x, y = self._operands(x, y)
         if self._operands(acc, x)[0] is not acc or not acc.flags.writeable:
             raise ParameterError("the accumulator cannot be changed in place; need a C-contiguous, writable array")
+        if x.shape[1] % products.COLUMNS == 0:
+            products.multiply(acc, x, y, self.moduli, keep=True)
+            return
         modular.multiply_add_kernel(acc, x, y, self._moduli, self._ratios, self._shifts)
 
     def multiply_constant(self, x: Words, c: int | tuple[int, ...]) -> Words:

@@ -64,9 +64,13 @@ class Ring(Residues):
     def ntt(self, x: Words) -> Words:
         """Coefficient to evaluation domain."""
         out = self._operand(x).copy()
-        for row, table in zip(out, self._tables, strict=True):
-            ntt.forward(row, table)
+        self.ntt_in_place(out)
         return out
+
+    def ntt_in_place(self, x: Words) -> None:
+        """Coefficient to evaluation domain, for an array that the caller has just made and nobody else has seen."""
+        for row, table in zip(self._operand(x), self._tables, strict=True):
+            ntt.forward(row, table)
 
     def intt(self, x: Words) -> Words:
         """Evaluation to coefficient domain."""

@@ -1,4 +1,4 @@
-"""Both evaluators under one roof: `world` makes, opens and compares ciphertexts of either."""
+"""All evaluators under one roof: `world` makes, opens and compares ciphertexts of each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy.typing as npt
 import pytest
 
 from mhe.backend.clear import ClearBackend, ClearCiphertext
+from mhe.backend.native import NativeBackend
 from mhe.backend.openfhe import OpenFHEBackend, generate_moduli
 from mhe.ciphertext import Ciphertext
+from mhe.encrypted_party import BackendFactory
 from mhe.parameters import ERROR_STD, Parameters, Shape
 from mhe.security import tail
 from tests import oracle
@@ -22,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 KEY = "test-key"
 ROTATIONS = (1, 3, 16, -1)
+REAL: dict[str, BackendFactory] = {"openfhe": OpenFHEBackend, "native": NativeBackend}
 
 
 @lru_cache(maxsize=8)
@@ -98,12 +101,12 @@ def _keys() -> tuple[Any, Any, dict[int, Any]]:
     return secret, oracle.make_relinearisation_key(p, secret, KEY), rotations
 
 
-@pytest.fixture(params=["openfhe", "clear"])
+@pytest.fixture(params=["openfhe", "native", "clear"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     secret, relinearisation, rotations = _keys()
     made: World
-    if request.param == "openfhe":
-        backend = OpenFHEBackend(insecure_parameters(), KEY)
+    if request.param != "clear":
+        backend = REAL[request.param](insecure_parameters(), KEY)
         backend.load_relinearisation_key(relinearisation)
         for rotation, key in rotations.items():
             backend.load_rotation_key(rotation, key)
@@ -114,12 +117,12 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made.backend.close()
 
 
-@pytest.fixture(params=["openfhe", "clear"])
+@pytest.fixture(params=["openfhe", "native", "clear"])
 def keyless(request: pytest.FixtureRequest) -> Iterator[World]:
     """No evaluation keys at all."""
     p = insecure_parameters()
-    if request.param == "openfhe":
-        made = World(OpenFHEBackend(p, KEY), oracle.make_secret(p.ring_dim))
+    if request.param != "clear":
+        made = World(REAL[request.param](p, KEY), oracle.make_secret(p.ring_dim))
     else:
         made = World(ClearBackend(p, KEY, frozenset(), relinearisation=False))
     yield made

@@ -1,0 +1,60 @@
+"""Slot values to residues in the evaluation domain, through the smallest ring that holds them.
+
+A vector of period p is a polynomial in X^(N/2p) (see mhe/encoding.py), and its slots are real, so that it takes the
+same value at a root and at its inverse: of its N values only p differ. `mhe.ring.ntt.forward_symmetric` computes those
+by a transform of dimension p; the rest is copying.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.encoding import embed_half, encode_coefficients
+from mhe.ring import ntt
+from mhe.ring.modular import Words
+from mhe.ring.residues import Residues, residues
+from mhe.ring.ring import Ring
+
+Floats = npt.NDArray[np.float64]
+
+_PART_BITS = 60
+"""Coefficients from 2^62 on are cut into a lower part of so many bits and an upper one."""
+
+_INT64_BITS = 62
+
+
+def encode(values: Floats, ring: Ring, scale: float) -> Words:
+    """(limbs, ring_dim) residues of the polynomial with slots scale * values, repeated with their period.
+
+    The coefficients are those of `mhe.encoding.encode_coefficients`. values: (period,), checked by the caller.
+    """
+    period, n = len(values), ring.ring_dim
+    half = max(period, ntt.MIN_RING_DIM)
+    if half > n // 2:
+        return ring.ntt(ring.from_integers([int(c) for c in encode_coefficients(values, n, scale)]))
+    rows = _residues(np.rint(embed_half(values) * scale), residues(ring.moduli))
+    if half > period:
+        spaced = np.zeros((ring.n_limbs, half), dtype=np.uint64)
+        spaced[:, :: half // period] = rows
+        rows = spaced
+    out = np.empty((ring.n_limbs, 2, half, n // (2 * half)), dtype=np.uint64)
+    for target, row, p in zip(out, rows, ring.moduli, strict=True):
+        distinct = ntt.forward_symmetric(row, n, p)
+        target[0] = distinct[:, None]
+        target[1] = distinct[::-1, None]
+    return out.reshape(ring.n_limbs, n)
+
+
+def _residues(coefficients: Floats, system: Residues) -> Words:
+    """Residues of integers held in float64, of any size: (n,) -> (limbs, n)."""
+    largest = float(np.abs(coefficients).max())
+    if largest < 2.0**_INT64_BITS:
+        return system.from_signed(coefficients.astype(np.int64))
+    if largest < 2.0 ** (_INT64_BITS + _PART_BITS):
+        # Exact: a power of two moves the point only, and what is left below it has fewer bits than the whole had.
+        upper = np.floor(coefficients * 2.0**-_PART_BITS)
+        lower = coefficients - upper * 2.0**_PART_BITS
+        high, low = (system.from_signed(part.astype(np.int64)) for part in (upper, lower))
+        return system.add(system.multiply_constant(high, 1 << _PART_BITS), low)
+    return system.from_integers([int(x) for x in coefficients])

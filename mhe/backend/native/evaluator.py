@@ -1,0 +1,253 @@
+"""The evaluator whose ciphertexts are arrays: nothing is converted on the way to the protocols and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend import rules
+from mhe.backend.native import encoder
+from mhe.backend.native.key_switching import KeySwitcher, division
+from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
+from mhe.errors import BackendError, KeyMismatchError, ParameterError
+from mhe.keys import EvaluationKey
+from mhe.parameters import Parameters
+from mhe.ring import products
+from mhe.ring.galois import galois_element
+from mhe.ring.modular import Words, contiguous, first_unreduced_row, words
+from mhe.ring.ring import Ring, ring
+
+PAIRS_AT_ONCE = 8
+"""So many pairs of a sum of products are held at a time: what is encoded for one use is not kept any longer."""
+
+Pair = tuple[Words, Words]
+
+
+class NativeBackend:
+    """`RingBackend` on mhe/ring, for one collective key.
+
+    A ciphertext's handle is (c0, c1), a plaintext's one array: (limbs, ring_dim) each, C-contiguous, read-only, in the
+    evaluation domain. Import and export hand over the same arrays; the importing side must not write to them any more.
+
+    Any moduli that Parameters allow; those below 2^50 are faster (`mhe.ring.vectors`). Errors per slot, beyond those of
+    the operands: below `rounding_std` for a rescale and `key_switch_std` for a product or a rotation (mhe.security).
+    Raises ParameterError if key_id is empty.
+    """
+
+    def __init__(self, parameters: Parameters, key_id: str) -> None:
+        if not key_id:
+            raise ParameterError("key_id is empty; need the name of the collective key")
+        self._parameters = parameters
+        self._key_id = key_id
+        self._switcher = KeySwitcher(parameters)
+        self._moduli = words(parameters.moduli)
+        self._relinearisation: EvaluationKey | None = None
+        self._rotations: dict[int, EvaluationKey] = {}
+
+    @property
+    def parameters(self) -> Parameters:
+        return self._parameters
+
+    @property
+    def key_id(self) -> str:
+        return self._key_id
+
+    def __repr__(self) -> str:
+        n, keys = self._parameters.ring_dim, len(self._rotations)
+        return f"NativeBackend(ring_dim={n}, key={self._key_id}, rotations={keys})"
+
+    # keys
+
+    def load_relinearisation_key(self, key: EvaluationKey) -> None:
+        """Keeps the key's arrays. Raises ParameterError or KeyMismatchError if it does not fit."""
+        self._relinearisation = self._checked(key)
+
+    def load_rotation_key(self, rotation: int, key: EvaluationKey) -> None:
+        """Keeps the key's arrays, which must satisfy the equation in `mhe.ring.galois.galois_element`.
+
+        A rotation by 0 needs none. Raises ParameterError or KeyMismatchError if the key does not fit.
+        """
+        checked = self._checked(key)
+        step = rotation % self._parameters.n_slots
+        if step:
+            self._rotations[step] = checked
+
+    def _checked(self, key: EvaluationKey) -> EvaluationKey:
+        rules.check_evaluation_key(self._parameters, self._key_id, key)
+        moduli = words(self._parameters.key_moduli * len(key.b))
+
+        def checked(part: Words) -> Words:
+            rows = contiguous(part.reshape(-1, self._parameters.ring_dim), "evaluation key")
+            _check_reduced(rows, moduli, "evaluation key")
+            return _frozen(rows.reshape(part.shape))
+
+        return EvaluationKey(checked(key.b), checked(key.a), key.key_id)
+
+    # conversion
+
+    def encode(self, values: npt.NDArray[np.float64], limbs: int, scale: float | None = None) -> Plaintext:
+        """Error per slot: as `mhe.encoding.encode_coefficients`. LevelError if values*scale overflow the modulus."""
+        scale = self._parameters.scale if scale is None else scale
+        vector = rules.check_values(self._parameters, values, limbs, scale)
+        return Plaintext(_frozen(encoder.encode(vector, self._ring(limbs), scale)), limbs, scale, len(vector))
+
+    def import_ciphertext(self, ciphertext: RingCiphertext, period: int) -> Ciphertext:
+        rules.check_period(self._parameters, period)
+        rules.check_limbs(self._parameters, ciphertext.limbs)
+        rules.check_owner(self._key_id, ciphertext)
+        n = self._parameters.ring_dim
+        if ciphertext.c0.shape[1] != n:
+            raise ParameterError(f"ciphertext has ring dimension {ciphertext.c0.shape[1]}; these parameters have {n}")
+        rules.check_fit(self._parameters, ciphertext.limbs, ciphertext.scale)
+        parts = [contiguous(part, "ciphertext") for part in (ciphertext.c0, ciphertext.c1)]
+        for part in parts:
+            _check_reduced(part, self._moduli[: ciphertext.limbs], "ciphertext")
+        return self._result((parts[0], parts[1]), rules.Form(ciphertext.limbs, ciphertext.scale, period))
+
+    def export_ciphertext(self, ciphertext: Ciphertext) -> RingCiphertext:
+        return RingCiphertext(*self._pair(ciphertext), ciphertext.scale, self._key_id)
+
+    def _pair(self, operand: Ciphertext) -> Pair:
+        rules.check_owner(self._key_id, operand)
+        handle = operand.handle
+        if not (isinstance(handle, tuple) and len(handle) == 2 and all(self._fits(x, operand.limbs) for x in handle)):
+            raise BackendError(f"{operand!r} was made by another backend; import it first")
+        return handle
+
+    def _plain(self, operand: Plaintext) -> Words:
+        if not self._fits(operand.handle, operand.limbs):
+            raise BackendError(f"{operand!r} was made by another backend; encode the values here")
+        values: Words = operand.handle
+        return values
+
+    def _fits(self, x: object, limbs: int) -> bool:
+        """Whether compiled loops may read x as a polynomial; they check nothing."""
+        shape = (limbs, self._parameters.ring_dim)
+        return isinstance(x, np.ndarray) and x.dtype == np.uint64 and x.shape == shape and x.flags.c_contiguous
+
+    def _ring(self, limbs: int) -> Ring:
+        return ring(self._parameters.ring_dim, self._parameters.moduli[:limbs])
+
+    def _result(self, pair: Pair, form: rules.Form) -> Ciphertext:
+        handle = tuple(_frozen(part) for part in pair)
+        return Ciphertext(handle, form.limbs, form.scale, form.period, self._key_id)
+
+    # operations
+
+    def add(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        """Exact."""
+        form = rules.sum_form(a, b)
+        (a0, a1), (b0, b1), base = self._pair(a), self._pair(b), self._ring(form.limbs)
+        return self._result((base.add(a0, b0), base.add(a1, b1)), form)
+
+    def add_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
+        """Exact but for the encoding."""
+        form = rules.sum_form(a, b)
+        a0, a1 = self._pair(a)
+        return self._result((self._ring(form.limbs).add(a0, self._plain(b)), a1), form)
+
+    def multiply_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
+        """Exact but for the encoding."""
+        form = rules.product_form(self._parameters, a, b)
+        product = self._accumulate([(self._plain(b), *self._pair(a))], form.limbs, None)
+        return self._result((product[0], product[1]), form)
+
+    def multiply_accumulate_plain(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
+        """Exact but for the encodings; the pairs are consumed a few at a time. ParameterError if there is none."""
+        source = iter(pairs)
+        total: Words | None = None
+        form: rules.Form | None = None
+        while some := list(islice(source, PAIRS_AT_ONCE)):
+            terms = []
+            for a, b in some:
+                form = rules.accumulated_form(form, rules.product_form(self._parameters, a, b))
+                terms.append((self._plain(b), *self._pair(a)))
+            assert form is not None
+            total = self._accumulate(terms, form.limbs, total)
+        if form is None or total is None:
+            raise ParameterError("multiply_accumulate_plain got no pairs; need at least one")
+        return self._result((total[0], total[1]), form)
+
+    def _accumulate(self, terms: Sequence[tuple[Words, Words, Words]], limbs: int, total: Words | None) -> Words:
+        """The sum of factor * (c0, c1) over all terms, added to `total` in place: (2, limbs, ring_dim)."""
+        n = self._parameters.ring_dim
+        out = np.empty((2, limbs, n), dtype=np.uint64) if total is None else total
+        starts = [[products.address(x) for x in term] for term in terms]
+        products.sum_of_products(
+            out, products.rows_from(starts, limbs, n), self._parameters.moduli[:limbs], keep=total is not None
+        )
+        return out
+
+    def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        """Adds a key switching error. KeyMismatchError if no relinearisation key was loaded."""
+        form = rules.product_form(self._parameters, a, b)
+        (a0, a1), (b0, b1), base = self._pair(a), self._pair(b), self._ring(form.limbs)
+        if self._relinearisation is None:
+            raise KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
+        cross = np.empty_like(a0)
+        both = [[products.address(a0), products.address(b1)], [products.address(a1), products.address(b0)]]
+        products.sum_of_products(cross[None], products.rows_from(both, *cross.shape), base.moduli)
+        switched = self._switcher.switch(base.multiply(a1, b1), self._relinearisation, base.multiply(a0, b0), cross)
+        return self._result(switched, form)
+
+    def rescale(self, a: Ciphertext) -> Ciphertext:
+        """Adds a rounding error."""
+        form = rules.rescaled_form(self._parameters, a)
+        moduli = self._parameters.moduli
+        divide = division(self._parameters.ring_dim, moduli[: form.limbs], moduli[form.limbs : form.limbs + 1])
+        c0, c1 = self._pair(a)
+        return self._result((divide(c0), divide(c1)), form)
+
+    def drop_limbs(self, a: Ciphertext, limbs: int) -> Ciphertext:
+        """Exact and free: a view. LevelError if the scale does not fit into what is left."""
+        rules.check_drop(self._parameters, a, limbs)
+        c0, c1 = self._pair(a)
+        return a if limbs == a.limbs else self._result((c0[:limbs], c1[:limbs]), rules.Form(limbs, a.scale, a.period))
+
+    def reread(self, a: Ciphertext, *, scale: float | None = None, period: int | None = None) -> Ciphertext:
+        """Exact: nothing but what is said about the ciphertext changes."""
+        return Ciphertext(self._pair(a), *rules.reread_form(a, scale, period), a.key_id)
+
+    def rotate(self, a: Ciphertext, rotation: int) -> Ciphertext:
+        """Adds a key switching error. A rotation by a multiple of the period is `a` itself."""
+        return self.rotate_hoisted(a, [rotation])[rotation]
+
+    def rotate_hoisted(self, a: Ciphertext, rotations: Sequence[int]) -> Mapping[int, Ciphertext]:
+        """As `rotate` for each, with one decomposition for all."""
+        c0, c1 = self._pair(a)
+        steps = {rotation: self._step(a, rotation) for rotation in rotations}
+        distinct = set(steps.values()) - {0}
+        rotated = {0: a}
+        if distinct:
+            digits, form = self._switcher.decompose(c1), rules.Form(a.limbs, a.scale, a.period)
+            for step in distinct:
+                t = galois_element(step, self._parameters.ring_dim)
+                rotated[step] = self._result(self._switcher.rotate(digits, c0, self._rotations[step], t), form)
+        return {rotation: rotated[step] for rotation, step in steps.items()}
+
+    def _step(self, a: Ciphertext, rotation: int) -> int:
+        step = rules.rotation_step(self._parameters, a, rotation)
+        if step and step not in self._rotations:
+            raise rules.missing_rotation(step, self._parameters.n_slots, frozenset(self._rotations))
+        return step
+
+    def close(self) -> None:
+        """Drop the keys. Idempotent."""
+        self._relinearisation = None
+        self._rotations.clear()
+
+
+def _check_reduced(rows: Words, moduli: Words, what: str) -> None:
+    row = first_unreduced_row(rows, moduli)
+    if row >= 0:
+        raise ParameterError(f"{what}: limb {row} holds residues not below its modulus; the sender must reduce them")
+
+
+def _frozen(x: Words) -> Words:
+    """A view of x that cannot be written to."""
+    view = x.view()
+    view.flags.writeable = False
+    return view
