@@ -4,10 +4,12 @@ In the order in which they build on each other:
 
     modular    words: modular products, compiled loops over rows of residues
     primes     moduli that have the roots of unity the transform needs
+    vectors    eight residues at a time, in 64-bit words or in float64 with fused multiply-add
+    products   sums of many products in one pass over memory
     residues   integers as residues modulo several primes
-    ntt        the number-theoretic transform of one limb
+    ntt        the number-theoretic transform of one limb (vector_ntt: on vectors)
     ring       polynomials: transforms, products, automorphisms
-    basis      exact change of the primes behind a small integer
+    basis      exact change of the primes behind a small integer (vector_basis: on vectors)
     gaussian   tables of discrete Gaussians, wide ones from narrow ones
     sampling   streams of random words, and the samples drawn from them
     galois     which automorphism rotates the slots by how much
