@@ -122,7 +122,7 @@ def test_masks_fill_their_range_and_nothing_more(make_world):
     p = world.parameters
     protocol = RefreshProtocol(world.sessions[0], (world.ciphertext(limbs=3).c1,))
     ring = world.sessions[0].cipher_ring()
-    values = [v for _ in range(80) for v in ring.to_integers(ring.intt(protocol._mask(module.secret_stream())))]
+    values = [v for _ in range(80) for v in ring.to_integers(protocol._mask(module.secret_stream()))]
     half = 1 << (p.mask_bits - 1)
     assert min(values) >= -half
     assert max(values) < half
