@@ -13,12 +13,13 @@ from numpy.polynomial import polynomial
 from mhe.backend.openfhe import OpenFHEBackend
 from mhe.backend.openfhe import generate_moduli as generate_openfhe_moduli
 from mhe.encrypted_party import EncryptedParty
-from mhe.errors import LevelError
+from mhe.errors import DataError, LevelError
 from mhe.security import tail
 from models.activations import sigmoid
-from models.precision import PREDICTED_QUANTILE
+from models.precision import PREDICTED_QUANTILE, ROW_NORM_LIMIT
 from models.training import (
     batch_indices,
+    check_rows,
     pack_batches,
     release_model,
     release_predictions,
@@ -402,3 +403,31 @@ def test_constant_columns_of_a_pooled_table_keep_their_scale():
     found = standardisation(rows.mean(axis=0), rows.var(axis=0))
     np.testing.assert_array_equal(found.scale[-4:], 1.0)
     np.testing.assert_allclose(found.scale[:-4], rows.std(axis=0)[:-4], rtol=1e-12)
+
+
+# rows that the plan's noise does not cover
+
+
+@pytest.mark.parametrize("standardised", [True, False])
+def test_rows_up_to_the_limit_are_accepted(standardised):
+    rows = np.random.default_rng(0).normal(size=(50, 4)) / 2
+    largest = np.sqrt((ROW_NORM_LIMIT**2 - 1e-9) * 5 - 1) / 2
+    check_rows(np.vstack([rows, np.full((1, 4), largest)]), "training", standardised=True)
+    check_rows(rows, "training", standardised=standardised)
+    check_rows(np.zeros((0, 4)), "test", standardised=standardised)
+
+
+def test_outliers_are_named():
+    rows = np.random.default_rng(0).normal(size=(50, 4))
+    rows[6, 2] = 40.0
+    with pytest.raises(
+        DataError, match=r"training row 7 of this party is 17\.. times as large .*; at most 8 is allowed"
+    ):
+        check_rows(rows, "training", standardised=True)
+
+
+def test_columns_that_are_neither_standardised_nor_small_are_named():
+    rows = np.random.default_rng(0).normal(size=(500, 3)) * (0.5, 3.0, 0.5)
+    with pytest.raises(DataError, match=r"column 2 has a mean square of .* without standardize = true at most 1"):
+        check_rows(rows, "training", standardised=False)
+    check_rows(rows, "training", standardised=True)
