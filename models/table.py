@@ -107,7 +107,7 @@ def _header_hint(header: Sequence[str], label: str) -> str:
             return f"its cells are parted by {what}: need commas"
     near = difflib.get_close_matches(label, header, n=1)
     shown = ", ".join(map(repr, header[:12])) + (", ..." if len(header) > 12 else "")
-    return (f"did you mean {near[0]!r}? " if near else "") + f"Its columns are {shown}"
+    return (f"did you mean {near[0]!r}? " if near else "") + f"its columns are {shown}"
 
 
 def _numbers(path: Path, header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]) -> FloatArray:

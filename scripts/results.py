@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from models.activations import sigmoid
 from models.metrics import Quality
 from models.plan import CircuitPlan
 from models.reference import LinearModel
@@ -137,6 +139,15 @@ def write_result(out: Path, outcome: Outcome) -> None:
     (out / "result.json").write_text(json.dumps(as_json(outcome), indent=2) + "\n", encoding="utf-8")
 
 
+def write_predictions(out: Path, rank: int, logits: npt.NDArray[np.float64]) -> None:
+    """This party's own predictions, in the order of its test rows: row (from 1), logit, probability, class."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["row,logit,probability,predicted"]
+    for row, (logit, probability) in enumerate(zip(logits, sigmoid(logits), strict=True), start=1):
+        lines.append(f"{row},{logit:.6g},{probability:.6g},{int(logit > 0)}")
+    (out / f"predictions-{rank}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def write_model(out: Path, model: LinearModel, standard: Standardisation) -> None:
     """coef (1, features) and intercept (1,) on standardised features, which are (x - mean) / scale."""
     np.savez(
@@ -165,6 +176,12 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
         console.print(
             f"largest weight error against the twin: {outcome.max_weight_error:.1e} "
             f"(planned: {plan.precision.weight_error:.1e})"
+        )
+    largest = 0.0 if outcome.model is None else float(np.abs(outcome.model.coef).max())
+    if largest > outcome.config.crypto.message_bound:
+        console.print(
+            f"[yellow]warning: a weight is {largest:.3g}, beyond message_bound: the training has diverged; lower "
+            "learning_rate or momentum, or widen sigmoid_interval[/yellow]"
         )
     if clear is not None:
         low, high = plan.workload.sigmoid.interval

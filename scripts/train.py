@@ -39,7 +39,17 @@ from scripts.config import Config, check_same
 from scripts.launch import check_output
 from scripts.planning import describe, keeps_diagonals, make_plan
 from scripts.progress import Reporter, make_console
-from scripts.results import Clear, Outcome, Usage, iteration_line, print_table, usage, write_model, write_result
+from scripts.results import (
+    Clear,
+    Outcome,
+    Usage,
+    iteration_line,
+    print_table,
+    usage,
+    write_model,
+    write_predictions,
+    write_result,
+)
 
 Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")
@@ -86,7 +96,7 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
         weights = train(party, circuit, batches, recorder.iteration)
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
-        model, found = _release(config, party, circuit, weights, standard, shard)
+        model, scores, found = _release(config, party, circuit, weights, standard, shard)
     done = time.perf_counter()
     party.close()
 
@@ -102,6 +112,8 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
         for blob in collective.allgather(json.dumps(usage(collective, recorder.whole_iteration())).encode())
     ]
     outcome = Outcome(config, circuit, summaries, seconds, usages, model, found, clear)
+    if config.release.what == "predictions" and scores is not None:
+        write_predictions(out, rank, scores)
     if collective.is_root:
         out.mkdir(parents=True, exist_ok=True)
         write_result(out, outcome)
@@ -235,11 +247,11 @@ def _release(
     weights: Any,
     standard: Standardisation,
     shard: Shard,
-) -> tuple[LinearModel | None, Quality | None]:
-    """(the model if it is released, quality on all parties' test rows if anything is)."""
+) -> tuple[LinearModel | None, Floats | None, Quality | None]:
+    """(the model if it is released, this party's test logits and the quality on all test rows if anything is)."""
     model: LinearModel | None = None
     if config.release.what == "nothing":
-        return None, None
+        return None, None, None
     test = standard(shard.test_features)
     if config.release.what == "model":
         slots = release_model(party, circuit, weights)
@@ -249,7 +261,7 @@ def _release(
         scores = release_predictions(party, circuit, weights, test)
     n_bins = min(DEFAULT_BINS, circuit.parameters.ring_dim // 2)
     counts = score_counts(scores, shard.test_labels, n_bins).astype(np.float64)
-    return model, quality_from_counts(np.rint(party.encrypted_sum(counts)).astype(np.int64))
+    return model, scores, quality_from_counts(np.rint(party.encrypted_sum(counts)).astype(np.int64))
 
 
 def _clear_models(

@@ -313,6 +313,9 @@ def test_sites_keep_their_rows_and_the_model(what, tmp_path, mpiexec):
     # rows whose logits are as small as the planned error may fall on either side
     found = expected(config, 2)
     logits = found.test @ found.twin[:-1] + found.twin[-1]
+    written = [np.genfromtxt(out / f"predictions-{rank}.csv", delimiter=",", names=True) for rank in range(2)]
+    delivered = np.concatenate([np.atleast_1d(own["logit"]) for own in written])
+    assert np.abs(delivered - logits).max() < surely(found.plan.precision.logit_error, found.plan.layout.rows)
     certain = np.abs(logits) > surely(found.plan.precision.logit_error, found.plan.layout.rows)
     right = (logits > 0) == (found.labels == 1)
     assert np.mean(right & certain) <= result["accuracy"] <= np.mean(right | ~certain)
