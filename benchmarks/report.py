@@ -18,6 +18,14 @@ parties than cores is the time of all of them together: CPU seconds per party, b
 
 """
 
+PRIMITIVES = """
+## Single operations
+
+`mhe bench primitives --json benchmarks/results/primitives.json`: N = 2^14, 6 limbs, one thread, medians of interleaved
+runs. The reference is OpenFHE on the same ring and limbs, for `ntt` our own scalar 64-bit transform.
+
+"""
+
 COLUMNS = (
     "job", "parties", "arity", "accuracy", "clear twin", "exact", "AUC", "weight error", "planned",
     "set-up s", "s / iteration", "release s", "CPU s / party", "MB / party and iteration", "planned MB",
@@ -54,6 +62,23 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def primitives_table(record: dict[str, Any]) -> str:
+    """One Markdown table of single operations: medians in milliseconds, and OpenFHE's time over the native one."""
+    times: dict[str, dict[str, float]] = {}
+    for entry in record["results"]:
+        times.setdefault(entry["op"], {})[entry["backend"]] = entry["median_ms"]
+    bars = {entry["op"]: entry["bar"] for entry in record["ratios"] if entry["bar"]}
+    lines = ["| operation | reference ms | native ms | ratio | native, own primes: ratio | goal |", "|" + "---|" * 6]
+    for op, by_backend in times.items():
+        reference = by_backend.get("openfhe", by_backend.get("scalar"))
+        native, own = by_backend.get("native"), by_backend.get("native_own_primes")
+        if reference is None or native is None:
+            continue
+        ratio, own_ratio = f"{reference / native:.2f}", "-" if own is None else f"{reference / own:.2f}"
+        lines.append(f"| {op} | {reference:.3f} | {native:.3f} | {ratio} | {own_ratio} | {bars.get(op, '-')} |")
+    return "\n".join(lines) + "\n"
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
 
@@ -64,6 +89,9 @@ def main() -> None:
     records.sort(key=lambda r: (r["job"], r["result"]["parties"], r["arity"]))
     machines = sorted({f"{r['environment']['cpu']}, {r['environment']['cores']} cores" for r in records})
     text = HEADER + "## Logistic regression\n\n" + table(records) + "\nMeasured on: " + "; ".join(machines) + ".\n"
+    primitives = RESULTS / "primitives.json"
+    if primitives.exists():
+        text += PRIMITIVES + primitives_table(json.loads(primitives.read_text(encoding="utf-8")))
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(text, encoding="utf-8")
 
