@@ -17,7 +17,7 @@ from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
 from mhe.errors import MHEError, NetworkError
 from mhe.party import Party
-from models.data import Classes, Shard, check_summaries, code, load_shard, pooled, summary
+from models.data import Classes, Shard, check_summaries, code, load_shard, pooled, stack, summary
 from models.metrics import DEFAULT_BINS, Quality, quality, quality_from_counts, score_counts
 from models.plan import CircuitPlan
 from models.reference import LinearModel, fit_exact
@@ -279,24 +279,25 @@ def _clear_models(
         shards = [code(s, classes) for s in pooled(config.source, collective.n_parties)] if collective.is_root else []
     else:
         say(
-            "[bold red]AUDIT: clear_twin = true: every party now sends all its rows IN THE CLEAR to the root. "
+            "[bold red]AUDIT: clear_twin = true: every party now sends all its rows IN THE CLEAR to the others. "
             "Nothing about them is private any more.[/bold red]"
         )
         shards = [_from_json(blob) for blob in collective.allgather(_to_json(shard))]
     if not collective.is_root:
         return None
-    rows = np.concatenate([s.features for s in shards])
-    standard = Standardisation(np.zeros(rows.shape[1]), np.ones(rows.shape[1]))
+    whole = stack(shards)
+    standard = Standardisation(np.zeros(whole.n_features), np.ones(whole.n_features))
     if config.data.standardize:
-        standard = standardisation(rows.mean(axis=0), rows.var(axis=0))
+        standard = standardisation(whole.features.mean(axis=0), whole.features.var(axis=0))
     twin, widest = train_twin(circuit, [(standard(s.features), s.labels) for s in shards], config.training.seed)
-    labels = np.concatenate([s.labels for s in shards])
-    exact = fit_exact(standard(rows), labels, config.model.l2)
-    test = standard(np.concatenate([s.test_features for s in shards]))
-    test_labels = np.concatenate([s.test_labels for s in shards])
+    exact = fit_exact(standard(whole.features), whole.labels, config.model.l2)
+    test = standard(whole.test_features)
     clear_twin = LinearModel(twin[:-1], float(twin[-1]))
     return Clear(
-        clear_twin, quality(clear_twin.scores(test), test_labels), quality(exact.scores(test), test_labels), widest
+        clear_twin,
+        quality(clear_twin.scores(test), whole.test_labels),
+        quality(exact.scores(test), whole.test_labels),
+        widest,
     )
 
 
