@@ -8,7 +8,7 @@ from mhe.ciphertext import Residues, RingCiphertext
 from mhe.errors import KeyMismatchError
 from mhe.keys import PublicKey, ReceiverSecret
 from mhe.protocols.common import error, ternary_polynomial
-from mhe.ring.ring import ring as ring_of
+from mhe.ring.division import division
 from mhe.ring.sampling import secret_stream
 from mhe.session import Session
 
@@ -43,18 +43,12 @@ def rerandomise(session: Session, key: PublicKey, ciphertext: RingCiphertext) ->
     ring = session.cipher_ring(limbs)
     nothing = np.zeros((limbs + spare, ring.ring_dim), dtype=np.uint64)
     zero = encrypt(session, key, nothing, ciphertext.scale)
-    z0, z1 = (_divide_by_last(session, z) if spare else z for z in (zero.c0, zero.c1))
+    z0, z1 = zero.c0, zero.c1
+    if spare:
+        divide = division(ring.ring_dim, ring.moduli, session.parameters.moduli[limbs : limbs + 1])
+        z0, z1 = divide(z0), divide(z1)
     c0, c1 = ring.add(ciphertext.c0, z0), ring.add(ciphertext.c1, z1)
     return RingCiphertext(c0, c1, ciphertext.scale, ciphertext.key_id)
-
-
-def _divide_by_last(session: Session, x: Residues) -> Residues:
-    """x divided by the modulus of its last limb and rounded, at one limb fewer; evaluation domain."""
-    rest, q = session.cipher_ring(len(x) - 1), session.parameters.moduli[len(x) - 1]
-    remainder = ring_of(rest.ring_dim, (q,)).intt(x[-1:])[0].astype(np.int64)
-    remainder[remainder > q // 2] -= q
-    multiple = rest.subtract(x[:-1], rest.ntt(rest.from_signed(remainder)))
-    return rest.multiply_constant(multiple, tuple(pow(q, -1, p) for p in rest.moduli))
 
 
 def decrypt(session: Session, secret: ReceiverSecret, key: PublicKey, ciphertext: RingCiphertext) -> list[int]:

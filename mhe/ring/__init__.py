@@ -10,6 +10,7 @@ In the order in which they build on each other:
     ntt        the number-theoretic transform of one limb (vector_ntt: on vectors)
     ring       polynomials: transforms, products, automorphisms
     basis      exact change of the primes behind a small integer (vector_basis: on vectors)
+    division   by some of the moduli, rounded
     gaussian   tables of discrete Gaussians, wide ones from narrow ones
     sampling   streams of random words, and the samples drawn from them
     galois     which automorphism rotates the slots by how much

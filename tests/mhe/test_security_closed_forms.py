@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from mhe import security
-from mhe.encryption import _divide_by_last, encrypt, rerandomise
+from mhe.encryption import encrypt, rerandomise
 from mhe.keys import EphemeralSecret, ReceiverSecret, SecretShare
 from mhe.moduli import generate_moduli
 from mhe.parameters import ERROR_STD, Parameters, Shape
@@ -24,6 +24,7 @@ from mhe.protocols.common import error, gadget
 from mhe.protocols.key_switch import KeySwitchProtocol, receiver_key
 from mhe.protocols.public_key import PublicKeyProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
+from mhe.ring.division import division
 from mhe.ring.ring import ring
 from mhe.ring.sampling import WideGaussian, secret_stream
 from mhe.session import Session
@@ -154,12 +155,10 @@ def test_rounding(n_parties):
         group = Group(n_parties)
         low, full = (group.sessions[0].cipher_ring(limbs) for limbs in (2, 3))
         q = group.parameters.moduli[2]
+        divide = division(full.ring_dim, low.moduli, (q,))
         s = oracle.as_residues(group.joint, low)
         x0, x1 = (oracle.uniform(full, np.random.default_rng((number, k))) for k in range(2))
-        difference = [
-            low.subtract(low.multiply_constant(_divide_by_last(group.sessions[0], x), q), np.ascontiguousarray(x[:2]))
-            for x in (x0, x1)
-        ]
+        difference = [low.subtract(low.multiply_constant(divide(x), q), np.ascontiguousarray(x[:2])) for x in (x0, x1)]
         opened = low.to_integers(low.intt(low.add(difference[0], low.multiply(difference[1], s))))
         samples.append([v / q for v in opened])
     assert_mean_square(samples, security.rounding_std(1 << 10, n_parties), 0.2)

@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from mhe.backend import rules
 from mhe.backend.native import encoder
-from mhe.backend.native.key_switching import KeySwitcher, division
+from mhe.backend.native.key_switching import KeySwitcher
 from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
 from mhe.errors import BackendError, KeyMismatchError, ParameterError
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
 from mhe.ring import products
+from mhe.ring.division import division
 from mhe.ring.galois import galois_element
 from mhe.ring.modular import Words, contiguous, first_unreduced_row, words
 from mhe.ring.ring import Ring, ring
