@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mhe.backend import rules
 from mhe.ciphertext import Ciphertext, Plaintext
 from mhe.encoding import decode_subring, embed
-from mhe.errors import BackendError, KeyMismatchError, LevelError, ParameterError
+from mhe.errors import BackendError, LevelError, ParameterError
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters, log2_product
 from mhe.security import key_error_std, key_switch_std, relin_key_error_std, rounding_std
@@ -54,6 +54,10 @@ def _key_switch_std(parameters: Parameters, limbs: int, relinearisation: bool) -
     n, parties = parameters.ring_dim, parameters.n_parties
     error = relin_key_error_std(n, parties) if relinearisation else key_error_std(parties)
     return key_switch_std(parameters, limbs, error)
+
+
+def _repeated(values: Floats, period: int) -> Floats:
+    return values if len(values) == period else np.tile(values, period // len(values))
 
 
 class ClearBackend:
@@ -157,9 +161,8 @@ class ClearBackend:
     def _pair(self, a: Ciphertext, b: Ciphertext | Plaintext) -> tuple[Floats, Floats]:
         """The values of both over the longer period."""
         x, y = self._values(a), self._values(b)
-        if len(x) < len(y):
-            return np.tile(x, len(y) // len(x)), y
-        return x, (y if len(x) == len(y) else np.tile(y, len(x) // len(y)))
+        period = max(len(x), len(y))
+        return _repeated(x, period), _repeated(y, period)
 
     def _noisy(self, values: Floats, std: float) -> Floats:
         return values if self._random is None else values + self._random.normal(0.0, std, values.shape)
@@ -212,11 +215,20 @@ class ClearBackend:
         return total
 
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
-        form = rules.product_form(self._parameters, a, b)
-        x, y = self._pair(a, b)
+        return self.multiply_accumulate([(a, b)])
+
+    def multiply_accumulate(self, pairs: Iterable[tuple[Ciphertext, Ciphertext]]) -> Ciphertext:
         if not self._relinearisation:
-            raise KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
-        return self._with_error(x * y, form, _key_switch_std(self._parameters, form.limbs, True))
+            raise rules.missing_relinearisation()
+        total: Floats = np.zeros(1)
+        form: rules.Form | None = None
+        for a, b in pairs:
+            form = rules.accumulated_form(form, rules.product_form(self._parameters, a, b))
+            x, y = self._pair(a, b)
+            total = _repeated(total, form.period) + _repeated(x * y, form.period)
+        if form is None:
+            raise ParameterError("multiply_accumulate got no pairs; need at least one")
+        return self._with_error(total, form, _key_switch_std(self._parameters, form.limbs, True))
 
     def rescale(self, a: Ciphertext) -> Ciphertext:
         form = rules.rescaled_form(self._parameters, a)

@@ -50,6 +50,13 @@ class Backend(Protocol):
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         """Relinearised product, not rescaled."""
 
+    def multiply_accumulate(self, pairs: Iterable[tuple[Ciphertext, Ciphertext]]) -> Ciphertext:
+        """Sum of the products of all pairs, not rescaled, relinearised once at the end.
+
+        The pairs are consumed a few at a time, so that memory does not grow with their number. Raises ParameterError
+        if there is none.
+        """
+
     def rescale(self, a: Ciphertext) -> Ciphertext:
         """Drop the last limb and divide the scale by it. Raises LevelError when no limb can be dropped."""
 

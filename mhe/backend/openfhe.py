@@ -27,7 +27,7 @@ from mhe.backend.openfhe_layout import TEMPLATE_TAG, Template, cut, find_moduli,
 from mhe.backend.selftest import check_encoding, check_evaluator
 from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
 from mhe.encoding import encode_coefficients
-from mhe.errors import BackendError, KeyMismatchError, MHEError, ParameterError
+from mhe.errors import BackendError, MHEError, ParameterError
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters, Shape
 from mhe.ring.galois import galois_element
@@ -399,14 +399,31 @@ class OpenFHEBackend:
 
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         """Adds a key switching error. KeyMismatchError if no relinearisation key was loaded."""
-        form = rules.product_form(self._parameters, a, b)
-        x, y = self._handle(a), self._handle(b)
+        return self.multiply_accumulate([(a, b)])
+
+    def multiply_accumulate(self, pairs: Iterable[tuple[Ciphertext, Ciphertext]]) -> Ciphertext:
+        """Adds one key switching error; the pairs are consumed one by one.
+
+        KeyMismatchError as `multiply`, ParameterError if there is no pair.
+        """
         if self._relinearisation is None:
-            raise KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
-        with _guard("multiply"):
-            product = self._context.EvalMultNoRelin(x, y)
-            self._context.KeySwitchInPlace(product, self._relinearisation)
-        return self._result(product, form)
+            raise rules.missing_relinearisation()
+        total: Any = None
+        form: rules.Form | None = None
+        for a, b in pairs:
+            form = rules.accumulated_form(form, rules.product_form(self._parameters, a, b))
+            x, y = self._handle(a), self._handle(b)
+            with _guard("multiply"):
+                product = self._context.EvalMultNoRelin(x, y)
+                if total is None:
+                    total = product
+                else:
+                    self._context.EvalAddInPlaceNoCheck(total, product)
+        if form is None:
+            raise ParameterError("multiply_accumulate got no pairs; need at least one")
+        with _guard("relinearise"):
+            self._context.KeySwitchInPlace(total, self._relinearisation)
+        return self._result(total, form)
 
     def rescale(self, a: Ciphertext) -> Ciphertext:
         """Adds a rounding error."""

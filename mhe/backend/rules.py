@@ -98,11 +98,11 @@ def product_form(parameters: Parameters, a: Ciphertext, b: Ciphertext | Plaintex
 
 
 def accumulated_form(total: Form | None, term: Form) -> Form:
-    """The form of a running sum of products after one more of them."""
+    """The form of a running sum after one more term."""
     if total is None:
         return term
     if total.limbs != term.limbs:
-        raise LevelError(f"products have {total.limbs} and {term.limbs} limbs; bring all operands to the same limbs")
+        raise LevelError(f"terms have {total.limbs} and {term.limbs} limbs; bring all operands to the same limbs")
     check_scales(total.scale, term.scale)
     return Form(total.limbs, total.scale, max(total.period, term.period))
 
@@ -146,6 +146,10 @@ def check_evaluation_key(parameters: Parameters, key_id: str, key: EvaluationKey
         raise ParameterError(f"evaluation key has shapes {key.b.shape}, {key.a.shape}; these parameters need {shape}")
     if key.key_id != key_id:
         raise KeyMismatchError(f"evaluation key belongs to key {key.key_id}, this evaluator computes under {key_id}")
+
+
+def missing_relinearisation() -> KeyMismatchError:
+    return KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
 
 
 def missing_rotation(step: int, n_slots: int, loaded: frozenset[int]) -> KeyMismatchError:

@@ -49,7 +49,8 @@ class Division:
     def __call__(self, x: Words, addend: Words = NO_ROWS, index: Index = IN_ORDER) -> Words:
         """x: C-contiguous, evaluation domain, as the result (kept limbs, ring_dim) is.
 
-        addend: (kept limbs, ring_dim), added to the quotient. index: position i of the result is taken from position index[i], as `Ring.automorphism` does.
+        addend: (kept limbs, ring_dim), added to the quotient. index: position i of the result is taken from position
+        index[i], as `Ring.automorphism` does.
         """
         n_kept = self.kept.n_limbs
         remainder = lift(self.dropped.intt(x[n_kept:]), self.dropped.moduli, self.kept.moduli)

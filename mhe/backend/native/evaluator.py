@@ -12,7 +12,7 @@ from mhe.backend import rules
 from mhe.backend.native import encoder
 from mhe.backend.native.key_switching import KeySwitcher
 from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
-from mhe.errors import BackendError, KeyMismatchError, ParameterError
+from mhe.errors import BackendError, ParameterError
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
 from mhe.ring import products
@@ -184,15 +184,37 @@ class NativeBackend:
 
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         """Adds a key switching error. KeyMismatchError if no relinearisation key was loaded."""
-        form = rules.product_form(self._parameters, a, b)
-        (a0, a1), (b0, b1), base = self._pair(a), self._pair(b), self._ring(form.limbs)
+        return self.multiply_accumulate([(a, b)])
+
+    def multiply_accumulate(self, pairs: Iterable[tuple[Ciphertext, Ciphertext]]) -> Ciphertext:
+        """Adds one key switching error. KeyMismatchError as `multiply`, ParameterError if there is no pair.
+
+        The pairs are consumed a few at a time. Pairs of (a0, a1) and (b0, b1) add up to the ciphertext
+        (a0 b0, a0 b1 + a1 b0, a1 b1) under (1, s, s^2).
+        """
         if self._relinearisation is None:
-            raise KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
-        cross = np.empty_like(a0)
-        both = [[products.address(a0), products.address(b1)], [products.address(a1), products.address(b0)]]
-        products.sum_of_products(cross[None], products.rows_from(both, *cross.shape), base.moduli)
-        switched = self._switcher.switch(base.multiply(a1, b1), self._relinearisation, base.multiply(a0, b0), cross)
-        return self._result(switched, form)
+            raise rules.missing_relinearisation()
+        source, n = iter(pairs), self._parameters.ring_dim
+        form: rules.Form | None = None
+        total: Words | None = None
+        while some := list(islice(source, PAIRS_AT_ONCE)):
+            starts = np.empty((2, len(some), 3), dtype=np.uint64)
+            for i, (a, b) in enumerate(some):
+                form = rules.accumulated_form(form, rules.product_form(self._parameters, a, b))
+                left, right = ([products.address(x) for x in self._pair(c)] for c in (a, b))
+                starts[:, i, 0], starts[:, i, 1:] = left, right
+            assert form is not None
+            if total is None:
+                total = np.zeros((3, form.limbs, n), dtype=np.uint64)
+            # each part of a is read once, and goes to two neighbouring sums
+            for first, each in enumerate(starts):
+                factors = products.rows_from(each, form.limbs, n)
+                moduli = self._parameters.moduli[: form.limbs]
+                products.sum_of_products(total[first : first + 2], factors, moduli, keep=True)
+            some.clear()  # before the next ones are made
+        if form is None or total is None:
+            raise ParameterError("multiply_accumulate got no pairs; need at least one")
+        return self._result(self._switcher.switch(total[2], self._relinearisation, total[0], total[1]), form)
 
     def rescale(self, a: Ciphertext) -> Ciphertext:
         """Adds a rounding error."""

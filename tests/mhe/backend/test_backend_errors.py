@@ -1,4 +1,4 @@
-"""What both evaluators refuse, and with which error."""
+"""What all evaluators refuse, and with which error."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ def test_operands_of_different_limbs(world: World) -> None:
     pairs = [(a, backend.encode(X, 4)), (b, backend.encode(X, 3))]
     with pytest.raises(LevelError, match="4 and 3 limbs"):
         backend.multiply_accumulate_plain(pairs)
+    with pytest.raises(LevelError, match="4 and 3 limbs"):
+        backend.multiply_accumulate([(a, a), (b, b)])
+    with pytest.raises(LevelError, match="drop_limbs"):
+        backend.multiply_accumulate([(a, a), (a, b)])
 
 
 def test_sums_of_different_scales(world: World) -> None:
@@ -41,6 +45,8 @@ def test_sums_of_different_scales(world: World) -> None:
     pairs = [(a, backend.encode(X, 4)), (a, backend.encode(X, 4, off))]
     with pytest.raises(ParameterError, match="rescale one"):
         backend.multiply_accumulate_plain(pairs)
+    with pytest.raises(ParameterError, match="rescale one"):
+        backend.multiply_accumulate([(a, a), (a, world.encrypt(X, scale=off))])
     near = p.scale * (1 + 2.0**-32)
     assert backend.add(a, world.encrypt(X, scale=near)).scale == a.scale
 
@@ -49,6 +55,8 @@ def test_a_product_that_does_not_fit(world: World) -> None:
     low = world.backend.drop_limbs(world.encrypt(X), 1)
     with pytest.raises(LevelError, match="rescale or refresh"):
         world.backend.multiply(low, low)
+    with pytest.raises(LevelError, match="rescale or refresh"):
+        world.backend.multiply_accumulate([(low, low)])
     product = world.backend.multiply_plain(world.encrypt(X), world.backend.encode(X, 4))
     with pytest.raises(LevelError, match="keep more limbs"):
         world.backend.drop_limbs(product, 1)
@@ -144,6 +152,8 @@ def test_rereading_at_other_periods(world: World) -> None:
 def test_an_empty_sum_of_products(world: World) -> None:
     with pytest.raises(ParameterError, match="no pairs"):
         world.backend.multiply_accumulate_plain([])
+    with pytest.raises(ParameterError, match="no pairs"):
+        world.backend.multiply_accumulate(iter([]))
 
 
 def test_the_scale_tolerance_covers_the_chain() -> None:

@@ -1,10 +1,14 @@
-"""Every operation of both evaluators against numpy."""
+"""Every operation of all evaluators against numpy."""
 
 from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from mhe.ciphertext import Ciphertext
 from tests.mhe.backend.conftest import ROTATIONS, Floats, World
 
 RANDOM = np.random.default_rng(7)
@@ -85,6 +89,7 @@ def test_operands_are_not_changed(world: World) -> None:
     before = [world.decrypt(z) for z in (a, b)]
     world.backend.add(a, b)
     world.backend.multiply(a, b)
+    world.backend.multiply_accumulate([(a, b), (b, b)])
     world.backend.rescale(world.backend.multiply_accumulate_plain([(a, c), (b, c)]))
     world.backend.rotate_hoisted(a, [1, 3])
     world.backend.drop_limbs(a, 1)
@@ -98,6 +103,42 @@ def test_multiply(world: World, limbs: int) -> None:
     product = world.backend.multiply(world.encrypt(x, limbs), world.encrypt(y, limbs))
     assert product.scale == world.parameters.scale**2
     world.check(world.backend.rescale(product), x * y, 4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 20])
+@pytest.mark.parametrize("limbs", [2, 4])
+def test_multiply_accumulate_of_ciphertexts(world: World, count: int, limbs: int) -> None:
+    xs, ys = [vector(64) for _ in range(count)], [vector(512) for _ in range(count)]
+    pairs = ((world.encrypt(x, limbs), world.encrypt(y, limbs)) for x, y in zip(xs, ys, strict=True))
+    total = world.backend.multiply_accumulate(pairs)
+    assert (total.limbs, total.scale, total.period) == (limbs, world.parameters.scale**2, 512)
+    expected = np.sum([np.tile(x, 8) * y for x, y in zip(xs, ys, strict=True)], axis=0)
+    world.check(world.backend.rescale(total), expected, 2 + 2 * count)
+
+
+def test_a_later_pair_may_have_the_longer_period(world: World) -> None:
+    x, y, z = vector(16), vector(512), vector(8)
+    a, b, c = (world.encrypt(v) for v in (x, y, z))
+    total = world.backend.multiply_accumulate([(c, a), (a, b), (c, c)])
+    assert total.period == 512
+    world.check(world.backend.rescale(total), np.tile(x * np.tile(z, 2) + np.tile(z**2, 2), 32) + np.tile(x, 32) * y, 8)
+
+
+def test_pairs_of_ciphertexts_are_not_hoarded(world: World) -> None:
+    """They are made on the fly: of many only a few may be alive at any time."""
+    alive: weakref.WeakSet[Ciphertext] = weakref.WeakSet()
+    most, a = 0, world.encrypt(vector(8))
+
+    def pairs() -> Iterator[tuple[Ciphertext, Ciphertext]]:
+        nonlocal most
+        for _ in range(40):
+            made = world.backend.reread(a, scale=a.scale)
+            alive.add(made)
+            most = max(most, len(alive))
+            yield made, a
+
+    world.backend.multiply_accumulate(pairs())
+    assert most <= 12
 
 
 def test_square_and_depth(world: World) -> None:
