@@ -64,7 +64,7 @@ def forward(
         )
         for giant in layout.giant_steps
     }
-    total = sum_rotated(backend, inner)
+    total = backend.rotate_and_sum(inner)
     return backend.rescale(rotate_and_add(backend, total, layout.spread_steps, layout.rows))
 
 
@@ -85,18 +85,7 @@ def backward(
         )
         for baby in layout.baby_steps
     }
-    return sum_rotated(backend, inner)
-
-
-def sum_rotated(backend: Backend, parts: Mapping[int, Ciphertext]) -> Ciphertext:
-    """The sum of rot(part, step) over all {step: part}."""
-    total: Ciphertext | None = None
-    for step, part in parts.items():
-        turned = backend.rotate(part, step) if step else part
-        total = turned if total is None else backend.add(total, turned)
-    if total is None:
-        raise ValueError("nothing to add up")
-    return total
+    return backend.rotate_and_sum(inner)
 
 
 def rotate_and_add(backend: Backend, x: Ciphertext, steps: Sequence[int], period: int) -> Ciphertext:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -256,6 +256,10 @@ class ClearBackend:
 
     def rotate_hoisted(self, a: Ciphertext, rotations: Sequence[int]) -> Mapping[int, Ciphertext]:
         return {rotation: self.rotate(a, rotation) for rotation in rotations}
+
+    def rotate_and_sum(self, parts: Mapping[int, Ciphertext]) -> Ciphertext:
+        rules.rotated_sum_form(parts.values())
+        return reduce(self.add, (self.rotate(part, rotation) for rotation, part in parts.items()))
 
     def close(self) -> None:
         """Forget the loaded keys."""

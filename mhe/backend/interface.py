@@ -76,6 +76,12 @@ class Backend(Protocol):
     def rotate_hoisted(self, a: Ciphertext, rotations: Sequence[int]) -> Mapping[int, Ciphertext]:
         """Several rotations of one ciphertext, sharing the decomposition (hoisting); 0 gives `a` itself."""
 
+    def rotate_and_sum(self, parts: Mapping[int, Ciphertext]) -> Ciphertext:
+        """Sum of rotate(part, rotation) over all {rotation: part}; limbs and scales as for a sum.
+
+        Its error is at most that of the separate rotations. Raises ParameterError if there is no part.
+        """
+
     def close(self) -> None:
         """Drop all keys, also those a library holds for the whole process."""
 

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, reduce
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -475,6 +475,11 @@ class OpenFHEBackend:
             for step in distinct:
                 rotated[step] = self._result(self._context.EvalFastRotation(x, step, decomposed), form)
         return {rotation: rotated[step] for rotation, step in steps.items()}
+
+    def rotate_and_sum(self, parts: Mapping[int, Ciphertext]) -> Ciphertext:
+        """Adds a key switching error for each rotation. ParameterError if there is no part."""
+        rules.rotated_sum_form(parts.values())
+        return reduce(self.add, (self.rotate(part, rotation) for rotation, part in parts.items()))
 
     def close(self) -> None:
         """Drop this backend's keys; those of its key id when no other backend of the process uses it. Idempotent."""

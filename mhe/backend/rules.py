@@ -6,6 +6,7 @@ All functions are pure. They raise LevelError (limbs), ParameterError (scales, p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -105,6 +106,15 @@ def accumulated_form(total: Form | None, term: Form) -> Form:
         raise LevelError(f"terms have {total.limbs} and {term.limbs} limbs; bring all operands to the same limbs")
     check_scales(total.scale, term.scale)
     return Form(total.limbs, total.scale, max(total.period, term.period))
+
+
+def rotated_sum_form(parts: Iterable[Ciphertext]) -> Form:
+    total: Form | None = None
+    for part in parts:
+        total = accumulated_form(total, Form(part.limbs, part.scale, part.period))
+    if total is None:
+        raise ParameterError("rotate_and_sum got no parts; need at least one")
+    return total
 
 
 def rescaled_form(parameters: Parameters, a: Ciphertext) -> Form:

@@ -285,3 +285,10 @@ def permute_kernel(a: Words, index: npt.NDArray[np.uint32], out: Words) -> None:
     for i in range(a.shape[0]):
         for j in range(a.shape[1]):
             out[i, j] = a[i, index[j]]
+
+
+@kernel(VOID, OUT_ROWS, IN_ROWS, array_of(types.uint32, 1), IN_ROW)
+def permute_add_kernel(acc: Words, a: Words, index: npt.NDArray[np.uint32], moduli: Words) -> None:
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            acc[i, j] = reduce_once(acc[i, j] + a[i, index[j]], moduli[i])

@@ -80,8 +80,7 @@ class Residues:
     def multiply_add(self, acc: Words, x: Words, y: Words) -> None:
         """acc += x*y, element by element and in place; acc must be C-contiguous and writable."""
         x, y = self._operands(x, y)
-        if self._operands(acc, x)[0] is not acc or not acc.flags.writeable:
-            raise ParameterError("the accumulator cannot be changed in place; need a C-contiguous, writable array")
+        self._check_accumulator(acc, x)
         if x.shape[1] % products.COLUMNS == 0:
             products.multiply(acc, x, y, self.moduli, keep=True)
             return
@@ -129,6 +128,10 @@ class Residues:
         for row, p in zip(x, self.moduli, strict=True):
             total += row.astype(object) * (q // p * pow(q // p, -1, p))
         return [v - q if 2 * v > q else v for v in (int(t) % q for t in total)]
+
+    def _check_accumulator(self, acc: Words, x: Words) -> None:
+        if self._operands(acc, x)[0] is not acc or not acc.flags.writeable:
+            raise ParameterError("the accumulator cannot be changed in place; need a C-contiguous, writable array")
 
     def _any_columns(self, x: Words) -> Words:
         x = modular.contiguous(x)

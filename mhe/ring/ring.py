@@ -81,12 +81,21 @@ class Ring(Residues):
 
     def automorphism(self, x: Words, t: int) -> Words:
         """x(X^t) for odd t of any sign, in the EVALUATION domain, where it is a permutation of the values."""
-        if t % 2 == 0:
-            raise ParameterError(f"t is {t}; X -> X^t is an automorphism for odd t only")
         x = self._operand(x)
         out = np.empty_like(x)
-        modular.permute_kernel(x, automorphism_index(self.ring_dim, t % (2 * self.ring_dim)), out)
+        modular.permute_kernel(x, self._index(t), out)
         return out
+
+    def automorphism_add(self, acc: Words, x: Words, t: int) -> None:
+        """acc += x(X^t), as `automorphism`, in place; acc must be C-contiguous and writable."""
+        x = self._operand(x)
+        self._check_accumulator(acc, x)
+        modular.permute_add_kernel(acc, x, self._index(t), self._moduli)
+
+    def _index(self, t: int) -> npt.NDArray[np.uint32]:
+        if t % 2 == 0:
+            raise ParameterError(f"t is {t}; X -> X^t is an automorphism for odd t only")
+        return automorphism_index(self.ring_dim, t % (2 * self.ring_dim))
 
     def _operand(self, x: Words) -> Words:
         if isinstance(x, np.ndarray) and x.shape != (self.n_limbs, self.ring_dim):

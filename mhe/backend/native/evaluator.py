@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mhe.backend import rules
 from mhe.backend.native import encoder
-from mhe.backend.native.key_switching import KeySwitcher
+from mhe.backend.native.key_switching import KeySwitcher, Term
 from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
 from mhe.errors import BackendError, ParameterError
 from mhe.keys import EvaluationKey
@@ -250,6 +250,24 @@ class NativeBackend:
                 t = galois_element(step, self._parameters.ring_dim)
                 rotated[step] = self._result(self._switcher.rotate(digits, c0, self._rotations[step], t), form)
         return {rotation: rotated[step] for rotation, step in steps.items()}
+
+    def rotate_and_sum(self, parts: Mapping[int, Ciphertext]) -> Ciphertext:
+        """Adds less than a key switching error for each rotation, for only one division by P is made for all.
+
+        ParameterError if there is no part.
+        """
+        form = rules.rotated_sum_form(parts.values())
+        base, n = self._ring(form.limbs), self._parameters.ring_dim
+        terms: list[Term] = []
+        rest: Pair | None = None
+        for rotation, part in parts.items():
+            step, (c0, c1) = self._step(part, rotation), self._pair(part)
+            if step:
+                terms.append(Term(c0, c1, self._rotations[step], galois_element(step, n)))
+            else:
+                rest = (c0, c1) if rest is None else (base.add(rest[0], c0), base.add(rest[1], c1))
+        total = rest if rest is not None and not terms else self._switcher.rotate_and_sum(terms, rest)
+        return self._result(total, form)
 
     def _step(self, a: Ciphertext, rotation: int) -> int:
         step = rules.rotation_step(self._parameters, a, rotation)

@@ -13,7 +13,9 @@ Source: Han and Ki, "Better bootstrapping for approximate homomorphic encryption
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +38,15 @@ class Digits:
     limbs: int
     addresses: Words
     rows: tuple[Words, ...]
+
+
+class Term(NamedTuple):
+    """A ciphertext (c0, c1) to be turned by X -> X^t, and the key for it: see `KeySwitcher.rotate`."""
+
+    c0: Words
+    c1: Words
+    key: EvaluationKey
+    t: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,3 +110,22 @@ class KeySwitcher:
         index = automorphism_index(n, t)
         first, second = self.inner_product(digits, key)
         return self.divide(first, c0, index), self.divide(second, index=index)
+
+    def rotate_and_sum(self, terms: Sequence[Term], rest: tuple[Words, Words] | None) -> tuple[Words, Words]:
+        """The sum of all terms (at least one), each turned and switched, and of the ciphertext `rest`.
+
+        The products with the keys are turned and added up modulo Q*P, so that they are divided by P only once.
+        Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, EUROCRYPT 2021 (ePrint 2020/1203), section 4.
+        """
+        p = self.parameters
+        limbs = len(terms[0].c0)
+        base = ring(p.ring_dim, p.moduli[:limbs])
+        full = ring(p.ring_dim, base.moduli + p.special_moduli)
+        sums = np.zeros((2, full.n_limbs, p.ring_dim), dtype=np.uint64)
+        c0 = np.zeros((limbs, p.ring_dim), dtype=np.uint64) if rest is None else rest[0].copy()
+        for term in terms:
+            switched = self.inner_product(self.decompose(term.c1), term.key)
+            for total, product in zip(sums, switched, strict=True):
+                full.automorphism_add(total, product, term.t)
+            base.automorphism_add(c0, term.c0, term.t)
+        return self.divide(sums[0], c0), self.divide(sums[1], NO_ROWS if rest is None else rest[1])

@@ -32,6 +32,8 @@ def test_operands_of_different_limbs(world: World) -> None:
         backend.multiply_accumulate([(a, a), (b, b)])
     with pytest.raises(LevelError, match="drop_limbs"):
         backend.multiply_accumulate([(a, a), (a, b)])
+    with pytest.raises(LevelError, match="4 and 3 limbs"):
+        backend.rotate_and_sum({0: a, 1: b})
 
 
 def test_sums_of_different_scales(world: World) -> None:
@@ -47,6 +49,8 @@ def test_sums_of_different_scales(world: World) -> None:
         backend.multiply_accumulate_plain(pairs)
     with pytest.raises(ParameterError, match="rescale one"):
         backend.multiply_accumulate([(a, a), (a, world.encrypt(X, scale=off))])
+    with pytest.raises(ParameterError, match="rescale one"):
+        backend.rotate_and_sum({1: a, 0: world.encrypt(X, scale=off)})
     near = p.scale * (1 + 2.0**-32)
     assert backend.add(a, world.encrypt(X, scale=near)).scale == a.scale
 
@@ -102,6 +106,8 @@ def test_unplanned_rotations(world: World) -> None:
         world.backend.rotate(a, 2)
     with pytest.raises(KeyMismatchError, match="key plan"):
         world.backend.rotate_hoisted(a, [1, 7])
+    with pytest.raises(KeyMismatchError, match=r"rotation 7 \(or -505\)"):
+        world.backend.rotate_and_sum({0: a, 1: a, 7: a})
 
 
 def test_no_keys(keyless: World) -> None:
@@ -129,6 +135,8 @@ def test_a_ciphertext_under_another_key(world: World) -> None:
         lambda: world.backend.export_ciphertext(stranger),
         lambda: world.backend.add(stranger, a),
         lambda: world.backend.rotate(stranger, 1),
+        lambda: world.backend.rotate_and_sum({0: a, 1: stranger}),
+        lambda: world.backend.multiply_accumulate([(a, a), (a, stranger)]),
     ]
     for operation in operations:
         with pytest.raises(KeyMismatchError, match="another"):
@@ -149,11 +157,13 @@ def test_rereading_at_other_periods(world: World) -> None:
             world.backend.reread(a, scale=scale)
 
 
-def test_an_empty_sum_of_products(world: World) -> None:
+def test_empty_sums(world: World) -> None:
     with pytest.raises(ParameterError, match="no pairs"):
         world.backend.multiply_accumulate_plain([])
     with pytest.raises(ParameterError, match="no pairs"):
         world.backend.multiply_accumulate(iter([]))
+    with pytest.raises(ParameterError, match="no parts"):
+        world.backend.rotate_and_sum({})
 
 
 def test_the_scale_tolerance_covers_the_chain() -> None:

@@ -80,14 +80,19 @@ def circuit(backend: RingBackend, a: Ciphertext, b: Ciphertext) -> dict[str, Cip
         [(turned[1], backend.encode(X[:64], 3)), (turned[5], backend.encode(X, 3)), (weighted, backend.encode(X, 3))]
     )
     total = backend.rotate(backend.drop_limbs(backend.rescale(mixed), 1), -2)
-    return {"product": product, "turned": turned[5], "weighted": weighted, "total": total}
+    summed = backend.rescale(backend.multiply_accumulate([(product, weighted), (turned[1], turned[5])]))
+    summed = backend.rotate_and_sum({0: summed, 1: summed, -2: summed})
+    return {"product": product, "turned": turned[5], "weighted": weighted, "total": total, "summed": summed}
 
 
 def expected() -> dict[str, Floats]:
     y = X[::-1]
     product, weighted = X * y, X * X
     mixed = np.roll(product, -1) * np.tile(X[:64], P.n_slots // 64) + np.roll(product, -5) * X + weighted * X
-    return {"product": product, "turned": np.roll(product, -5), "weighted": weighted, "total": np.roll(mixed, 2)}
+    summed = product * weighted + np.roll(product, -1) * np.roll(product, -5)
+    summed = summed + np.roll(summed, -1) + np.roll(summed, 2)
+    turned, total = np.roll(product, -5), np.roll(mixed, 2)
+    return {"product": product, "turned": turned, "weighted": weighted, "total": total, "summed": summed}
 
 
 def test_a_circuit_crosses_between_native_and_openfhe() -> None:
@@ -148,6 +153,28 @@ def test_errors_are_within_the_closed_forms() -> None:
     rescaled = backend.rescale(product)
     difference = oracle.decrypt(backend.export_ciphertext(rescaled), P, SECRET) - before
     assert _coefficient_rms(difference, rescaled.scale) < 1.2 * rounding_std(P.ring_dim, 1)
+
+
+def test_a_sum_of_rotations_is_rounded_once() -> None:
+    """Less than the error of the separate rotations, whose roundings by the division by P add up."""
+    backend = with_keys(NativeBackend)
+    rotations = (1, 5, -2)
+    together, apart = [], []
+    for seed in range(8):
+        made = {r: oracle.encrypt(X, P, SECRET, KEY, seed=100 * seed + r + 9) for r in rotations}
+        exact = sum(np.roll(oracle.decrypt(a, P, SECRET), -r) for r, a in made.items())
+        parts = {r: backend.import_ciphertext(a, 512) for r, a in made.items()}
+        first, second, third = (backend.rotate(part, r) for r, part in parts.items())
+        for errors, total in (
+            (together, backend.rotate_and_sum(parts)),
+            (apart, backend.add(backend.add(first, second), third)),
+        ):
+            got = oracle.decrypt(backend.export_ciphertext(total), P, SECRET)
+            errors.append(_coefficient_rms(got - exact, P.scale))
+    once, thrice = np.sqrt(np.mean(np.square(together))), np.sqrt(np.mean(np.square(apart)))
+    assert once < 1.1 * rounding_std(P.ring_dim, 1)
+    assert thrice == pytest.approx(np.sqrt(3) * once, rel=0.1)
+    assert once < key_switch_std(P, 4, ERROR_STD)
 
 
 @pytest.mark.parametrize("period", [1, 2, 4, 8, 64, 128, 512])

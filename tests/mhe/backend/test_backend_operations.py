@@ -92,6 +92,8 @@ def test_operands_are_not_changed(world: World) -> None:
     world.backend.multiply_accumulate([(a, b), (b, b)])
     world.backend.rescale(world.backend.multiply_accumulate_plain([(a, c), (b, c)]))
     world.backend.rotate_hoisted(a, [1, 3])
+    world.backend.rotate_and_sum({0: a, 1: b, 512: b})
+    world.backend.rotate_and_sum({0: a})
     world.backend.drop_limbs(a, 1)
     for then, z in zip(before, (a, b), strict=True):
         np.testing.assert_array_equal(world.decrypt(z), then)
@@ -180,6 +182,24 @@ def test_hoisted_rotations(world: World, limbs: int) -> None:
         world.check(each, np.roll(x, -rotation), 2)
     assert set(world.backend.rotate_hoisted(a, [3])) == {3}
     assert world.backend.rotate_hoisted(a, []) == {}
+
+
+@pytest.mark.parametrize("limbs", [1, 4])
+@pytest.mark.parametrize("rotations", [(3,), (0,), (512,), (1, 16), (0, 1, 3, -1), (-1, 511, 0, 512, 16)])
+def test_rotate_and_sum(world: World, rotations: tuple[int, ...], limbs: int) -> None:
+    xs = {rotation: vector(512) for rotation in rotations}
+    parts = {rotation: world.encrypt(x, limbs) for rotation, x in xs.items()}
+    total = world.backend.rotate_and_sum(parts)
+    assert (total.limbs, total.scale, total.period) == (limbs, world.parameters.scale, 512)
+    world.check(total, np.sum([np.roll(x, -r) for r, x in xs.items()], axis=0), 2 * len(rotations))
+
+
+def test_rotated_parts_of_different_periods(world: World) -> None:
+    """A part whose period divides its rotation needs no key."""
+    x, y, z = vector(8), vector(512), vector(64)
+    total = world.backend.rotate_and_sum({24: world.encrypt(x), 3: world.encrypt(y), 16: world.encrypt(z)})
+    assert total.period == 512
+    world.check(total, np.tile(x, 64) + np.roll(y, -3) + np.tile(np.roll(z, -16), 8), 6)
 
 
 def test_a_rotation_by_the_period_needs_no_key(world: World) -> None:

@@ -65,6 +65,21 @@ def test_linear_operations_commute_with_the_transform() -> None:
     assert np.array_equal(R.negate(X), R.subtract(R.subtract(X, X), X))
 
 
+def test_an_automorphism_is_added_in_place() -> None:
+    acc = R.intt(X)
+    before = acc.copy()
+    R.automorphism_add(acc, X, 5)
+    R.automorphism_add(acc, X, -1)
+    assert np.array_equal(acc, R.add(R.add(before, R.automorphism(X, 5)), R.automorphism(X, -1)))
+    acc.flags.writeable = False
+    with pytest.raises(ParameterError, match="in place"):
+        R.automorphism_add(acc, X, 5)
+    with pytest.raises(ParameterError, match="odd t"):
+        R.automorphism_add(before, X, 4)
+    with pytest.raises(ParameterError, match="need"):
+        R.automorphism_add(before[:2], X, 5)
+
+
 def test_threads_do_not_disturb_each_other() -> None:
     """Compiled loops release the interpreter lock."""
     big = ring(1 << 12, ntt_primes(60, 1 << 12, 2))
