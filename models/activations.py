@@ -43,6 +43,16 @@ class Polynomial:
         return self.degree.bit_length()
 
     @property
+    def is_square(self) -> bool:
+        """Whether it is a positive multiple of a square, and a constant: one level instead of two."""
+        return self.degree == 2 and self.coefficients[2] > 0
+
+    @property
+    def levels(self) -> int:
+        """Levels that `activate` consumes."""
+        return self.degree - 1 if self.degree < 2 or self.is_square else self.depth
+
+    @property
     def rounding_gain(self) -> float:
         """Standard deviation of an evaluation in which every rescale errs by 1: the largest on the interval.
 
@@ -72,6 +82,12 @@ class Polynomial:
     @property
     def negated(self) -> Polynomial:
         return Polynomial(tuple(-c for c in self.coefficients), self.interval, self.max_error)
+
+    @property
+    def derivative(self) -> Polynomial:
+        """dp/du."""
+        slopes = polynomial.polyder(self.coefficients) / self.half_width
+        return Polynomial(tuple(float(c) for c in slopes), self.interval, self.max_error)
 
     @property
     def largest_slope(self) -> float:
@@ -166,6 +182,31 @@ def evaluate(backend: Backend, u: Ciphertext, poly: Polynomial, scale: float) ->
     """
     t = backend.reread(u, scale=u.scale * poly.half_width)
     return _Evaluation(backend, t).of(poly.coefficients, u.limbs - poly.depth, scale)
+
+
+def activate(backend: Backend, u: Ciphertext, poly: Polynomial, mask: Floats) -> Ciphertext:
+    """p(u) where mask is 1, and p(u) - p(0) where it is 0, at u.limbs - poly.levels limbs.
+
+    mask: (period,). The scale is the default one for higher degrees; lower ones take what costs no level: of a
+    quadratic, c (u + h)^2 + k, the square is the only product.
+    """
+    t = backend.reread(u, scale=u.scale * poly.half_width)
+    constant = poly.coefficients[0]
+    if poly.degree == 1:
+        slope = poly.coefficients[1]
+        if slope < 0:
+            raise ParameterError(f"the slope of a linear activation is {slope}; need a positive one")
+        value = backend.reread(t, scale=t.scale / slope)
+    elif poly.is_square:
+        half = poly.coefficients[1] / (2 * poly.coefficients[2])
+        shifted = backend.add_plain(t, backend.encode(half * mask, t.limbs, t.scale))
+        square = backend.rescale(backend.multiply(shifted, shifted))
+        value = backend.reread(square, scale=square.scale / poly.coefficients[2])
+        constant -= poly.coefficients[2] * half**2
+    else:
+        rest = Polynomial((0.0, *poly.coefficients[1:]), poly.interval, poly.max_error)
+        value = evaluate(backend, u, rest, backend.parameters.scale)
+    return value if constant == 0.0 else backend.add_plain(value, backend.encode(constant * mask, value.limbs, value.scale))
 
 
 class _Evaluation:

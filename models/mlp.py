@@ -1,0 +1,224 @@
+"""A multilayer perceptron on encrypted weights: one party's gradients, and the root's step.
+
+Every party runs its whole batch in SIMD through the tiles of `models.tiles`: the first layer multiplies its clear rows,
+the others encrypted activations. What a layer gives is refreshed, all parties' ciphertexts in one round, so that no
+modulus chain grows with the depth of the network: above the floor of the refresh there are the levels of one
+activation, of one product and of what follows a product (a mask, or the slope of the activation).
+
+    z_1 = X W_1,  a_l = f(z_l),  z_l+1 = a_l W_l+1 + b_l+1                               forward
+    e_L = link(z_L) - y,  e_l = (e_l+1 W_l+1^T) * f'(z_l),  G_l+1 = a_l^T e_l+1          backward
+
+A bias is a tile of its own whose gradient is the sum of the rows of e; in the first layer it is the weight of a
+constant column. Positions outside the weights (padding) are kept at zero by the plaintexts of the root's step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.interface import Backend
+from mhe.ciphertext import Ciphertext
+from mhe.party import Party
+from models.activations import activate
+from models.linalg import rotate_and_add
+from models.mlp_plan import PerceptronPlan
+from models.tiles import ClearTiles, clear_backward, clear_forward, double, pack_clear, turn
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One party's rows and targets of one iteration: clear tiles of rows, packed tiles of targets (n_slots,)."""
+
+    rows: ClearTiles
+    targets: Sequence[Floats]
+
+
+def pack_batch(plan: PerceptronPlan, x: Floats, y: Floats, *, keep: bool) -> Batch:
+    """x: (at most layout.rows, inputs), y: (the same, outputs). A batch that fills less weighs less."""
+    net, layout = plan.network, plan.layout
+    rows = np.column_stack([x, np.ones(len(x))])
+    return Batch(pack_clear(layout, rows, keep=keep), layout.pack(y, net.form(net.n_layers - 1)))
+
+
+def look_ahead(
+    backend: Backend, plan: PerceptronPlan, weights: Sequence[Ciphertext], previous: Sequence[Ciphertext]
+) -> list[Ciphertext]:
+    """v = (1 + beta) w - beta w_previous for every tile, at plan.work_limbs limbs and the weights' scale."""
+    beta, limbs = plan.momentum, plan.work_limbs
+    if beta == 0.0:
+        return [backend.drop_limbs(w, limbs) for w in weights]
+    modulus = float(plan.parameters.moduli[limbs])
+    ahead = backend.encode(np.array([1 + beta]), limbs + 1, modulus)
+    behind = backend.encode(np.array([-beta]), limbs + 1, modulus)
+    low = [[backend.drop_limbs(w, limbs + 1) for w in some] for some in (weights, previous)]
+    return [
+        backend.rescale(backend.multiply_accumulate_plain([(w, ahead), (p, behind)]))
+        for w, p in zip(*low, strict=True)
+    ]
+
+
+def gradients(party: Party, plan: PerceptronPlan, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+    """The gradients of this party's batch, tile by tile as the weights, before fold and rescale: work_limbs limbs."""
+    return _Pass(party, plan, ahead).gradients(batch)
+
+
+class _Pass:
+    """One party's way forward and back through the layers."""
+
+    def __init__(self, party: Party, plan: PerceptronPlan, ahead: Sequence[Ciphertext]) -> None:
+        self.party, self.plan, self.backend = party, plan, party.backend
+        self.net, self.layout = plan.network, plan.layout
+        self.grids, self.biases = plan.layers(ahead)
+        # every inner layer needs its weights doubled in one of its two directions
+        self.doubled = [[self._double(line) for line in grid] if layer else [] for layer, grid in enumerate(self.grids)]
+
+    def gradients(self, batch: Batch) -> list[Ciphertext]:
+        activations: list[list[Ciphertext]] = [[]]
+        slopes: list[list[Ciphertext]] = [[]]
+        z = self.forward_first(batch)
+        for layer in range(1, self.net.n_layers):
+            z = self.party.refresh_own(z)
+            activations.append([self._activate(tile, layer - 1) for tile in z])
+            slopes.append([self._slope(tile, layer - 1) for tile in z])
+            z = self.forward(layer, self._double(activations[layer]))
+        errors = self.output_errors(z, batch.targets)
+        found: list[list[Ciphertext]] = []
+        for layer in range(self.net.n_layers - 1, 0, -1):
+            doubled = self._double(errors)
+            found.append([*self.inner_gradient(layer, activations[layer], errors, doubled), *errors])
+            errors = self.party.refresh_own(self.backward(layer, doubled, slopes[layer]))
+            errors = self._low(errors)
+        scale = self.plan.rows_scale
+        first = [tile for line in clear_backward(self.backend, batch.rows, errors, scale) for tile in line]
+        return [tile for tiles in (first, *reversed(found)) for tile in tiles]
+
+    def forward_first(self, batch: Batch) -> list[Ciphertext]:
+        """X W: plain half tiles at plan.low_limbs limbs."""
+        limbs = self.plan.low_limbs + 1
+        grid = [[self.backend.drop_limbs(tile, limbs) for tile in line] for line in self.grids[0]]
+        return [self.backend.rescale(z) for z in clear_forward(self.backend, batch.rows, grid, self.plan.rows_scale)]
+
+    def forward(self, layer: int, doubled: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """a W + b of an inner layer: half tiles at plan.low_limbs limbs."""
+        skewed = self.net.form(layer - 1) == "skewed"
+        weights, steps = self.grids[layer], self.layout.product
+        if not skewed:
+            weights, steps = self.doubled[layer], self.layout.skewing_product
+        n_in, n_out = len(weights), len(weights[0])
+        flat = [tile for line in weights for tile in line]
+        outputs = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
+        sums = turn(self.backend, self.layout, doubled, flat, outputs, steps)
+        return [self._finish(z, b, skewed) for z, b in zip(sums, self.biases[layer], strict=True)]
+
+    def _finish(self, z: Ciphertext, bias: Ciphertext, clean: bool) -> Ciphertext:
+        """Rescale, add the bias, and set positions of the second half to zero where they are not."""
+        backend, low = self.backend, self.plan.low_limbs
+        z = backend.rescale(z)
+        unit = backend.encode(np.ones(1), z.limbs, z.scale * self.plan.parameters.moduli[low] / bias.scale)
+        added = backend.multiply_plain(backend.drop_limbs(bias, z.limbs), unit)
+        mask = np.ones(1) if clean else self.layout.mask
+        kept = backend.multiply_plain(z, backend.encode(mask, z.limbs, added.scale / z.scale))
+        return backend.rescale(backend.add(kept, added))
+
+    def output_errors(self, z: Sequence[Ciphertext], targets: Sequence[Floats]) -> list[Ciphertext]:
+        """link(z) - y at plan.work_limbs limbs."""
+        out = []
+        for tile, y in zip(self.party.refresh_own(z), targets, strict=True):
+            value = activate(self.backend, tile, self.net.link, self.plan.output_mask)
+            value = self.backend.drop_limbs(value, self.plan.work_limbs)
+            out.append(self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale)))
+        return out
+
+    def backward(
+        self, layer: int, doubled: Sequence[Ciphertext], slopes: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """(e W^T) * f'(z) of an inner layer: half tiles at plan.low_limbs limbs."""
+        weights, steps = self.doubled[layer], self.layout.skewing_product
+        if self.net.form(layer) == "skewed":
+            weights, steps = self.grids[layer], self.layout.product
+        n_in, n_out = len(weights), len(weights[0])
+        flat = [tile for line in weights for tile in line]
+        outputs = [[(j, i * n_out + j) for j in range(n_out)] for i in range(n_in)]
+        sums = turn(self.backend, self.layout, doubled, flat, outputs, steps)
+        backend, out = self.backend, []
+        for e, slope in zip(sums, slopes, strict=True):
+            e = backend.rescale(e)
+            out.append(backend.rescale(backend.multiply(e, backend.drop_limbs(slope, e.limbs))))
+        return out
+
+    def inner_gradient(
+        self,
+        layer: int,
+        activations: Sequence[Ciphertext],
+        errors: Sequence[Ciphertext],
+        doubled_errors: Sequence[Ciphertext],
+    ) -> list[Ciphertext]:
+        """a^T e as a grid, row by row."""
+        n_in, n_out = len(activations), len(errors)
+        if self.net.form(layer) == "skewed":
+            left, right = doubled_errors, activations
+            outputs = [[(j, i)] for i in range(n_in) for j in range(n_out)]
+        else:
+            left, right = self._double(activations), errors
+            outputs = [[(i, j)] for i in range(n_in) for j in range(n_out)]
+        return turn(self.backend, self.layout, left, right, outputs, self.layout.gradient)
+
+    def _activate(self, z: Ciphertext, layer: int) -> Ciphertext:
+        value = activate(self.backend, z, self.net.activation, self.plan.mask(layer))
+        return self.backend.drop_limbs(value, self.plan.work_limbs)
+
+    def _slope(self, z: Ciphertext, layer: int) -> Ciphertext:
+        value = activate(self.backend, z, self.net.activation.derivative, self.plan.mask(layer))
+        return self.backend.drop_limbs(value, self.plan.work_limbs)
+
+    def _low(self, tiles: Sequence[Ciphertext]) -> list[Ciphertext]:
+        return [self.backend.drop_limbs(tile, self.plan.work_limbs) for tile in tiles]
+
+    def _double(self, tiles: Sequence[Ciphertext]) -> list[Ciphertext]:
+        return [double(self.backend, self.layout, tile) for tile in tiles]
+
+
+def step(
+    backend: Backend, plan: PerceptronPlan, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]
+) -> list[Ciphertext]:
+    """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile, at the root: low_limbs limbs, weights' scale."""
+    grids, biases = plan.layers(totals)
+    folded = []
+    for layer, (grid, bias) in enumerate(zip(grids, biases, strict=True)):
+        folded += [backend.rescale(_folded(backend, plan, tile)) for line in grid for tile in line]
+        folded += [_bias_gradient(backend, plan, tile, layer) for tile in bias]
+    limbs, modulus = plan.low_limbs + 1, plan.parameters.moduli[plan.low_limbs]
+    wide = plan.weight_scale * modulus
+    out = []
+    for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay, strict=True):
+        kept = backend.multiply_plain(
+            backend.drop_limbs(v, limbs), backend.encode(decay, limbs, wide / v.scale)
+        )
+        moved = backend.multiply_plain(g, backend.encode(-plan.step_size * valid, limbs, wide / g.scale))
+        out.append(backend.rescale(backend.add(kept, moved)))
+    return out
+
+
+def _folded(backend: Backend, plan: PerceptronPlan, tile: Ciphertext) -> Ciphertext:
+    return rotate_and_add(backend, tile, plan.layout.fold_steps, plan.layout.weights_period)
+
+
+def _bias_gradient(backend: Backend, plan: PerceptronPlan, errors: Ciphertext, layer: int) -> Ciphertext:
+    """The sum of the rows of e, in every row, in the form of e; the second half of a row holds anything."""
+    layout = plan.layout
+    errors = backend.drop_limbs(errors, plan.low_limbs + 1)
+    if plan.network.form(layer) == "plain":
+        return rotate_and_add(backend, errors, layout.row_steps, layout.stride)
+    return _folded(backend, plan, _rotate_and_add(backend, double(backend, layout, errors), layout.skewed_row_steps))
+
+
+def _rotate_and_add(backend: Backend, x: Ciphertext, steps: Sequence[int]) -> Ciphertext:
+    for s in steps:
+        x = backend.add(x, backend.rotate(x, s))
+    return x

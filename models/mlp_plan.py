@@ -1,0 +1,190 @@
+"""`PerceptronPlan`: everything about the training of a perceptron that can be known before a key is generated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.errors import ParameterError
+from mhe.keys import KeyPlan
+from mhe.parameters import Parameters
+from models.perceptron import Perceptron
+from models.tiles import TileLayout, WeightsForm
+
+Floats = npt.NDArray[np.float64]
+Tile = TypeVar("Tile")
+
+PRODUCT_LEVELS = 2
+"""Levels of a product, and of the mask or the slope that follows it."""
+
+
+@dataclass(frozen=True)
+class PerceptronPlan:
+    """One training run of a perceptron: what is trained, on which parameters, in which tiles.
+
+    batch_rows: rows of every party in one iteration; the sum of gradients is divided by all of them.
+    """
+
+    network: Perceptron
+    parameters: Parameters
+    layout: TileLayout
+    batch_rows: tuple[int, ...]
+    iterations: int
+    learning_rate: float
+    momentum: float
+    l2: float
+
+    def __post_init__(self) -> None:
+        p = self.parameters
+        if p.depth < self.levels:
+            raise ParameterError(
+                f"a layer consumes {self.levels} levels (activation {self.levels - PRODUCT_LEVELS}, product and mask "
+                f"{PRODUCT_LEVELS}), the parameters have {p.depth} above the refresh; need "
+                f"{p.refresh_limbs + self.levels} limbs, or an activation of lower degree"
+            )
+        if max(self.batch_rows) > self.layout.rows:
+            raise ParameterError(
+                f"a batch of {max(self.batch_rows)} rows does not fit the {self.layout.rows} rows of a tile; use "
+                "smaller batches, narrower tiles or a larger ring_dim"
+            )
+        if self.layout.n_slots != p.n_slots:
+            raise ParameterError(f"tiles of {self.layout.n_slots} slots on parameters with {p.n_slots}; need the same")
+
+    # limbs and scales
+
+    @property
+    def levels(self) -> int:
+        """Levels between two refreshes."""
+        net = self.network
+        functions = [net.link, *([net.activation, net.activation.derivative] if net.hidden else [])]
+        return PRODUCT_LEVELS + max(f.levels for f in functions)
+
+    @property
+    def low_limbs(self) -> int:
+        """Where everything is refreshed or released."""
+        return self.parameters.refresh_limbs
+
+    @property
+    def work_limbs(self) -> int:
+        """Limbs of the operands of products."""
+        return self.low_limbs + PRODUCT_LEVELS
+
+    @property
+    def weight_scale(self) -> float:
+        return self.parameters.scale
+
+    @property
+    def rows_scale(self) -> float:
+        """Scale of the encoded rows: z_1 comes out at the default scale."""
+        return self.parameters.scale * self.parameters.moduli[self.low_limbs] / self.weight_scale
+
+    # training
+
+    @property
+    def step_size(self) -> float:
+        """learning_rate / n: the factor of the summed gradients."""
+        return self.learning_rate / sum(self.batch_rows)
+
+    # tiles
+
+    def weights_form(self, layer: int) -> WeightsForm:
+        return "first" if layer == 0 else self.network.form(layer - 1)
+
+    @cached_property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Tiles of the weights of each layer, (down, across); the bias is a row of the first, and else apart."""
+        tiles = self.layout.tiles
+        return tuple(
+            (tiles(n_in if layer == 0 else n_in - 1), tiles(n_out))
+            for layer, (n_in, n_out) in enumerate(self.network.shapes)
+        )
+
+    @property
+    def n_tiles(self) -> int:
+        """Ciphertexts of the whole model."""
+        return sum(n_in * n_out + (n_out if layer else 0) for layer, (n_in, n_out) in enumerate(self.grids))
+
+    def layers(self, tiles: Sequence[Tile]) -> tuple[list[list[list[Tile]]], list[list[Tile]]]:
+        """The tiles of the model, sorted: grids of weights and rows of biases (none in the first layer), by layer."""
+        rest = iter(tiles)
+        grids, biases = [], []
+        for layer, (n_in, n_out) in enumerate(self.grids):
+            grids.append([[next(rest) for _ in range(n_out)] for _ in range(n_in)])
+            biases.append([next(rest) for _ in range(n_out if layer else 0)])
+        return grids, biases
+
+    def pack(self, weights: Sequence[Floats]) -> list[Floats]:
+        """Arrays (inputs + 1, outputs) by layer as half tiles of (layout.weights_period,) each."""
+        out: list[Floats] = []
+        for layer, w in enumerate(weights):
+            grid = self.layout.pack_weights(w[:-1] if layer else w, self.weights_form(layer))
+            out += [tile for line in grid for tile in line]
+            if layer:
+                out += self.layout.pack_bias(w[-1], self.network.form(layer))
+        return [np.resize(tile, self.layout.weights_period) for tile in out]
+
+    def unpack(self, tiles: Sequence[Floats]) -> list[Floats]:
+        """The inverse of `pack`."""
+        weights = []
+        for layer, (grid, bias) in enumerate(zip(*self.layers(tiles), strict=True)):
+            n_in, n_out = self.network.shapes[layer]
+            shape = (n_in - 1 if layer else n_in, n_out)
+            w = self.layout.unpack_weights(grid, self.weights_form(layer), shape)
+            weights.append(np.vstack([w, self.layout.unpack_bias(bias, n_out)]) if layer else w)
+        return weights
+
+    @cached_property
+    def valid(self) -> list[Floats]:
+        """1 where a tile holds a weight, 0 at its padding."""
+        return self.pack([np.ones(shape) for shape in self.network.shapes])
+
+    @cached_property
+    def decay(self) -> list[Floats]:
+        """What a step keeps of each slot: 1 - learning_rate * l2 of a weight, all of a bias, nothing of the padding."""
+        kept = [np.full(shape, 1 - self.learning_rate * self.l2) for shape in self.network.shapes]
+        for w in kept:
+            w[-1] = 1.0
+        return self.pack(kept)
+
+    def mask(self, layer: int) -> Floats:
+        """1 at the positions of a layer's outputs, 0 at the second half of the rows."""
+        return self.layout.mask
+
+    @property
+    def output_mask(self) -> Floats:
+        return self.layout.mask
+
+    @property
+    def key_plan(self) -> KeyPlan:
+        layout, net = self.layout, self.network
+        everywhere = layout.first_rotations()
+        if net.hidden:
+            everywhere |= {-layout.width}
+            for steps in (layout.product, layout.skewing_product, layout.gradient):
+                everywhere |= layout.turn_rotations(*steps)
+        root = {*layout.fold_steps}
+        if net.n_layers > 2:
+            root |= {*layout.row_steps}
+        if net.hidden:
+            root |= {*layout.skewed_row_steps, -layout.width}
+        n = layout.n_slots
+        distinct = {step % n: step for step in sorted(everywhere, key=abs, reverse=True)}
+        distinct.pop(0, None)
+        rest = {step % n: step for step in sorted(root, key=abs, reverse=True)}
+        return KeyPlan(
+            tuple(sorted(distinct.values())), tuple(sorted(s for r, s in rest.items() if r and r not in distinct))
+        )
+
+    @property
+    def message_bits(self) -> float:
+        """log2 of what the largest refreshed scale is above the default one: slopes are read at a larger one."""
+        slope = self.network.activation.derivative
+        if not self.network.hidden or slope.degree != 1:
+            return 0.0
+        return max(0.0, len(self.network.hidden) * math.log2(slope.half_width / slope.coefficients[1]))

@@ -1,0 +1,91 @@
+"""`Perceptron`: what a multilayer perceptron computes, in public terms: widths, activations, and the loss behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.errors import ParameterError
+from models.activations import Polynomial
+from models.tiles import Form
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """inputs (without the constant), widths of the hidden layers, outputs.
+
+    activation: of the hidden layers. link: of the outputs; the error that is propagated back is link(z) - y, the
+    gradient of the squared loss for the identity and of the cross-entropy for a sigmoid.
+    """
+
+    inputs: int
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: Polynomial
+    link: Polynomial
+
+    def __post_init__(self) -> None:
+        if min((self.inputs, *self.hidden, self.outputs)) < 1:
+            raise ParameterError(f"a layer of {self.widths} is empty; need at least one unit everywhere")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.inputs, *self.hidden, self.outputs)
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.hidden) + 1
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Of the weights of every layer, (inputs + 1, outputs): the last row is the bias."""
+        return tuple((n_in + 1, n_out) for n_in, n_out in zip(self.widths, self.widths[1:], strict=False))
+
+    def form(self, layer: int) -> Form:
+        """How the output of a layer lies in its tiles."""
+        return "plain" if layer % 2 == 0 else "skewed"
+
+    def initial_weights(self, seed: int) -> list[Floats]:
+        """One (inputs + 1, outputs) array a layer, by a public seed: normal of variance 2 / inputs, zero bias; zero for
+        a model without hidden layers (He, Zhang, Ren, Sun, ICCV 2015).
+        """
+        random = np.random.default_rng(seed)
+        weights = []
+        for n_in, n_out in self.shapes:
+            spread = np.sqrt(2 / (n_in - 1)) if self.hidden else 0.0
+            weights.append(np.vstack([random.normal(0.0, 1.0, (n_in - 1, n_out)) * spread, np.zeros((1, n_out))]))
+        return weights
+
+    def outputs_of(self, weights: Sequence[Floats], x: Floats) -> Floats:
+        """z of the last layer, before the link: (rows, outputs) for rows (rows, inputs)."""
+        for layer, w in enumerate(weights):
+            z = with_constant(x) @ w
+            x = self.activation(z)
+        return np.asarray(z, dtype=np.float64)
+
+    def gradient(self, weights: Sequence[Floats], x: Floats, y: Floats) -> tuple[list[Floats], float]:
+        """Gradients of the loss summed over rows x (rows, inputs), y (rows, outputs), and the largest |z| on the way."""
+        inputs, slopes, widest = [], [], 0.0
+        for w in weights:
+            inputs.append(with_constant(x))
+            z = inputs[-1] @ w
+            widest = max(widest, float(np.abs(z).max(initial=0.0)))
+            x, slope = self.activation(z), self.activation.derivative(z)
+            slopes.append(slope)
+        error = self.link(z) - y
+        gradients = []
+        for layer in reversed(range(self.n_layers)):
+            gradients.append(inputs[layer].T @ error)
+            if layer:
+                error = (error @ weights[layer][:-1].T) * slopes[layer - 1]
+        return gradients[::-1], widest
+
+
+def with_constant(x: Floats) -> Floats:
+    """The rows extended by a constant 1."""
+    return np.column_stack([x, np.ones(len(x))])
