@@ -57,11 +57,14 @@ class ClearParty:
     def encrypt_zero(self, scale: float, period: int) -> Ciphertext:
         return self._import(np.zeros(period), self.parameters.n_limbs, scale)
 
-    def sum(self, ciphertext: Ciphertext) -> Ciphertext | None:
-        total = self.collective.reduce(self._share("sum", self._rerandomised(ciphertext)))
+    def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:
+        longest = max(c.period for c in ciphertexts)
+        mine = [np.resize(self._rerandomised(c), (1, longest)) for c in ciphertexts]
+        total = self.collective.reduce(self._share("sum", np.concatenate(mine)))
         if total is None:
             return None
-        return self._import(np.asarray(total.rows[0], dtype=np.float64), ciphertext.limbs, ciphertext.scale)
+        rows = np.asarray(total.rows, dtype=np.float64)
+        return [self._import(row[: c.period], c.limbs, c.scale) for row, c in zip(rows, ciphertexts, strict=True)]
 
     def refresh(
         self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int

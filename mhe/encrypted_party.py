@@ -116,13 +116,13 @@ class EncryptedParty:
         c0, c1 = np.split(self._from_root("encrypt_zero", ring.moduli * 2, both), 2)
         return self.backend.import_ciphertext(RingCiphertext(c0, c1, scale, self.session.key_id), period)
 
-    def sum(self, ciphertext: Ciphertext) -> Ciphertext | None:
-        mine = self._rerandomised(ciphertext)
-        total = self.collective.reduce(self._as_share("sum", mine))
+    def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:
+        total = self.collective.reduce(self._as_share("sum", [self._rerandomised(c) for c in ciphertexts]))
         if total is None:
             return None
         check_complete(total, "sum", total.instance, self.parameters.n_parties)
-        return self.backend.import_ciphertext(self._as_ciphertext(total, mine.scale), ciphertext.period)
+        parts = self._as_ciphertexts(total, [c.scale for c in ciphertexts])
+        return [self.backend.import_ciphertext(r, c.period) for r, c in zip(parts, ciphertexts, strict=True)]
 
     def refresh(
         self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
@@ -168,12 +168,12 @@ class EncryptedParty:
             integers[i * (n // count)] = (numerator << fraction_bits) // denominator
         message = ring.ntt(ring.from_integers(integers))
         encrypted = encrypt(self.session, self.public_key, message, 2.0**fraction_bits)
-        total = self.collective.reduce(self._as_share("encrypted_sum", encrypted))
+        total = self.collective.reduce(self._as_share("encrypted_sum", [encrypted]))
         noise = fresh_error_std(n, self.parameters.n_parties) * self.parameters.n_parties**0.5
         c0 = c1 = None
         if total is not None:
             check_complete(total, "encrypted_sum", total.instance, self.parameters.n_parties)
-            both = self._as_ciphertext(total, encrypted.scale)
+            (both,) = self._as_ciphertexts(total, [encrypted.scale])
             c0, c1 = both.c0, both.c1
         noise_norm = norm_bound(noise, count)
         coefficients, smudged = self._release(c0, c1, ring.n_limbs, count, noise_norm)
@@ -260,13 +260,14 @@ class EncryptedParty:
         self._steps += 1
         return self.session.instance(name, self._steps.to_bytes(8, "little"))
 
-    def _as_share(self, name: str, ciphertext: RingCiphertext) -> Share:
-        moduli = self.parameters.moduli[: ciphertext.limbs] * 2
-        return self._share(name, moduli, np.concatenate([ciphertext.c0, ciphertext.c1]))
+    def _as_share(self, name: str, ciphertexts: Sequence[RingCiphertext]) -> Share:
+        moduli = self.parameters.moduli[: ciphertexts[0].limbs] * (2 * len(ciphertexts))
+        return self._share(name, moduli, np.concatenate([part for c in ciphertexts for part in (c.c0, c.c1)]))
 
-    def _as_ciphertext(self, share: Share, scale: float) -> RingCiphertext:
-        c0, c1 = np.split(self._residues(share), 2)
-        return RingCiphertext(c0, c1, scale, self.session.key_id)
+    def _as_ciphertexts(self, share: Share, scales: Sequence[float]) -> list[RingCiphertext]:
+        parts = np.split(self._residues(share), 2 * len(scales))
+        pairs = zip(parts[::2], parts[1::2], scales, strict=True)
+        return [RingCiphertext(c0, c1, scale, self.session.key_id) for c0, c1, scale in pairs]
 
     @staticmethod
     def _residues(share: Share) -> Residues:

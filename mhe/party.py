@@ -43,8 +43,11 @@ class Party(Protocol):
     def encrypt_zero(self, scale: float, period: int) -> Ciphertext:
         """A fresh encryption of zeros, the same at every party."""
 
-    def sum(self, ciphertext: Ciphertext) -> Ciphertext | None:
-        """The sum over the parties of one ciphertext each: at the root, None elsewhere."""
+    def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:
+        """Sums over the parties, one for each place in their lists, which are equally long: at the root, None elsewhere.
+
+        All ciphertexts have the same limbs.
+        """
 
     def refresh(
         self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int

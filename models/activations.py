@@ -206,7 +206,11 @@ def activate(backend: Backend, u: Ciphertext, poly: Polynomial, mask: Floats) ->
     else:
         rest = Polynomial((0.0, *poly.coefficients[1:]), poly.interval, poly.max_error)
         value = evaluate(backend, u, rest, backend.parameters.scale)
-    return value if constant == 0.0 else backend.add_plain(value, backend.encode(constant * mask, value.limbs, value.scale))
+    return (
+        value
+        if constant == 0.0
+        else backend.add_plain(value, backend.encode(constant * mask, value.limbs, value.scale))
+    )
 
 
 class _Evaluation:

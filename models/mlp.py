@@ -33,17 +33,22 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One party's rows and targets of one iteration: clear tiles of rows, packed tiles of targets (n_slots,)."""
+    """One party's rows and targets of one iteration: clear tiles of rows, packed tiles of targets (n_slots,).
+
+    present: 1 at the first half of the rows that hold a sample, 0 elsewhere; of the others no error may come.
+    """
 
     rows: ClearTiles
     targets: Sequence[Floats]
+    present: Floats
 
 
 def pack_batch(plan: PerceptronPlan, x: Floats, y: Floats, *, keep: bool) -> Batch:
     """x: (at most layout.rows, inputs), y: (the same, outputs). A batch that fills less weighs less."""
     net, layout = plan.network, plan.layout
     rows = np.column_stack([x, np.ones(len(x))])
-    return Batch(pack_clear(layout, rows, keep=keep), layout.pack(y, net.form(net.n_layers - 1)))
+    present = np.outer(np.arange(layout.rows) < len(x), layout.mask).ravel()
+    return Batch(pack_clear(layout, rows, keep=keep), layout.pack(y, net.form(net.n_layers - 1)), present)
 
 
 def look_ahead(
@@ -58,8 +63,7 @@ def look_ahead(
     behind = backend.encode(np.array([-beta]), limbs + 1, modulus)
     low = [[backend.drop_limbs(w, limbs + 1) for w in some] for some in (weights, previous)]
     return [
-        backend.rescale(backend.multiply_accumulate_plain([(w, ahead), (p, behind)]))
-        for w, p in zip(*low, strict=True)
+        backend.rescale(backend.multiply_accumulate_plain([(w, ahead), (p, behind)])) for w, p in zip(*low, strict=True)
     ]
 
 
@@ -84,10 +88,10 @@ class _Pass:
         z = self.forward_first(batch)
         for layer in range(1, self.net.n_layers):
             z = self.party.refresh_own(z)
-            activations.append([self._activate(tile, layer - 1) for tile in z])
-            slopes.append([self._slope(tile, layer - 1) for tile in z])
-            z = self.forward(layer, self._double(activations[layer]))
-        errors = self.output_errors(z, batch.targets)
+            activations.append([self._activate(tile) for tile in z])
+            slopes.append([self._slope(tile) for tile in z])
+            z = self.forward(layer, self._double(activations[layer]), batch.present)
+        errors = self.output_errors(z, batch)
         found: list[list[Ciphertext]] = []
         for layer in range(self.net.n_layers - 1, 0, -1):
             doubled = self._double(errors)
@@ -104,40 +108,35 @@ class _Pass:
         grid = [[self.backend.drop_limbs(tile, limbs) for tile in line] for line in self.grids[0]]
         return [self.backend.rescale(z) for z in clear_forward(self.backend, batch.rows, grid, self.plan.rows_scale)]
 
-    def forward(self, layer: int, doubled: Sequence[Ciphertext]) -> list[Ciphertext]:
-        """a W + b of an inner layer: half tiles at plan.low_limbs limbs."""
-        skewed = self.net.form(layer - 1) == "skewed"
+    def forward(self, layer: int, doubled: Sequence[Ciphertext], present: Floats) -> list[Ciphertext]:
+        """a W + b of an inner layer where there are samples: half tiles at plan.low_limbs limbs and default scale."""
         weights, steps = self.grids[layer], self.layout.product
-        if not skewed:
+        if self.net.form(layer - 1) == "plain":
             weights, steps = self.doubled[layer], self.layout.skewing_product
         n_in, n_out = len(weights), len(weights[0])
         flat = [tile for line in weights for tile in line]
         outputs = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
         sums = turn(self.backend, self.layout, doubled, flat, outputs, steps)
-        return [self._finish(z, b, skewed) for z, b in zip(sums, self.biases[layer], strict=True)]
+        return [self._finish(z, b, present) for z, b in zip(sums, self.biases[layer], strict=True)]
 
-    def _finish(self, z: Ciphertext, bias: Ciphertext, clean: bool) -> Ciphertext:
-        """Rescale, add the bias, and set positions of the second half to zero where they are not."""
-        backend, low = self.backend, self.plan.low_limbs
+    def _finish(self, z: Ciphertext, bias: Ciphertext, present: Floats) -> Ciphertext:
+        """Rescale, add the bias, and set to zero what holds no value of a sample."""
+        backend = self.backend
         z = backend.rescale(z)
-        unit = backend.encode(np.ones(1), z.limbs, z.scale * self.plan.parameters.moduli[low] / bias.scale)
-        added = backend.multiply_plain(backend.drop_limbs(bias, z.limbs), unit)
-        mask = np.ones(1) if clean else self.layout.mask
-        kept = backend.multiply_plain(z, backend.encode(mask, z.limbs, added.scale / z.scale))
-        return backend.rescale(backend.add(kept, added))
+        wide = self.plan.parameters.scale * self.plan.parameters.moduli[self.plan.low_limbs]
+        terms = [(x, backend.encode(present, z.limbs, wide / x.scale)) for x in (z, backend.drop_limbs(bias, z.limbs))]
+        return backend.rescale(backend.multiply_accumulate_plain(terms))
 
-    def output_errors(self, z: Sequence[Ciphertext], targets: Sequence[Floats]) -> list[Ciphertext]:
+    def output_errors(self, z: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
         """link(z) - y at plan.work_limbs limbs."""
         out = []
-        for tile, y in zip(self.party.refresh_own(z), targets, strict=True):
-            value = activate(self.backend, tile, self.net.link, self.plan.output_mask)
+        for tile, y in zip(self.party.refresh_own(z), batch.targets, strict=True):
+            value = activate(self.backend, tile, self.net.link, batch.present)
             value = self.backend.drop_limbs(value, self.plan.work_limbs)
             out.append(self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale)))
         return out
 
-    def backward(
-        self, layer: int, doubled: Sequence[Ciphertext], slopes: Sequence[Ciphertext]
-    ) -> list[Ciphertext]:
+    def backward(self, layer: int, doubled: Sequence[Ciphertext], slopes: Sequence[Ciphertext]) -> list[Ciphertext]:
         """(e W^T) * f'(z) of an inner layer: half tiles at plan.low_limbs limbs."""
         weights, steps = self.doubled[layer], self.layout.skewing_product
         if self.net.form(layer) == "skewed":
@@ -169,12 +168,12 @@ class _Pass:
             outputs = [[(i, j)] for i in range(n_in) for j in range(n_out)]
         return turn(self.backend, self.layout, left, right, outputs, self.layout.gradient)
 
-    def _activate(self, z: Ciphertext, layer: int) -> Ciphertext:
-        value = activate(self.backend, z, self.net.activation, self.plan.mask(layer))
+    def _activate(self, z: Ciphertext) -> Ciphertext:
+        value = activate(self.backend, z, self.net.activation, self.layout.mask)
         return self.backend.drop_limbs(value, self.plan.work_limbs)
 
-    def _slope(self, z: Ciphertext, layer: int) -> Ciphertext:
-        value = activate(self.backend, z, self.net.activation.derivative, self.plan.mask(layer))
+    def _slope(self, z: Ciphertext) -> Ciphertext:
+        value = activate(self.backend, z, self.net.activation.derivative, self.layout.mask)
         return self.backend.drop_limbs(value, self.plan.work_limbs)
 
     def _low(self, tiles: Sequence[Ciphertext]) -> list[Ciphertext]:
@@ -189,24 +188,23 @@ def step(
 ) -> list[Ciphertext]:
     """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile, at the root: low_limbs limbs, weights' scale."""
     grids, biases = plan.layers(totals)
+    layout = plan.layout
     folded = []
+
+    def fold(tile: Ciphertext) -> Ciphertext:
+        return rotate_and_add(backend, tile, layout.fold_steps, layout.weights_period)
+
     for layer, (grid, bias) in enumerate(zip(grids, biases, strict=True)):
-        folded += [backend.rescale(_folded(backend, plan, tile)) for line in grid for tile in line]
+        folded += [backend.rescale(fold(tile)) for line in grid for tile in line]
         folded += [_bias_gradient(backend, plan, tile, layer) for tile in bias]
     limbs, modulus = plan.low_limbs + 1, plan.parameters.moduli[plan.low_limbs]
     wide = plan.weight_scale * modulus
     out = []
     for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay, strict=True):
-        kept = backend.multiply_plain(
-            backend.drop_limbs(v, limbs), backend.encode(decay, limbs, wide / v.scale)
-        )
+        kept = backend.multiply_plain(backend.drop_limbs(v, limbs), backend.encode(decay, limbs, wide / v.scale))
         moved = backend.multiply_plain(g, backend.encode(-plan.step_size * valid, limbs, wide / g.scale))
         out.append(backend.rescale(backend.add(kept, moved)))
     return out
-
-
-def _folded(backend: Backend, plan: PerceptronPlan, tile: Ciphertext) -> Ciphertext:
-    return rotate_and_add(backend, tile, plan.layout.fold_steps, plan.layout.weights_period)
 
 
 def _bias_gradient(backend: Backend, plan: PerceptronPlan, errors: Ciphertext, layer: int) -> Ciphertext:
@@ -215,10 +213,5 @@ def _bias_gradient(backend: Backend, plan: PerceptronPlan, errors: Ciphertext, l
     errors = backend.drop_limbs(errors, plan.low_limbs + 1)
     if plan.network.form(layer) == "plain":
         return rotate_and_add(backend, errors, layout.row_steps, layout.stride)
-    return _folded(backend, plan, _rotate_and_add(backend, double(backend, layout, errors), layout.skewed_row_steps))
-
-
-def _rotate_and_add(backend: Backend, x: Ciphertext, steps: Sequence[int]) -> Ciphertext:
-    for s in steps:
-        x = backend.add(x, backend.rotate(x, s))
-    return x
+    diagonals = rotate_and_add(backend, double(backend, layout, errors), layout.skewed_row_steps, layout.n_slots)
+    return rotate_and_add(backend, diagonals, layout.fold_steps, layout.weights_period)

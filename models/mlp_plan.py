@@ -152,14 +152,6 @@ class PerceptronPlan:
             w[-1] = 1.0
         return self.pack(kept)
 
-    def mask(self, layer: int) -> Floats:
-        """1 at the positions of a layer's outputs, 0 at the second half of the rows."""
-        return self.layout.mask
-
-    @property
-    def output_mask(self) -> Floats:
-        return self.layout.mask
-
     @property
     def key_plan(self) -> KeyPlan:
         layout, net = self.layout, self.network

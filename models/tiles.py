@@ -297,9 +297,7 @@ def clear_forward(
     turned = [[backend.rotate_hoisted(tile, steps) for tile in line] for line in weights]
     parts: list[dict[int, Ciphertext]] = [{} for _ in weights[0]]
     for g in layout.giants:
-        row = [
-            x.plaintext(backend, i, g, k, limbs, scale) for i in range(x.n_tiles) for k in range(layout.baby)
-        ]
+        row = [x.plaintext(backend, i, g, k, limbs, scale) for i in range(x.n_tiles) for k in range(layout.baby)]
         for j, part in enumerate(parts):
             vector = [turned[i][j][step] for i in range(x.n_tiles) for step in steps]
             (part[g * stride],) = backend.multiply_matrix_plain([row], vector)
@@ -318,9 +316,7 @@ def clear_backward(
     steps = [-g * stride for g in layout.giants]
     turned = [backend.rotate_hoisted(e, steps) for e in errors]
     for i in range(x.n_tiles):
-        matrix = [
-            [x.plaintext(backend, i, g, k, limbs, scale) for g in layout.giants] for k in range(layout.baby)
-        ]
+        matrix = [[x.plaintext(backend, i, g, k, limbs, scale) for g in layout.giants] for k in range(layout.baby)]
         found = []
         for rotations in turned:
             sums = backend.multiply_matrix_plain(matrix, [rotations[step] for step in steps])

@@ -113,8 +113,8 @@ def train(
         with party.collective.phase("iteration"):
             ahead = look_ahead(backend, plan, weights, previous)
             local = gradient(backend, plan, ahead, batches[(number - 1) % len(batches)])
-            total = party.sum(local)
-            updated = None if total is None else step(backend, plan, ahead, total)
+            total = party.sum([local])
+            updated = None if total is None else step(backend, plan, ahead, total[0])
             if number < plan.workload.iterations:
                 previous = weights
                 (weights,) = party.refresh(None if updated is None else [updated], 1, scale, period)
