@@ -44,7 +44,7 @@ class Party(Protocol):
         """A fresh encryption of zeros, the same at every party."""
 
     def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:
-        """Sums over the parties, one for each place in their lists, which are equally long: at the root, None elsewhere.
+        """Sums over the parties, one for each place in their equally long lists: at the root, None elsewhere.
 
         All ciphertexts have the same limbs.
         """

@@ -1,4 +1,4 @@
-"""`Perceptron`: what a multilayer perceptron computes, in public terms: widths, activations, and the loss behind them."""
+"""`Perceptron`: what a multilayer perceptron computes, in public terms and in the clear."""
 
 from __future__ import annotations
 
@@ -63,13 +63,12 @@ class Perceptron:
 
     def outputs_of(self, weights: Sequence[Floats], x: Floats) -> Floats:
         """z of the last layer, before the link: (rows, outputs) for rows (rows, inputs)."""
-        for layer, w in enumerate(weights):
-            z = with_constant(x) @ w
-            x = self.activation(z)
-        return np.asarray(z, dtype=np.float64)
+        for w in weights[:-1]:
+            x = self.activation(with_constant(x) @ w)
+        return np.asarray(with_constant(x) @ weights[-1], dtype=np.float64)
 
     def gradient(self, weights: Sequence[Floats], x: Floats, y: Floats) -> tuple[list[Floats], float]:
-        """Gradients of the loss summed over rows x (rows, inputs), y (rows, outputs), and the largest |z| on the way."""
+        """Gradients of the loss summed over rows x (rows, inputs), y (rows, outputs), and the largest |z| met."""
         inputs, slopes, widest = [], [], 0.0
         for w in weights:
             inputs.append(with_constant(x))
