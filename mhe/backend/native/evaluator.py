@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import islice
 
 import numpy as np
@@ -259,15 +260,16 @@ class NativeBackend:
         form = rules.rotated_sum_form(parts.values())
         base, n = self._ring(form.limbs), self._parameters.ring_dim
         terms: list[Term] = []
-        rest: Pair | None = None
+        sums: list[Pair] = []
         for rotation, part in parts.items():
             step, (c0, c1) = self._step(part, rotation), self._pair(part)
             if step:
                 terms.append(Term(c0, c1, self._rotations[step], galois_element(step, n)))
             else:
-                rest = (c0, c1) if rest is None else (base.add(rest[0], c0), base.add(rest[1], c1))
-        total = rest if rest is not None and not terms else self._switcher.rotate_and_sum(terms, rest)
-        return self._result(total, form)
+                sums.append((c0, c1))
+        if terms:
+            sums.append(self._switcher.rotate_and_sum(terms))
+        return self._result(reduce(lambda x, y: (base.add(x[0], y[0]), base.add(x[1], y[1])), sums), form)
 
     def _step(self, a: Ciphertext, rotation: int) -> int:
         step = rules.rotation_step(self._parameters, a, rotation)
