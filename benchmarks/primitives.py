@@ -35,6 +35,7 @@ from mhe.protocols.refresh import RefreshProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
 from mhe.ring import ntt
+from mhe.ring.galois import galois_element
 from mhe.ring.primes import ntt_primes
 from mhe.security import norm_bound, smudging_std
 from mhe.session import Session
@@ -94,6 +95,8 @@ class Bench:
             (self.backend.add(self.a, self.b), self.backend.encode(self.values / k, chosen.n_limbs))
             for k in range(1, PAIRS + 1)
         ]
+        self.products = [(x, self.a) for x, _ in self.pairs]
+        self.parts = {rotation: x for rotation, (x, _) in zip(ROTATIONS, self.pairs, strict=True)}
         self._next = self.a
 
     def _sum(self, protocol_of: Callable[[Session], Any], step: str = "share", *given: Any) -> Share:
@@ -111,8 +114,9 @@ class Bench:
         second = self._sum(RelinKeyProtocol, "share_second", ephemeral, first)
         self.backend.load_relinearisation_key(RelinKeyProtocol(root).finalize(first, second))
         for rotation in ROTATIONS:
-            total = self._sum(lambda session, r=rotation: RotationKeyProtocol(session, r))  # type: ignore[misc]
-            self.backend.load_rotation_key(rotation, RotationKeyProtocol(root, rotation).finalize(total))
+            t = galois_element(rotation, self.parameters.ring_dim)
+            total = self._sum(lambda session, t=t: RotationKeyProtocol(session, t))  # type: ignore[misc]
+            self.backend.load_rotation_key(rotation, RotationKeyProtocol(root, t).finalize(total))
         return PublicKeyProtocol(root).finalize(self._sum(PublicKeyProtocol))
 
     def _message(self) -> Any:
@@ -142,8 +146,10 @@ class Bench:
             case("multiply_plain", lambda _: backend.multiply_plain(self.a, self.plain)),
             case("multiply_accumulate_plain", lambda _: backend.multiply_accumulate_plain(self.pairs), divisor=PAIRS),
             case("multiply", lambda _: backend.multiply(self.a, self.b)),
+            case("multiply_accumulate", lambda _: backend.multiply_accumulate(self.products), divisor=PAIRS),
             case("rotate", lambda _: backend.rotate(self.a, 1)),
             case("rotate_hoisted", lambda _: backend.rotate_hoisted(self.a, ROTATIONS), divisor=len(ROTATIONS)),
+            case("rotate_and_sum", lambda _: backend.rotate_and_sum(self.parts), divisor=len(ROTATIONS)),
             case("rescale", lambda _: backend.rescale(self.product)),
             case("refresh_share", self._refresh_share, prepare=self._other),
             case("refresh_finalize", self._refresh_finalize, prepare=self._refresh_total),

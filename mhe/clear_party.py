@@ -53,6 +53,8 @@ class ClearParty:
         self.backend.load_relinearisation_key()
         for rotation in plan.everywhere + (plan.root_only if self.collective.is_root else ()):
             self.backend.load_rotation_key(rotation)
+        if plan.conjugation:
+            self.backend.load_conjugation_key()
 
     def encrypt_zero(self, scale: float, period: int) -> Ciphertext:
         return self._import(np.zeros(period), self.parameters.n_limbs, scale)

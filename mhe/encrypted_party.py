@@ -23,6 +23,7 @@ from mhe.protocols.public_key import PublicKeyProtocol
 from mhe.protocols.refresh import RefreshProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
+from mhe.ring.galois import conjugation_element, galois_element
 from mhe.security import fresh_error_std, norm_bound, rerandomised_std, smudging_std
 from mhe.session import SEED_BYTES, Session
 from mhe.share import Share, aggregate, check_complete, check_reduced
@@ -94,12 +95,17 @@ class EncryptedParty:
             ephemeral.erase()
             self.backend.load_relinearisation_key(protocol.finalize(first, second))
         with self.collective.phase("rotation_keys"):
+            n = self.parameters.ring_dim
             for rotation in plan.everywhere:
-                rotations = RotationKeyProtocol(self.session, rotation)
+                rotations = RotationKeyProtocol(self.session, galois_element(rotation, n))
                 total = self._everywhere(rotations.share(self._secret))
                 self.backend.load_rotation_key(rotation, rotations.finalize(total))
+            if plan.conjugation:
+                conjugation = RotationKeyProtocol(self.session, conjugation_element(n))
+                total = self._everywhere(conjugation.share(self._secret))
+                self.backend.load_conjugation_key(conjugation.finalize(total))
             for rotation in plan.root_only:
-                rotations = RotationKeyProtocol(self.session, rotation)
+                rotations = RotationKeyProtocol(self.session, galois_element(rotation, n))
                 at_root = self.collective.reduce(rotations.share(self._secret))
                 if at_root is not None:
                     self.backend.load_rotation_key(rotation, rotations.finalize(at_root))

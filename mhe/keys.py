@@ -125,10 +125,12 @@ class EvaluationKey:
 
 @dataclass(frozen=True)
 class KeyPlan:
-    """Exactly which rotation keys a computation needs, in slots.
+    """Exactly which keys a computation needs beside the relinearisation key: for rotations, in slots, and conjugation.
 
     everywhere: at every party. root_only: at the root alone, so that they need not be sent down the tree.
+    conjugation: whether every party gets the conjugation key.
     """
 
     everywhere: tuple[int, ...]
     root_only: tuple[int, ...] = ()
+    conjugation: bool = False

@@ -35,7 +35,7 @@ class Party(Protocol):
     def parameters(self) -> Parameters: ...
 
     def make_keys(self, plan: KeyPlan) -> None:
-        """Generate the relinearisation key and exactly the planned rotation keys."""
+        """Generate the relinearisation key and exactly the planned other ones."""
 
     def encrypted_sum(self, values: Floats) -> Floats:
         """The sum over the parties of their vectors (n,), released to all; no party sees another's vector."""

@@ -118,10 +118,14 @@ def make_relinearisation_key(parameters: Parameters, secret: Secret, key_id: str
 def make_rotation_key(
     parameters: Parameters, secret: Secret, rotation: int, key_id: str, seed: int = 0
 ) -> EvaluationKey:
+    return make_galois_key(parameters, secret, galois_element(rotation, parameters.ring_dim), key_id, seed)
+
+
+def make_galois_key(parameters: Parameters, secret: Secret, t: int, key_id: str, seed: int = 0) -> EvaluationKey:
     """See `mhe.ring.galois.galois_element` for the equation."""
-    n, target = parameters.ring_dim, key_ring(parameters)
+    target = key_ring(parameters)
     s = as_residues(secret, target)
-    turned = target.automorphism(s, inverse_element(galois_element(rotation, n), n))
+    turned = target.automorphism(s, inverse_element(t, parameters.ring_dim))
     return make_evaluation_key(parameters, s, turned, key_id, seed)
 
 

@@ -63,8 +63,8 @@ def _repeated(values: Floats, period: int) -> Floats:
 class ClearBackend:
     """`Backend` without keys or secrecy.
 
-    rotations: the planned ones, in slots of either sign; others raise KeyMismatchError until a key is "loaded". None
-    allows all, to find out which a computation uses (`used_rotations`).
+    rotations: the planned ones, in slots of either sign; others, and conjugation, raise KeyMismatchError until a key is
+    "loaded". None allows all, to find out which a computation uses (`used_rotations`).
     noise: whether every operation adds the error that CKKS would. It is drawn independently for each slot of one
     period, normal, with the standard deviation of a single slot by the closed forms of mhe.security; real noise has no
     period, so that averages over the repetitions of a slot are better in reality.
@@ -84,6 +84,7 @@ class ClearBackend:
         self._key_id = key_id
         self._allowed = None if rotations is None else {r % parameters.n_slots for r in rotations} - {0}
         self._relinearisation = relinearisation
+        self._conjugation = rotations is None
         self._random = np.random.default_rng(seed) if noise else None
         self._used: set[int] = set()
 
@@ -123,6 +124,12 @@ class ClearBackend:
         step = rotation % self._parameters.n_slots
         if self._allowed is not None and step:
             self._allowed.add(step)
+
+    def load_conjugation_key(self, key: EvaluationKey | None = None) -> None:
+        """Allow conjugation; a given key is only checked."""
+        if key is not None:
+            rules.check_evaluation_key(self._parameters, self._key_id, key)
+        self._conjugation = True
 
     # conversion
 
@@ -261,8 +268,15 @@ class ClearBackend:
         rules.rotated_sum_form(parts.values())
         return reduce(self.add, (self.rotate(part, rotation) for rotation, part in parts.items()))
 
+    def conjugate(self, a: Ciphertext) -> Ciphertext:
+        """The slots are real here: nothing but the error of a key switch is added."""
+        if not self._conjugation:
+            raise rules.missing_conjugation()
+        form = rules.Form(a.limbs, a.scale, a.period)
+        return self._with_error(self._values(a), form, _key_switch_std(self._parameters, a.limbs, False))
+
     def close(self) -> None:
         """Forget the loaded keys."""
-        self._relinearisation = False
+        self._relinearisation = self._conjugation = False
         if self._allowed is not None:
             self._allowed.clear()

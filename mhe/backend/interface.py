@@ -35,6 +35,9 @@ class Backend(Protocol):
     def load_rotation_key(self, rotation: int, key: EvaluationKey) -> None:
         """Use this key for rotations by `rotation` slots."""
 
+    def load_conjugation_key(self, key: EvaluationKey) -> None:
+        """Use this key for `conjugate`."""
+
     def encode(self, values: npt.NDArray[np.float64], limbs: int, scale: float | None = None) -> Plaintext:
         """Encode values (period,), repeated over all slots, at `limbs` limbs; scale 2^scale_bits unless given."""
 
@@ -80,6 +83,12 @@ class Backend(Protocol):
         """Sum of rotate(part, rotation) over all {rotation: part}; limbs and scales as for a sum.
 
         Its error is at most that of the separate rotations. Raises ParameterError if there is no part.
+        """
+
+    def conjugate(self, a: Ciphertext) -> Ciphertext:
+        """The complex conjugates of the slots. Raises KeyMismatchError if no conjugation key was loaded.
+
+        Encoded vectors are real: half of a + conjugate(a) is `a` without the imaginary part of its error.
         """
 
     def close(self) -> None:

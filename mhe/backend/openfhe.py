@@ -30,7 +30,7 @@ from mhe.encoding import encode_coefficients
 from mhe.errors import BackendError, MHEError, ParameterError
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters, Shape
-from mhe.ring.galois import galois_element
+from mhe.ring.galois import conjugation_element, galois_element
 from mhe.ring.modular import first_unreduced_row
 
 PINNED_VERSION = "1.6.1.0"
@@ -218,6 +218,7 @@ class OpenFHEBackend:
         self._context = self._engine.context
         self._key_id = key_id
         self._relinearisation: Any = None
+        self._conjugation: Any = None
         self._rotations: set[int] = set()
         _keys.acquire(key_id, parameters.digest)
         self._release = weakref.finalize(self, _keys.release, key_id)
@@ -291,6 +292,21 @@ class OpenFHEBackend:
         with _guard("load a rotation key"):
             _keys.load(self._key_id, element, _fingerprint(key), insert)
         self._rotations.add(step)
+
+    def load_conjugation_key(self, key: EvaluationKey) -> None:
+        """Copies the key, which must satisfy the equation in `mhe.ring.galois.galois_element`.
+
+        Raises ParameterError or KeyMismatchError if it does not fit.
+        """
+        rules.check_evaluation_key(self._parameters, self._key_id, key)
+        element = conjugation_element(self._parameters.ring_dim)
+
+        def insert() -> Any:
+            blob = self._engine.rotation.fill((key.a, key.b), self._key_id, element)
+            return openfhe.DeserializeEvalKeyMapString(blob, openfhe.BINARY)
+
+        with _guard("load a conjugation key"):
+            self._conjugation = _keys.load(self._key_id, element, _fingerprint(key), insert)
 
     # conversion
 
@@ -481,9 +497,18 @@ class OpenFHEBackend:
         rules.rotated_sum_form(parts.values())
         return reduce(self.add, (self.rotate(part, rotation) for rotation, part in parts.items()))
 
+    def conjugate(self, a: Ciphertext) -> Ciphertext:
+        """Adds a key switching error. KeyMismatchError if no conjugation key was loaded."""
+        x, element = self._handle(a), conjugation_element(self._parameters.ring_dim)
+        if self._conjugation is None:
+            raise rules.missing_conjugation()
+        with _guard("conjugate"):
+            turned = self._context.EvalAutomorphism(x, element, self._conjugation)
+        return self._result(turned, rules.Form(a.limbs, a.scale, a.period))
+
     def close(self) -> None:
         """Drop this backend's keys; those of its key id when no other backend of the process uses it. Idempotent."""
-        self._relinearisation = None
+        self._relinearisation = self._conjugation = None
         self._rotations.clear()
         self._release()
 

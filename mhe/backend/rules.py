@@ -162,6 +162,10 @@ def missing_relinearisation() -> KeyMismatchError:
     return KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
 
 
+def missing_conjugation() -> KeyMismatchError:
+    return KeyMismatchError("no conjugation key is loaded; ask for conjugation in the key plan")
+
+
 def missing_rotation(step: int, n_slots: int, loaded: frozenset[int]) -> KeyMismatchError:
     """The error for a rotation without a key; both directions are named, since plans are written with either."""
     return KeyMismatchError(

@@ -15,7 +15,7 @@ from mhe.encoding import decode_coefficients, encode_coefficients
 from mhe.errors import BackendError
 from mhe.keys import EvaluationKey
 from mhe.parameters import ERROR_STD, log2_product
-from mhe.ring.galois import galois_element, inverse_element
+from mhe.ring.galois import conjugation_element, galois_element, inverse_element
 from mhe.ring.ring import Ring, ring
 from mhe.security import key_switch_std, rounding_std, tail
 
@@ -110,6 +110,8 @@ class _Toy:
         for rotation in _ROTATIONS:
             turned = base.automorphism(secret, inverse_element(galois_element(rotation, n), n))
             self.backend.load_rotation_key(rotation, self.key(secret, turned))
+        conjugated = base.automorphism(secret, conjugation_element(n))
+        self.backend.load_conjugation_key(self.key(secret, conjugated))
 
 
 def check_evaluator(backend: RingBackend, key_id: str, remedy: str) -> None:
@@ -134,3 +136,5 @@ def check_evaluator(backend: RingBackend, key_id: str, remedy: str) -> None:
     _verify("a rotation", toy.decrypt(turned), np.roll(x, -_ROTATIONS[0]), bound, remedy)
     for rotation, each in backend.rotate_hoisted(a, _ROTATIONS).items():
         _verify("a hoisted rotation", toy.decrypt(each), np.roll(x, -rotation), bound, remedy)
+    # real slots are their own conjugates; another automorphism, or another key, would leave nothing of them
+    _verify("a conjugation", toy.decrypt(backend.conjugate(a)), x, bound, remedy)

@@ -1,4 +1,4 @@
-"""Collective rotation key, one round: r_i,d = -sigma^-1(s_i) a_d + g_d s_i + e, for sigma: X -> X^t.
+"""Collective rotation or conjugation key, one round: r_i,d = -sigma^-1(s_i) a_d + g_d s_i + e, for sigma: X -> X^t.
 
 Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol RotKeyGen. The evaluator switches c1 from s to
 sigma^-1(s) first and applies sigma to the result afterwards, which brings it back under s; hence the inverse here.
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mhe.errors import ParameterError
 from mhe.keys import EvaluationKey, SecretShare
 from mhe.protocols.common import Residues, error, gadget
-from mhe.ring.galois import galois_element
+from mhe.ring.galois import inverse_element
 from mhe.ring.sampling import secret_stream, uniform
 from mhe.security import key_error_std, tail
 from mhe.session import Session
@@ -21,30 +22,36 @@ from mhe.share import Share, check_complete
 
 @dataclass(frozen=True)
 class RotationKeyProtocol:
-    """Generation of the key for rotations by `rotation` slots."""
+    """Generation of the key for X -> X^element: `galois_element` or `conjugation_element` of mhe/ring/galois.py."""
 
     session: Session
-    rotation: int
+    element: int
     name = "rotation_key"
+
+    def __post_init__(self) -> None:
+        order = 2 * self.session.parameters.ring_dim
+        if self.element % 2 == 0 or not 0 < self.element < order:
+            raise ParameterError(
+                f"Galois element is {self.element}; need an odd number below {order}: see mhe.ring.galois"
+            )
 
     @property
     def instance(self) -> bytes:
-        return self.session.instance(self.name, str(self.rotation).encode())
+        return self.session.instance(self.name, str(self.element).encode())
 
     @property
     def _digits(self) -> int:
         return len(self.session.parameters.digit_limbs)
 
     def _common(self, digit: int) -> Residues:
-        return uniform(self.session.common(self.name, self.rotation, digit), self.session.key_ring())
+        return uniform(self.session.common(self.name, self.element, digit), self.session.key_ring())
 
     def share(self, secret: SecretShare) -> Share:
         """(digits * limbs of QP, ring_dim)"""
         secret.serve_once(self.name, self.instance)
         p, ring, noise = self.session.parameters, self.session.key_ring(), secret_stream()
         s = secret.residues(ring)
-        inverse = pow(galois_element(self.rotation, p.ring_dim), -1, 2 * p.ring_dim)
-        minus_turned = ring.negate(ring.automorphism(s, inverse))
+        minus_turned = ring.negate(ring.automorphism(s, inverse_element(self.element, p.ring_dim)))
         rows = []
         for digit in range(self._digits):
             row = ring.add(ring.multiply_constant(s, gadget(p, digit)), error(ring, noise))

@@ -13,5 +13,5 @@ In the order in which they build on each other:
     division   by some of the moduli, rounded
     gaussian   tables of discrete Gaussians, wide ones from narrow ones
     sampling   streams of random words, and the samples drawn from them
-    galois     which automorphism rotates the slots by how much
+    galois     which automorphism rotates or conjugates the slots
 """

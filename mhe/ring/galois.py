@@ -1,4 +1,4 @@
-"""Which automorphism X -> X^t of the ring rotates the slots by how much (pure arithmetic)."""
+"""Which automorphism X -> X^t of the ring rotates or conjugates the slots (pure arithmetic)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def galois_element(rotation: int, ring_dim: int) -> int:
     rotation: in slots, cyclic over ring_dim/2 slots, of either sign. Slot j is the value of the polynomial at
     zeta^(5^j), zeta = exp(i pi / ring_dim), hence t = 5^rotation mod 2 ring_dim.
 
-    **The rotation key for t** that evaluators expect satisfies, for every digit d, modulo Q*P,
+    **The key for t** that evaluators expect satisfies, for every digit d, modulo Q*P,
 
         b_d + a_d * sigma_u(s) = g_d * s + e_d,        u = t^-1 mod 2 ring_dim = galois_element(-rotation, ring_dim),
 
@@ -20,6 +20,14 @@ def galois_element(rotation: int, ring_dim: int) -> int:
     the two steps is OpenFHE's (`LeveledSHEBase::EvalAutomorphism`).
     """
     return pow(5, rotation % (ring_dim // 2), 2 * ring_dim)
+
+
+def conjugation_element(ring_dim: int) -> int:
+    """The exponent t of sigma_t that conjugates all slots: zeta^(-5^j) is the conjugate of zeta^(5^j). Its own inverse.
+
+    The key is that of `galois_element`, for this t.
+    """
+    return 2 * ring_dim - 1
 
 
 def inverse_element(t: int, ring_dim: int) -> int:

@@ -13,8 +13,9 @@ from mhe.ring import ntt
 from mhe.ring.primes import ntt_primes
 
 OPERATIONS = {
-    "encode", "encrypt", "add", "multiply_plain", "multiply_accumulate_plain", "multiply", "rotate", "rotate_hoisted",
-    "rescale", "ntt", "refresh_share", "refresh_finalize", "decrypt_share",
+    "encode", "encrypt", "add", "multiply_plain", "multiply_accumulate_plain", "multiply", "multiply_accumulate",
+    "rotate", "rotate_hoisted", "rotate_and_sum", "rescale", "ntt", "refresh_share", "refresh_finalize",
+    "decrypt_share",
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class PassThrough:
     key_id: str
     relinearisation: EvaluationKey | None = None
     rotations: dict[int, EvaluationKey] = field(default_factory=dict)
+    conjugation: EvaluationKey | None = None
     closed: bool = False
 
     def load_relinearisation_key(self, key: EvaluationKey) -> None:
@@ -35,6 +36,9 @@ class PassThrough:
 
     def load_rotation_key(self, rotation: int, key: EvaluationKey) -> None:
         self.rotations[rotation] = key
+
+    def load_conjugation_key(self, key: EvaluationKey) -> None:
+        self.conjugation = key
 
     def import_ciphertext(self, ciphertext: RingCiphertext, period: int) -> Ciphertext:
         return Ciphertext(ciphertext, ciphertext.limbs, ciphertext.scale, period, ciphertext.key_id)

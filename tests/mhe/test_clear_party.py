@@ -176,6 +176,21 @@ def test_products_need_the_relinearisation_key(run_clear, make_ciphertext):
         np.testing.assert_allclose(product, values_of(0) ** 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("planned", [True, False])
+def test_conjugation_is_there_if_it_was_planned(run_clear, make_ciphertext, planned):
+    def program(party):
+        party.make_keys(KeyPlan((), conjugation=planned))
+        fresh = make_ciphertext(party, values_of(0))
+        if not planned:
+            with pytest.raises(KeyMismatchError, match="key plan"):
+                party.backend.conjugate(fresh)
+            return values_of(0)
+        return party.backend.export_ciphertext(party.backend.conjugate(fresh)).values[0]
+
+    for conjugated in run_clear(2, program):
+        np.testing.assert_allclose(conjugated, values_of(0), atol=1e-6)
+
+
 def test_simulation_is_reproducible(run_clear, program):
     a, b = (run_clear(2, program) for _ in range(2))
     for x, y in zip(a, b, strict=True):

@@ -15,7 +15,7 @@ from mhe.errors import KeyMismatchError, LevelError, ParameterError, ShareError
 from mhe.keys import KeyPlan, ReceiverSecret
 from mhe.parameters import log2_product
 from mhe.protocols.key_switch import KeySwitchProtocol
-from mhe.ring.galois import galois_element, inverse_element
+from mhe.ring.galois import conjugation_element, galois_element, inverse_element
 from mhe.ring.sampling import WideGaussian
 from mhe.security import (
     fresh_error_std,
@@ -57,7 +57,7 @@ def opened(party, ciphertext, joint):
 
 @pytest.mark.parametrize("n_parties", PARTIES)
 def test_keys_are_those_of_the_plan_and_right(run_encrypted, n_parties):
-    plan = KeyPlan(everywhere=(1, -2), root_only=(4,))
+    plan = KeyPlan(everywhere=(1, -2), root_only=(4,), conjugation=True)
 
     def program(party):
         party.make_keys(plan)
@@ -89,6 +89,8 @@ def test_keys_are_those_of_the_plan_and_right(run_encrypted, n_parties):
             turned = base.automorphism(s, inverse_element(galois_element(rotation, RING_DIM), RING_DIM))
             assert error_of(key, s, turned) <= tail(5 * RING_DIM) * 3.19 * n_parties**0.5
             assert key.key_id == party.session.key_id
+        conjugated = base.automorphism(s, conjugation_element(RING_DIM))
+        assert error_of(backend.conjugation, s, conjugated) <= tail(5 * RING_DIM) * 3.19 * n_parties**0.5
         np.testing.assert_array_equal(party.public_key.p0, parties[0].public_key.p0)
         np.testing.assert_array_equal(party.public_key.p1, parties[0].public_key.p1)
         np.testing.assert_array_equal(backend.rotations[1].b, parties[0].backend.rotations[1].b)
@@ -462,6 +464,7 @@ def test_every_release_is_smudged_for_the_whole_budget(run_encrypted, make_ciphe
 def test_keys_cannot_be_made_twice(run_encrypted):
     def program(party):
         party.make_keys(KeyPlan(()))
+        assert party.backend.conjugation is None
         party.make_keys(KeyPlan(()))
 
     with pytest.raises(ShareError, match=r"relin_key instance .* was served before: a second share would"):

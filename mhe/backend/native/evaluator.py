@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import islice
 
 import numpy as np
@@ -17,7 +18,7 @@ from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
 from mhe.ring import products
 from mhe.ring.division import division
-from mhe.ring.galois import galois_element
+from mhe.ring.galois import conjugation_element, galois_element
 from mhe.ring.modular import Words, contiguous, first_unreduced_row, words
 from mhe.ring.ring import Ring, ring
 
@@ -47,6 +48,7 @@ class NativeBackend:
         self._moduli = words(parameters.moduli)
         self._relinearisation: EvaluationKey | None = None
         self._rotations: dict[int, EvaluationKey] = {}
+        self._conjugation: EvaluationKey | None = None
 
     @property
     def parameters(self) -> Parameters:
@@ -75,6 +77,10 @@ class NativeBackend:
         step = rotation % self._parameters.n_slots
         if step:
             self._rotations[step] = checked
+
+    def load_conjugation_key(self, key: EvaluationKey) -> None:
+        """Keeps the key's arrays. Raises as `load_rotation_key`."""
+        self._conjugation = self._checked(key)
 
     def _checked(self, key: EvaluationKey) -> EvaluationKey:
         rules.check_evaluation_key(self._parameters, self._key_id, key)
@@ -259,15 +265,16 @@ class NativeBackend:
         form = rules.rotated_sum_form(parts.values())
         base, n = self._ring(form.limbs), self._parameters.ring_dim
         terms: list[Term] = []
-        rest: Pair | None = None
+        sums: list[Pair] = []
         for rotation, part in parts.items():
             step, (c0, c1) = self._step(part, rotation), self._pair(part)
             if step:
                 terms.append(Term(c0, c1, self._rotations[step], galois_element(step, n)))
             else:
-                rest = (c0, c1) if rest is None else (base.add(rest[0], c0), base.add(rest[1], c1))
-        total = rest if rest is not None and not terms else self._switcher.rotate_and_sum(terms, rest)
-        return self._result(total, form)
+                sums.append((c0, c1))
+        if terms:
+            sums.append(self._switcher.rotate_and_sum(terms))
+        return self._result(reduce(lambda x, y: (base.add(x[0], y[0]), base.add(x[1], y[1])), sums), form)
 
     def _step(self, a: Ciphertext, rotation: int) -> int:
         step = rules.rotation_step(self._parameters, a, rotation)
@@ -275,9 +282,17 @@ class NativeBackend:
             raise rules.missing_rotation(step, self._parameters.n_slots, frozenset(self._rotations))
         return step
 
+    def conjugate(self, a: Ciphertext) -> Ciphertext:
+        """Adds a key switching error. KeyMismatchError if no conjugation key was loaded."""
+        if self._conjugation is None:
+            raise rules.missing_conjugation()
+        (c0, c1), t = self._pair(a), conjugation_element(self._parameters.ring_dim)
+        turned = self._switcher.rotate(self._switcher.decompose(c1), c0, self._conjugation, t)
+        return self._result(turned, rules.Form(a.limbs, a.scale, a.period))
+
     def close(self) -> None:
         """Drop the keys. Idempotent."""
-        self._relinearisation = None
+        self._relinearisation = self._conjugation = None
         self._rotations.clear()
 
 

@@ -75,8 +75,11 @@ class KeySwitcher:
             rows.append(lifted)
         return Digits(limbs, addresses, tuple(rows))
 
-    def inner_product(self, digits: Digits, key: EvaluationKey) -> Words:
-        """Sum over the digits of digit * (b_d, a_d): (2, limbs + special limbs, ring_dim) modulo Q*P."""
+    def inner_product(self, digits: Digits, key: EvaluationKey, out: Words | None = None) -> Words:
+        """Sum over the digits of digit * (b_d, a_d): (2, limbs + special limbs, ring_dim) modulo Q*P.
+
+        out: where to put it, if not into a new array.
+        """
         p, limbs = self.parameters, digits.limbs
         n_digits = digits.addresses.shape[1]
         width = len(p.key_moduli)
@@ -86,7 +89,7 @@ class KeySwitcher:
         for place, part in ((1, key.b), (2, key.a)):
             table = products.rows_from(products.address(part), len(p.digit_limbs) * width, p.ring_dim)
             factors[:, :, place] = table.reshape(-1, width)[:n_digits, rows].T
-        out = np.empty((2, len(rows), p.ring_dim), dtype=np.uint64)
+        out = np.empty((2, len(rows), p.ring_dim), dtype=np.uint64) if out is None else out
         products.sum_of_products(out, factors, p.moduli[:limbs] + p.special_moduli)
         return out
 
@@ -111,21 +114,24 @@ class KeySwitcher:
         first, second = self.inner_product(digits, key)
         return self.divide(first, c0, index), self.divide(second, index=index)
 
-    def rotate_and_sum(self, terms: Sequence[Term], rest: tuple[Words, Words] | None) -> tuple[Words, Words]:
-        """The sum of all terms (at least one), each turned and switched, and of the ciphertext `rest`.
+    def rotate_and_sum(self, terms: Sequence[Term]) -> tuple[Words, Words]:
+        """The sum of all terms (at least one), each switched and turned as by `rotate`.
 
         The products with the keys are turned and added up modulo Q*P, so that they are divided by P only once.
         Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, EUROCRYPT 2021 (ePrint 2020/1203), section 4.
         """
+        if len(terms) == 1:
+            c0, c1, key, t = terms[0]
+            return self.rotate(self.decompose(c1), c0, key, t)
         p = self.parameters
-        limbs = len(terms[0].c0)
-        base = ring(p.ring_dim, p.moduli[:limbs])
+        base = ring(p.ring_dim, p.moduli[: len(terms[0].c0)])
         full = ring(p.ring_dim, base.moduli + p.special_moduli)
-        sums = np.zeros((2, full.n_limbs, p.ring_dim), dtype=np.uint64)
-        c0 = np.zeros((limbs, p.ring_dim), dtype=np.uint64) if rest is None else rest[0].copy()
-        for term in terms:
-            switched = self.inner_product(self.decompose(term.c1), term.key)
-            for total, product in zip(sums, switched, strict=True):
-                full.automorphism_add(total, product, term.t)
-            base.automorphism_add(c0, term.c0, term.t)
-        return self.divide(sums[0], c0), self.divide(sums[1], NO_ROWS if rest is None else rest[1])
+        # one buffer for all: fresh memory would cost as much as what is computed in it
+        switched, turned = (np.zeros((2, full.n_limbs, p.ring_dim), dtype=np.uint64) for _ in range(2))
+        sum0 = np.zeros((base.n_limbs, p.ring_dim), dtype=np.uint64)
+        for c0, c1, key, t in terms:
+            self.inner_product(self.decompose(c1), key, switched)
+            for total, product in zip(turned, switched, strict=True):
+                full.automorphism_add(total, product, t)
+            base.automorphism_add(sum0, c0, t)
+        return self.divide(turned[0], sum0), self.divide(turned[1])

@@ -17,6 +17,7 @@ from mhe.backend.openfhe import OpenFHEBackend, generate_moduli
 from mhe.ciphertext import Ciphertext
 from mhe.encrypted_party import BackendFactory
 from mhe.parameters import ERROR_STD, Parameters, Shape
+from mhe.ring.galois import conjugation_element
 from mhe.security import tail
 from tests import oracle
 
@@ -94,25 +95,28 @@ class World:
 
 
 @lru_cache(maxsize=1)
-def _keys() -> tuple[Any, Any, dict[int, Any]]:
+def _keys() -> tuple[Any, Any, dict[int, Any], Any]:
     p = insecure_parameters()
     secret = oracle.make_secret(p.ring_dim)
     rotations = {r: oracle.make_rotation_key(p, secret, r, KEY, seed=abs(r)) for r in ROTATIONS}
-    return secret, oracle.make_relinearisation_key(p, secret, KEY), rotations
+    conjugation = oracle.make_galois_key(p, secret, conjugation_element(p.ring_dim), KEY, seed=99)
+    return secret, oracle.make_relinearisation_key(p, secret, KEY), rotations, conjugation
 
 
 @pytest.fixture(params=["openfhe", "native", "clear"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    secret, relinearisation, rotations = _keys()
+    secret, relinearisation, rotations, conjugation = _keys()
     made: World
     if request.param != "clear":
         backend = REAL[request.param](insecure_parameters(), KEY)
         backend.load_relinearisation_key(relinearisation)
         for rotation, key in rotations.items():
             backend.load_rotation_key(rotation, key)
+        backend.load_conjugation_key(conjugation)
         made = World(backend, secret)
     else:
         made = World(ClearBackend(insecure_parameters(), KEY, frozenset(ROTATIONS)))
+        made.backend.load_conjugation_key(conjugation)
     yield made
     made.backend.close()
 

@@ -116,6 +116,8 @@ def test_no_keys(keyless: World) -> None:
         keyless.backend.multiply(a, a)
     with pytest.raises(KeyMismatchError):
         keyless.backend.rotate(a, 1)
+    with pytest.raises(KeyMismatchError, match="no conjugation key"):
+        keyless.backend.conjugate(a)
 
 
 def test_closing_forgets_the_keys(world: World) -> None:
@@ -126,6 +128,8 @@ def test_closing_forgets_the_keys(world: World) -> None:
         world.backend.multiply(a, a)
     with pytest.raises(KeyMismatchError):
         world.backend.rotate(a, 1)
+    with pytest.raises(KeyMismatchError):
+        world.backend.conjugate(a)
 
 
 def test_a_ciphertext_under_another_key(world: World) -> None:
@@ -135,6 +139,7 @@ def test_a_ciphertext_under_another_key(world: World) -> None:
         lambda: world.backend.export_ciphertext(stranger),
         lambda: world.backend.add(stranger, a),
         lambda: world.backend.rotate(stranger, 1),
+        lambda: world.backend.conjugate(stranger),
         lambda: world.backend.rotate_and_sum({0: a, 1: stranger}),
         lambda: world.backend.multiply_accumulate([(a, a), (a, stranger)]),
     ]

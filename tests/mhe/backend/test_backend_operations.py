@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from mhe.ciphertext import Ciphertext
-from tests.mhe.backend.conftest import ROTATIONS, Floats, World
+from mhe.encoding import decode_coefficients
+from tests import oracle
+from tests.mhe.backend.conftest import KEY, ROTATIONS, Floats, World
 
 RANDOM = np.random.default_rng(7)
 
@@ -94,6 +99,7 @@ def test_operands_are_not_changed(world: World) -> None:
     world.backend.rotate_hoisted(a, [1, 3])
     world.backend.rotate_and_sum({0: a, 1: b, 512: b})
     world.backend.rotate_and_sum({0: a})
+    world.backend.conjugate(a)
     world.backend.drop_limbs(a, 1)
     for then, z in zip(before, (a, b), strict=True):
         np.testing.assert_array_equal(world.decrypt(z), then)
@@ -205,6 +211,42 @@ def test_rotated_parts_of_different_periods(world: World) -> None:
 def test_a_rotation_by_the_period_needs_no_key(world: World) -> None:
     a = world.encrypt(vector(8))
     assert world.backend.rotate(a, 24) is a
+
+
+@pytest.mark.parametrize("limbs", [1, 4])
+@pytest.mark.parametrize("period", [512, 16])
+def test_real_slots_are_their_own_conjugates(world: World, period: int, limbs: int) -> None:
+    x = vector(period)
+    conjugated = world.backend.conjugate(world.encrypt(x, limbs))
+    assert (conjugated.limbs, conjugated.scale, conjugated.period) == (limbs, world.parameters.scale, period)
+    world.check(conjugated, x, 2)
+
+
+@pytest.mark.parametrize("world", ["openfhe", "native"], indirect=True)
+def test_complex_slots_are_conjugated(world: World) -> None:
+    p, backend = world.parameters, world.backend
+    base = oracle.cipher_ring(p)
+    # any coefficients will do: the slots of a polynomial are complex, unless it is symmetric under X -> 1/X
+    coefficients = RANDOM.integers(-(1 << 46), 1 << 46, p.ring_dim)
+    z = complex_slots(coefficients, p.scale)
+    assert np.abs(z.imag).max() > 0.5
+    zero = oracle.encrypt(np.zeros(1), p, world.secret, KEY)
+    a = backend.import_ciphertext(replace(zero, c0=base.add(zero.c0, oracle.as_residues(coefficients, base))), 512)
+
+    def opened(ciphertext: Ciphertext) -> npt.NDArray[np.complex128]:
+        external = backend.export_ciphertext(ciphertext)
+        return complex_slots(np.array(oracle.message_integers(external, p, world.secret), dtype=float), external.scale)
+
+    np.testing.assert_allclose(opened(backend.conjugate(a)), z.conj(), rtol=0, atol=world.bound(3))
+    twice = backend.add(a, backend.conjugate(a))
+    np.testing.assert_allclose(opened(twice), 2 * z.real, rtol=0, atol=world.bound(4))
+
+
+def complex_slots(coefficients: npt.NDArray[Any], scale: float) -> npt.NDArray[np.complex128]:
+    """X^(N/2) is i in every slot, so that the imaginary parts of a are the real parts of -X^(N/2) a."""
+    low, high = np.split(coefficients, 2)
+    turned = np.concatenate([high, -low])
+    return decode_coefficients(coefficients, scale) + 1j * decode_coefficients(turned, scale)
 
 
 def test_rereading(world: World) -> None:

@@ -21,6 +21,7 @@ from mhe.protocols.public_key import PublicKeyProtocol
 from mhe.protocols.refresh import RefreshProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
+from mhe.ring.galois import galois_element
 from mhe.ring.ring import Ring
 from mhe.session import SEED_BYTES, Session
 from mhe.share import Share, aggregate
@@ -86,7 +87,8 @@ class World:
         if name == "public_key":
             return self._one_step([PublicKeyProtocol(s) for s in self.sessions])
         if name == "rotation_key":
-            return self._one_step([RotationKeyProtocol(s, given.get("rotation", 3)) for s in self.sessions])
+            element = given.get("element", galois_element(given.get("rotation", 3), self.parameters.ring_dim))
+            return self._one_step([RotationKeyProtocol(s, element) for s in self.sessions])
         if name == "refresh":
             return self._refresh(given.get("ciphertexts") or [self.ciphertext(limbs=3), self.ciphertext(limbs=3)])
         if name == "decryption":

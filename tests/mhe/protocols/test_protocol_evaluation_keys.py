@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mhe.errors import ShareError
+from mhe.errors import ParameterError, ShareError
 from mhe.keys import EphemeralSecret
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
-from mhe.ring.galois import galois_element, inverse_element
+from mhe.ring.galois import conjugation_element, galois_element, inverse_element
 from mhe.security import key_error_std, relin_key_error_std
 from tests import oracle
 
@@ -38,22 +38,32 @@ def test_relinearisation_key(make_world, assert_noise, n_parties, digits):
 @pytest.mark.parametrize("rotation", [1, -1, 5, 127, -64])
 @pytest.mark.parametrize("n_parties", [1, 3])
 def test_rotation_key_of_every_direction(make_world, assert_noise, n_parties, rotation):
-    check_rotation_key(make_world(n_parties), assert_noise, rotation)
+    world = make_world(n_parties)
+    check_galois_key(world, assert_noise, galois_element(rotation, world.parameters.ring_dim))
 
 
 def test_rotation_key(world, assert_noise):
-    check_rotation_key(world, assert_noise, 3)
+    check_galois_key(world, assert_noise, galois_element(3, world.parameters.ring_dim))
 
 
-def check_rotation_key(world, assert_noise, rotation):
-    p = world.parameters
-    step = world.round("rotation_key", rotation=rotation)
+def test_conjugation_key(world, assert_noise):
+    check_galois_key(world, assert_noise, conjugation_element(world.parameters.ring_dim))
+
+
+def check_galois_key(world, assert_noise, element):
+    step = world.round("rotation_key", element=element)
     key = step.finalize(world.total([step.share(rank, s) for rank, s in enumerate(world.secrets)]))
     ring = world.sessions[0].key_ring()
     s = world.joint_residues(ring)
-    turned = ring.automorphism(s, inverse_element(galois_element(rotation, p.ring_dim), p.ring_dim))
-    bound = RotationKeyProtocol(world.sessions[0], rotation).error_bound()
+    turned = ring.automorphism(s, inverse_element(element, world.parameters.ring_dim))
+    bound = RotationKeyProtocol(world.sessions[0], element).error_bound()
     assert_noise(world.key_errors(key, s, turned), bound, key_error_std(world.n_parties))
+
+
+@pytest.mark.parametrize("element", [0, 2, -1, 513])
+def test_what_is_no_galois_element(make_world, element):
+    with pytest.raises(ParameterError, match="need an odd number below 512"):
+        make_world(1).round("rotation_key", element=element)
 
 
 def test_keys_have_the_equations_of_a_single_party(make_world):
