@@ -46,7 +46,7 @@ RING_DIM, LIMBS = 1 << 14, 6
 FIRST_BITS, SCALE_BITS, DIGITS = 60, 45, 3
 OWN_FIRST_BITS, OWN_SPECIAL_BITS, OWN_SPECIAL, OWN_DIGITS = 47, 39, 4, 2
 ROTATIONS = range(1, 9)
-PAIRS = 8
+SIDE = 8
 RELEASE_BITS = 40
 SCALAR, NATIVE, OWN, OPENFHE = "scalar", "native", "native_own_primes", "openfhe"
 
@@ -91,9 +91,9 @@ class Bench:
         self.message = self._message()
         self.a, self.b = self._encrypt(None), self._encrypt(None)
         self.product = self.backend.multiply_plain(self.a, self.plain)
-        self.pairs = [
-            (self.backend.add(self.a, self.b), self.backend.encode(self.values / k, chosen.n_limbs))
-            for k in range(1, PAIRS + 1)
+        self.vector = [self.backend.add(self.a, self.b) for _ in range(SIDE)]
+        self.matrix = [
+            [self.backend.encode(self.values / (1 + i + j), chosen.n_limbs) for i in range(SIDE)] for j in range(SIDE)
         ]
         self.products = [(x, self.a) for x, _ in self.pairs]
         self.parts = {rotation: x for rotation, (x, _) in zip(ROTATIONS, self.pairs, strict=True)}
@@ -120,9 +120,9 @@ class Bench:
         return PublicKeyProtocol(root).finalize(self._sum(PublicKeyProtocol))
 
     def _message(self) -> Any:
-        from mhe.backend.native.encoder import encode
+        from mhe.backend.native.encoder import encode, unfold
 
-        return encode(self.values, self.sessions[0].cipher_ring(), self.parameters.scale)
+        return unfold(encode(self.values, self.sessions[0].cipher_ring(), self.parameters.scale))
 
     def _encrypt(self, _: None) -> Ciphertext:
         fresh = encrypt(self.sessions[0], self.public_key, self.message, self.parameters.scale)
@@ -144,7 +144,12 @@ class Bench:
             case("encrypt", self._encrypt),
             case("add", lambda _: backend.add(self.a, self.b)),
             case("multiply_plain", lambda _: backend.multiply_plain(self.a, self.plain)),
-            case("multiply_accumulate_plain", lambda _: backend.multiply_accumulate_plain(self.pairs), divisor=PAIRS),
+            # as models.linalg does it: a matrix of encoded diagonals times the rotations of a vector
+            case(
+                "multiply_accumulate_plain",
+                lambda _: backend.multiply_matrix_plain(self.matrix, self.vector),
+                divisor=SIDE * SIDE,
+            ),
             case("multiply", lambda _: backend.multiply(self.a, self.b)),
             case("multiply_accumulate", lambda _: backend.multiply_accumulate(self.products), divisor=PAIRS),
             case("rotate", lambda _: backend.rotate(self.a, 1)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,13 +57,13 @@ def forward(
 
     turned: the baby rotations of w (period layout.features). scale: of the encoded diagonals.
     """
-    limbs = next(iter(turned.values())).limbs
-    inner = {
-        giant: backend.multiply_accumulate_plain(
-            (turned[baby], block.plaintext(backend, giant, baby, limbs, scale)) for baby in layout.baby_steps
-        )
-        for giant in layout.giant_steps
-    }
+    vector = [turned[baby] for baby in layout.baby_steps]
+    limbs = vector[0].limbs
+
+    def row(giant: int) -> Iterator[Plaintext]:
+        return (block.plaintext(backend, giant, baby, limbs, scale) for baby in layout.baby_steps)
+
+    inner = inner_products(backend, {giant: row(giant) for giant in layout.giant_steps}, vector, keep=block.keep)
     total = backend.rotate_and_sum(inner)
     return backend.rescale(rotate_and_add(backend, total, layout.spread_steps, layout.rows))
 
@@ -77,15 +77,26 @@ def backward(
     """
     limbs = errors[0].limbs
     turned = [backend.rotate_hoisted(e, [-giant for giant in layout.giant_steps]) for e in errors]
-    inner = {
-        -baby: backend.multiply_accumulate_plain(
-            (rotations[-giant], block.plaintext(backend, giant, baby, limbs, scale))
-            for block, rotations in zip(blocks, turned, strict=True)
-            for giant in layout.giant_steps
-        )
-        for baby in layout.baby_steps
-    }
+    vector = [rotations[-giant] for rotations in turned for giant in layout.giant_steps]
+
+    def row(baby: int) -> Iterator[Plaintext]:
+        steps = ((block, giant) for block in blocks for giant in layout.giant_steps)
+        return (block.plaintext(backend, giant, baby, limbs, scale) for block, giant in steps)
+
+    keep = all(block.keep for block in blocks)
+    inner = inner_products(backend, {-baby: row(baby) for baby in layout.baby_steps}, vector, keep=keep)
     return backend.rotate_and_sum(inner)
+
+
+def inner_products(
+    backend: Backend, rows: Mapping[int, Iterator[Plaintext]], vector: Sequence[Ciphertext], *, keep: bool
+) -> dict[int, Ciphertext]:
+    """The products of all rows with the vector; row by row, with few plaintexts at a time, where none are kept."""
+    if keep:
+        sums = backend.multiply_matrix_plain([list(row) for row in rows.values()], vector)
+    else:
+        sums = [backend.multiply_accumulate_plain(zip(vector, row, strict=True)) for row in rows.values()]
+    return dict(zip(rows, sums, strict=True))
 
 
 def rotate_and_add(backend: Backend, x: Ciphertext, steps: Sequence[int], period: int) -> Ciphertext:

@@ -221,6 +221,13 @@ class ClearBackend:
             raise ParameterError("multiply_accumulate_plain got no pairs; need at least one")
         return total
 
+    def multiply_matrix_plain(
+        self, matrix: Sequence[Sequence[Plaintext]], vector: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """Row by row."""
+        rules.check_matrix(matrix, vector)
+        return [self.multiply_accumulate_plain(zip(vector, row, strict=True)) for row in matrix]
+
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         return self.multiply_accumulate([(a, b)])
 

@@ -50,6 +50,15 @@ class Backend(Protocol):
     def multiply_accumulate_plain(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
         """Sum of the products of all pairs, at the product's scale (not rescaled)."""
 
+    def multiply_matrix_plain(
+        self, matrix: Sequence[Sequence[Plaintext]], vector: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """The sum of the products of each row of the matrix with the vector, at the product's scale (not rescaled).
+
+        All products have the same limbs and scale. Raises ParameterError if the matrix or its rows are empty, or the
+        rows are not as long as the vector.
+        """
+
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         """Relinearised product, not rescaled."""
 

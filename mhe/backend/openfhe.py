@@ -413,6 +413,13 @@ class OpenFHEBackend:
             raise ParameterError("multiply_accumulate_plain got no pairs; need at least one")
         return self._result(total, form)
 
+    def multiply_matrix_plain(
+        self, matrix: Sequence[Sequence[Plaintext]], vector: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """Row by row."""
+        rules.check_matrix(matrix, vector)
+        return [self.multiply_accumulate_plain(zip(vector, row, strict=True)) for row in matrix]
+
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         """Adds a key switching error. KeyMismatchError if no relinearisation key was loaded."""
         return self.multiply_accumulate([(a, b)])

@@ -6,7 +6,7 @@ All functions are pure. They raise LevelError (limbs), ParameterError (scales, p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -115,6 +115,30 @@ def rotated_sum_form(parts: Iterable[Ciphertext]) -> Form:
     if total is None:
         raise ParameterError("rotate_and_sum got no parts; need at least one")
     return total
+
+
+def matrix_forms(
+    parameters: Parameters, matrix: Sequence[Sequence[Plaintext]], vector: Sequence[Ciphertext]
+) -> list[Form]:
+    """The forms of the products of each row of a matrix with a vector."""
+    check_matrix(matrix, vector)
+    forms = []
+    for row in matrix:
+        form: Form | None = None
+        for a, b in zip(vector, row, strict=True):
+            form = accumulated_form(form, product_form(parameters, a, b))
+        assert form is not None
+        forms.append(form)
+    return forms
+
+
+def check_matrix(matrix: Sequence[Sequence[Plaintext]], vector: Sequence[Ciphertext]) -> None:
+    lengths = sorted({len(row) for row in matrix})
+    if lengths != [len(vector)] or not vector:
+        raise ParameterError(
+            f"a matrix of {len(matrix)} rows of lengths {lengths} and a vector of {len(vector)}; need at least one row, "
+            "and rows as long as the vector, which is not empty"
+        )
 
 
 def rescaled_form(parameters: Parameters, a: Ciphertext) -> Form:

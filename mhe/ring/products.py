@@ -36,7 +36,8 @@ of a power of two of bytes all start in the same few cache sets.
 FOLD = 4
 """So many products are added up between two reductions; a power of two."""
 
-_SPLIT = 30
+SPLIT = 30
+"""Words are cut at this bit."""
 
 
 class _FloatSum(FloatLanes):
@@ -75,8 +76,8 @@ class _WordSum(WordLanes):
     def prepare(self, x: Any) -> Any:
         b = self.builder
         # the second mask changes nothing, but says that 32 bits are enough, which makes for a cheaper product
-        upper = b.and_(b.lshr(x, self.constant(_SPLIT)), self.constant(0xFFFFFFFF))
-        return upper, b.and_(x, self.constant((1 << _SPLIT) - 1))
+        upper = b.and_(b.lshr(x, self.constant(SPLIT)), self.constant(0xFFFFFFFF))
+        return upper, b.and_(x, self.constant((1 << SPLIT) - 1))
 
     def start(self, residue: Any) -> tuple[Any, ...]:
         return self.constant(0), self.constant(0), residue
@@ -220,7 +221,7 @@ class Constants:
 
 @lru_cache(maxsize=256)
 def constants(moduli: tuple[int, ...]) -> Constants:
-    folds = [[x for w in (1 << 2 * _SPLIT, 1 << _SPLIT, 1) for x in (w % p, shoup(w % p, p))] for p in moduli]
+    folds = [[x for w in (1 << 2 * SPLIT, 1 << SPLIT, 1) for x in (w % p, shoup(w % p, p))] for p in moduli]
     return Constants(words(moduli), np.array([1 / p for p in moduli]), np.array(folds, dtype=np.uint64))
 
 

@@ -102,6 +102,18 @@ class Lanes:
                     v[i], v[i + width] = self._shuffle(v[i], v[i + width], low), self._shuffle(v[i], v[i + width], high)
         return v
 
+    def reverse(self, x: Any) -> Any:
+        return self._shuffle(x, x, list(reversed(range(LANES))))
+
+    def prefetch(self, pointer: Any, index: Any) -> None:
+        """Ask for the cache line of an element that will be read soon."""
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _INDEX, _INDEX, _INDEX])
+        ask = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        place = self.builder.bitcast(self.builder.gep(pointer, [index]), byte)
+        # to read, to be kept in all caches, data
+        self.builder.call(ask, [place, *(ir.Constant(_INDEX, x) for x in (0, 3, 1))])
+
     def _shuffle(self, x: Any, y: Any, lanes: list[int]) -> Any:
         return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_INDEX, LANES), lanes))
 

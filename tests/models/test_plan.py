@@ -262,6 +262,10 @@ class Counting:
         self.count["products"] += len(pairs)
         return self._backend.multiply_accumulate_plain(pairs)
 
+    def multiply_matrix_plain(self, matrix, vector):
+        self.count["products"] += len(matrix) * len(vector)
+        return self._backend.multiply_matrix_plain(matrix, vector)
+
     def multiply(self, a, b):
         self.count["multiply"] += 1
         return self._backend.multiply(a, b)

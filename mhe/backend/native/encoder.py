@@ -2,7 +2,8 @@
 
 A vector of period p is a polynomial in X^(N/2p) (see mhe/encoding.py), and its slots are real, so that it takes the
 same value at a root and at its inverse: of its N values only p differ. `mhe.ring.ntt.forward_symmetric` computes those
-by a transform of dimension p; the rest is copying.
+by a transform of dimension p. The residues of a plaintext are kept as half of them: the other half is the same
+backwards.
 """
 
 from __future__ import annotations
@@ -25,25 +26,30 @@ _INT64_BITS = 62
 
 
 def encode(values: Floats, ring: Ring, scale: float) -> Words:
-    """(limbs, ring_dim) residues of the polynomial with slots scale * values, repeated with their period.
+    """The first half, (limbs, ring_dim/2), of the residues of the polynomial with slots scale * values, repeated with
+    their period.
 
     The coefficients are those of `mhe.encoding.encode_coefficients`. values: (period,), checked by the caller.
     """
     period, n = len(values), ring.ring_dim
     half = max(period, ntt.MIN_RING_DIM)
     if half > n // 2:
-        return ring.ntt(ring.from_integers([int(c) for c in encode_coefficients(values, n, scale)]))
+        whole = ring.ntt(ring.from_integers([int(c) for c in encode_coefficients(values, n, scale)]))
+        return np.ascontiguousarray(whole[:, : n // 2])
     rows = _residues(np.rint(embed_half(values) * scale), residues(ring.moduli))
     if half > period:
         spaced = np.zeros((ring.n_limbs, half), dtype=np.uint64)
         spaced[:, :: half // period] = rows
         rows = spaced
-    out = np.empty((ring.n_limbs, 2, half, n // (2 * half)), dtype=np.uint64)
+    out = np.empty((ring.n_limbs, half, n // (2 * half)), dtype=np.uint64)
     for target, row, p in zip(out, rows, ring.moduli, strict=True):
-        distinct = ntt.forward_symmetric(row, n, p)
-        target[0] = distinct[:, None]
-        target[1] = distinct[::-1, None]
-    return out.reshape(ring.n_limbs, n)
+        target[:] = ntt.forward_symmetric(row, n, p)[:, None]
+    return out.reshape(ring.n_limbs, n // 2)
+
+
+def unfold(half: Words) -> Words:
+    """All residues (limbs, ring_dim) of a plaintext, from the first half of them."""
+    return np.concatenate([half, half[:, ::-1]], axis=1)
 
 
 def _residues(coefficients: Floats, system: Residues) -> Words:

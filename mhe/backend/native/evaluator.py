@@ -19,11 +19,13 @@ from mhe.parameters import Parameters
 from mhe.ring import products
 from mhe.ring.division import division
 from mhe.ring.galois import conjugation_element, galois_element
+from mhe.ring.matrix import matrix_product
 from mhe.ring.modular import Words, contiguous, first_unreduced_row, words
 from mhe.ring.ring import Ring, ring
 
-PAIRS_AT_ONCE = 8
-"""So many pairs of a sum of products are held at a time: what is encoded for one use is not kept any longer."""
+TERMS_AT_ONCE = 8
+"""So many terms of a sum of products are taken at a time: a block of their ciphertexts stays in the first cache, and what
+is encoded for one use is not kept any longer."""
 
 Pair = tuple[Words, Words]
 
@@ -31,8 +33,8 @@ Pair = tuple[Words, Words]
 class NativeBackend:
     """`RingBackend` on mhe/ring, for one collective key.
 
-    A ciphertext's handle is (c0, c1), a plaintext's one array: (limbs, ring_dim) each, C-contiguous, read-only, in the
-    evaluation domain. Import and export hand over the same arrays; the importing side must not write to them any more.
+    A ciphertext's handle is (c0, c1), (limbs, ring_dim) each, a plaintext's the first half of such an array, (limbs,
+    ring_dim/2): the other half is the same backwards. All are C-contiguous, read-only, in the evaluation domain. Import and export hand over the same arrays; the importing side must not write to them any more.
 
     Any moduli that Parameters allow; those below 2^50 are faster (`mhe.ring.vectors`). Errors per slot, beyond those of
     the operands: below `rounding_std` for a rescale and `key_switch_std` for a product or a rotation (mhe.security).
@@ -125,14 +127,14 @@ class NativeBackend:
         return handle
 
     def _plain(self, operand: Plaintext) -> Words:
-        if not self._fits(operand.handle, operand.limbs):
+        if not self._fits(operand.handle, operand.limbs, self._parameters.n_slots):
             raise BackendError(f"{operand!r} was made by another backend; encode the values here")
         values: Words = operand.handle
         return values
 
-    def _fits(self, x: object, limbs: int) -> bool:
-        """Whether compiled loops may read x as a polynomial; they check nothing."""
-        shape = (limbs, self._parameters.ring_dim)
+    def _fits(self, x: object, limbs: int, columns: int = 0) -> bool:
+        """Whether compiled loops may read x as a polynomial (or as so many columns of one); they check nothing."""
+        shape = (limbs, columns or self._parameters.ring_dim)
         return isinstance(x, np.ndarray) and x.dtype == np.uint64 and x.shape == shape and x.flags.c_contiguous
 
     def _ring(self, limbs: int) -> Ring:
@@ -154,38 +156,51 @@ class NativeBackend:
         """Exact but for the encoding."""
         form = rules.sum_form(a, b)
         a0, a1 = self._pair(a)
-        return self._result((self._ring(form.limbs).add(a0, self._plain(b)), a1), form)
+        return self._result((self._ring(form.limbs).add(a0, encoder.unfold(self._plain(b))), a1), form)
 
     def multiply_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
         """Exact but for the encoding."""
         form = rules.product_form(self._parameters, a, b)
-        product = self._accumulate([(self._plain(b), *self._pair(a))], form.limbs, None)
-        return self._result((product[0], product[1]), form)
+        return self._products([[self._plain(b)]], [self._pair(a)], [form])[0]
 
     def multiply_accumulate_plain(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
         """Exact but for the encodings; the pairs are consumed a few at a time. ParameterError if there is none."""
         source = iter(pairs)
-        total: Words | None = None
+        total: list[Pair] | None = None
         form: rules.Form | None = None
-        while some := list(islice(source, PAIRS_AT_ONCE)):
-            terms = []
+        while some := list(islice(source, TERMS_AT_ONCE)):
             for a, b in some:
                 form = rules.accumulated_form(form, rules.product_form(self._parameters, a, b))
-                terms.append((self._plain(b), *self._pair(a)))
             assert form is not None
-            total = self._accumulate(terms, form.limbs, total)
+            rows, pairs_of = [[self._plain(b) for _, b in some]], [self._pair(a) for a, _ in some]
+            total = self._accumulate(rows, pairs_of, form.limbs, total)
         if form is None or total is None:
             raise ParameterError("multiply_accumulate_plain got no pairs; need at least one")
-        return self._result((total[0], total[1]), form)
+        return self._result(total[0], form)
 
-    def _accumulate(self, terms: Sequence[tuple[Words, Words, Words]], limbs: int, total: Words | None) -> Words:
-        """The sum of factor * (c0, c1) over all terms, added to `total` in place: (2, limbs, ring_dim)."""
-        n = self._parameters.ring_dim
-        out = np.empty((2, limbs, n), dtype=np.uint64) if total is None else total
-        starts = [[products.address(x) for x in term] for term in terms]
-        products.sum_of_products(
-            out, products.rows_from(starts, limbs, n), self._parameters.moduli[:limbs], keep=total is not None
-        )
+    def multiply_matrix_plain(
+        self, matrix: Sequence[Sequence[Plaintext]], vector: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """Exact but for the encodings. A product costs little more than reading its plaintext from memory."""
+        forms = rules.matrix_forms(self._parameters, matrix, vector)
+        return self._products([[self._plain(b) for b in row] for row in matrix], [self._pair(a) for a in vector], forms)
+
+    def _products(
+        self, matrix: Sequence[Sequence[Words]], vector: Sequence[Pair], forms: Sequence[rules.Form]
+    ) -> list[Ciphertext]:
+        total: list[Pair] = []
+        for start in range(0, len(vector), TERMS_AT_ONCE):
+            terms = slice(start, start + TERMS_AT_ONCE)
+            total = self._accumulate([row[terms] for row in matrix], vector[terms], forms[0].limbs, total)
+        return [self._result(pair, form) for pair, form in zip(total, forms, strict=True)]
+
+    def _accumulate(
+        self, matrix: Sequence[Sequence[Words]], vector: Sequence[Pair], limbs: int, total: Sequence[Pair] | None
+    ) -> list[Pair]:
+        """The products of the rows with the vector, added to `total` in place."""
+        shape = (limbs, self._parameters.ring_dim)
+        out = list(total or [(np.empty(shape, dtype=np.uint64), np.empty(shape, dtype=np.uint64)) for _ in matrix])
+        matrix_product(out, matrix, vector, self._parameters.moduli[:limbs], keep=bool(total))
         return out
 
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:

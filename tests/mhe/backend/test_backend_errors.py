@@ -171,6 +171,19 @@ def test_empty_sums(world: World) -> None:
         world.backend.rotate_and_sum({})
 
 
+def test_matrices_that_do_not_fit_their_vector(world: World) -> None:
+    backend, a = world.backend, world.encrypt(X)
+    plain, low = backend.encode(X, 4), backend.encode(X, 3)
+    off = backend.encode(X, 4, world.parameters.scale * (1 + 2.0**-25))
+    for matrix, vector in (([], [a]), ([[]], []), ([[plain]], [a, a]), ([[plain, plain], [plain]], [a, a])):
+        with pytest.raises(ParameterError, match="at least one row"):
+            backend.multiply_matrix_plain(matrix, vector)
+    with pytest.raises(LevelError, match="drop_limbs"):
+        backend.multiply_matrix_plain([[plain, plain], [plain, low]], [a, a])
+    with pytest.raises(ParameterError, match="rescale one"):
+        backend.multiply_matrix_plain([[plain, off]], [a, a])
+
+
 def test_the_scale_tolerance_covers_the_chain() -> None:
     """The reason for SCALE_TOLERANCE: a rescaled product may be added to a fresh ciphertext at 50-bit scales."""
     p = insecure_parameters()

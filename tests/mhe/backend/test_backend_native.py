@@ -10,7 +10,7 @@ import pytest
 
 from mhe.backend.interface import RingBackend
 from mhe.backend.native import NativeBackend
-from mhe.backend.native.encoder import encode
+from mhe.backend.native.encoder import encode, unfold
 from mhe.backend.openfhe import OpenFHEBackend
 from mhe.backend.selftest import check_encoding, check_evaluator
 from mhe.ciphertext import Ciphertext, RingCiphertext
@@ -183,7 +183,9 @@ def test_the_encoder_is_that_of_the_ring(period: int, scale_bits: float) -> None
     base, scale = ring(P.ring_dim, P.moduli), 2.0**scale_bits
     coefficients = encode_coefficients(X[:period], P.ring_dim, scale)
     expected_residues = base.ntt(base.from_integers([int(c) for c in coefficients]))
-    np.testing.assert_array_equal(encode(X[:period], base, scale), expected_residues)
+    half = encode(X[:period], base, scale)
+    assert half.shape == (len(P.moduli), P.n_slots)
+    np.testing.assert_array_equal(unfold(half), expected_residues)
 
 
 # arrays are shared, and nobody can write to them

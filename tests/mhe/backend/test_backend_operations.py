@@ -88,6 +88,25 @@ def test_multiply_accumulate(world: World) -> None:
     world.check(world.backend.rescale(total), expected, 12)
 
 
+@pytest.mark.parametrize(("rows", "terms"), [(1, 1), (3, 2), (2, 4), (2, 7), (1, 21)])
+@pytest.mark.parametrize("limbs", [2, 4])
+def test_multiply_a_matrix_by_a_vector(world: World, rows: int, terms: int, limbs: int) -> None:
+    x, y = RANDOM.uniform(-1, 1, (terms, 512)), RANDOM.uniform(-1, 1, (rows, terms, 32))
+    periods = [(8, 32, 512)[t % 3] for t in range(terms)]
+    ciphertexts = [world.encrypt(x[t, :period], limbs) for t, period in enumerate(periods)]
+    matrix = [[world.backend.encode(y[r, t], limbs) for t in range(terms)] for r in range(rows)]
+    products = world.backend.multiply_matrix_plain(matrix, ciphertexts)
+    assert len(products) == rows
+    for r, product in enumerate(products):
+        expected = sum(np.resize(x[t, :period], 512) * np.tile(y[r, t], 16) for t, period in enumerate(periods))
+        assert (product.limbs, product.scale) == (limbs, world.parameters.scale**2)
+        assert product.period == max(32, *periods)
+        world.check(world.backend.rescale(product), np.asarray(expected)[: product.period], 2 + 2 * terms)
+        pairs = zip(ciphertexts, matrix[r], strict=True)
+        alone = world.backend.multiply_accumulate_plain(pairs)
+        np.testing.assert_array_equal(world.decrypt(product), world.decrypt(alone))
+
+
 def test_operands_are_not_changed(world: World) -> None:
     x, y = vector(512), vector(512)
     a, b, c = world.encrypt(x), world.encrypt(y), world.backend.encode(y, 4)
