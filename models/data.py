@@ -16,6 +16,7 @@ import numpy as np
 
 from mhe.errors import DataError
 from models.table import FloatArray, RowNumbers, Table, is_file, read_table
+from models.target import Target, TargetKind, agree_on_target, check_labels, has_classes, label_summary
 
 PARTY = "{party}"
 """Stands for the number of the party (0, 1, ...) in the name of a file."""
@@ -26,10 +27,11 @@ class DataSource:
     """Where the rows are, and how they are divided.
 
     train, test: a table for all parties, or a file name with "{party}" for one table each; without `test`, the fraction
-        `test_fraction` of the rows of each class is set aside from `train` (before a common table is divided).
-    label: the column with the two classes; the larger value is the positive class.
+        `test_fraction` of the rows (of each class) is set aside from `train` (before a common table is divided).
+    label: the column to learn.
     split_seed: decides which rows are test rows and which rows of a common table are whose.
     folder: where relative file names start.
+    target: what the labels are.
     """
 
     train: str
@@ -38,6 +40,7 @@ class DataSource:
     test_fraction: float = 0.2
     split_seed: int = 0
     folder: Path = Path()
+    target: TargetKind = "binary"
 
     @property
     def is_common(self) -> bool:
@@ -53,7 +56,7 @@ class DataSource:
 class Shard:
     """One party's rows, in the clear; they never leave its process.
 
-    The labels are those of the file until `code` makes them 0 and 1.
+    The labels are those of the file until `code` numbers the classes from 0.
     """
 
     features: FloatArray  # (rows, columns)
@@ -71,19 +74,11 @@ class Shard:
         return len(self.columns)
 
 
-@dataclass(frozen=True)
-class Classes:
-    """The two values of the label column over all parties, negative < positive."""
-
-    negative: float
-    positive: float
-
-
 def load_shard(source: DataSource, rank: int, n_parties: int) -> Shard:
     """The rows of party `rank`: its own files, or its part of a common table (parts differ by at most one row).
 
-    Deterministic in (source, rank, n_parties). Raises DataError if a table cannot be read, has more than two classes,
-    or has fewer rows than there are parties.
+    Deterministic in (source, rank, n_parties). Raises DataError if a table cannot be read, has labels that are not of
+    the target's kind, or has fewer rows than there are parties.
     """
     return _shard(source, rank, n_parties, _read(source, rank, n_parties))
 
@@ -110,54 +105,43 @@ def stack(shards: Sequence[Shard]) -> Shard:
     )
 
 
-def summary(shard: Shard) -> dict[str, Any]:
+def summary(shard: Shard, kind: TargetKind) -> dict[str, Any]:
     """What a party tells all others about its shard, as JSON: nothing but what the protocol cannot keep secret.
 
     The numbers of rows fix the packing and the factor of the mean gradient, so everybody must know them; the names of
-    the columns and the values of the label show whether the tables fit together. No cell, count per class or mean of a
-    column is in it.
+    the columns show whether the tables fit together, and distinct labels what the classes are. No cell, count per
+    class or mean of a column is in it, and of labels that are numbers nothing: their owner has checked them.
     """
     return {
         "columns": list(shard.columns),
         "rows": shard.n_rows,
         "test_rows": len(shard.test_labels),
-        "label_values": [float(value) for value in np.unique(shard.labels)],
+        **label_summary(kind, shard.labels),
     }
 
 
-def check_summaries(summaries: Sequence[Mapping[str, Any]]) -> Classes:
-    """The two classes, if the parties' shards (by rank) make one table that can be trained on.
+def check_summaries(summaries: Sequence[Mapping[str, Any]], kind: TargetKind) -> Target:
+    """The target, if the parties' shards (by rank) make one table that can be trained on.
 
-    Raises DataError for an empty shard, columns that differ, and labels that do not have exactly two values.
+    Raises DataError for an empty shard, columns that differ, and a wrong number of classes.
     """
     for rank, own in enumerate(summaries):
         if own["rows"] < 1:
             raise DataError(f"party {rank} has no rows to train on; need at least one at every party")
         if own["columns"] != summaries[0]["columns"]:
             raise DataError(f"party {rank} has other columns than party 0: {_difference(own, summaries[0])}")
-    values = sorted({value for own in summaries for value in own["label_values"]})
-    if len(values) != 2:
-        shown = ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
-        raise DataError(f"the labels of all parties have {len(values)} distinct values ({shown}); need exactly two")
-    return Classes(*values)
+    return agree_on_target(kind, summaries)
 
 
-def code(shard: Shard, classes: Classes) -> Shard:
-    """The shard with labels 0.0 (negative) and 1.0 (positive).
+def code(shard: Shard, target: Target) -> Shard:
+    """The shard with labels as a model takes them: classes as 0.0, 1.0, ..., numbers and counts as they are.
 
-    Raises DataError if a label, also of a test row, is neither class.
+    Raises DataError if a label, also of a test row, is none of the classes.
     """
-    for what, labels in (("training", shard.labels), ("test", shard.test_labels)):
-        strange = labels[(labels != classes.negative) & (labels != classes.positive)]
-        if len(strange):
-            raise DataError(
-                f"a {what} row has the label {strange[0]:g}; "
-                f"the two classes are {classes.negative:g} and {classes.positive:g}"
-            )
     return replace(
         shard,
-        labels=(shard.labels == classes.positive).astype(np.float64),
-        test_labels=(shard.test_labels == classes.positive).astype(np.float64),
+        labels=target.code(shard.labels, "training"),
+        test_labels=target.code(shard.test_labels, "test"),
     )
 
 
@@ -173,30 +157,29 @@ def check_files(source: DataSource, ranks: Sequence[int]) -> None:
 def _read(source: DataSource, rank: int, n_parties: int) -> tuple[Table, Table]:
     """The training and the test table that this party reads, not yet divided."""
     check_files(source, [rank])
-    table = _read_two_classes(source, source.train, rank)
+    table = _read_labelled(source, source.train, rank)
     if source.test is not None:
-        test = _read_two_classes(source, source.test, rank)
+        test = _read_labelled(source, source.test, rank)
         if test.columns != table.columns:
             name, other = source.name(source.test, rank), source.name(source.train, rank)
             difference = _difference({"columns": list(test.columns)}, {"columns": list(table.columns)})
             raise DataError(f"{name} has other columns than {other}: {difference}")
         train = table
     else:
-        kept, set_aside = _set_aside(table.labels, source.test_fraction, _generator(source, source.train, rank))
+        strata = table.labels if has_classes(source.target) else np.zeros(len(table))
+        kept, set_aside = _set_aside(strata, source.test_fraction, _generator(source, source.train, rank))
         train, test = table.take(kept), table.take(set_aside)
     if PARTY not in source.train and len(train) < n_parties:
         raise DataError(f"{source.train}: {len(train)} training rows for {n_parties} parties; need at least one each")
     return train, test
 
 
-def _read_two_classes(source: DataSource, pattern: str, rank: int) -> Table:
+def _read_labelled(source: DataSource, pattern: str, rank: int) -> Table:
     name = source.name(pattern, rank)
     table = read_table(name, source.label, source.folder)
-    n_classes = len(np.unique(table.labels))
     # A party's own file may well hold one class only; a table for all of them may not.
-    one_class = n_classes < 2 and PARTY not in pattern and pattern == source.train
-    if one_class or n_classes > 2:
-        raise DataError(f"{name}: label column {source.label!r} has {n_classes} distinct values; need exactly two")
+    complete = PARTY not in pattern and pattern == source.train
+    check_labels(source.target, table.labels, f"{name}: label column {source.label!r}", complete=complete)
     return table
 
 
@@ -220,11 +203,11 @@ def _generator(source: DataSource, pattern: str, rank: int) -> np.random.Generat
     return np.random.default_rng([source.split_seed, 1 + rank if PARTY in pattern else 0])
 
 
-def _set_aside(labels: FloatArray, fraction: float, rng: np.random.Generator) -> tuple[RowNumbers, RowNumbers]:
-    """Numbers of the rows kept and set aside: the fraction of each class, of which at least one row is always kept."""
-    chosen = np.zeros(len(labels), dtype=bool)
-    for value in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == value))
+def _set_aside(strata: FloatArray, fraction: float, rng: np.random.Generator) -> tuple[RowNumbers, RowNumbers]:
+    """Numbers of the rows kept and set aside: the fraction of each stratum, of which one row at least is kept."""
+    chosen = np.zeros(len(strata), dtype=bool)
+    for value in np.unique(strata):
+        members = rng.permutation(np.flatnonzero(strata == value))
         chosen[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
