@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from mhe.errors import DataError
-from models.table import FloatArray, RowNumbers, Table, is_file, read_table
+from models.readers.sources import is_file, read_table
+from models.table import FloatArray, RowNumbers, Rows
 from models.target import Target, TargetKind, agree_on_target, check_labels, has_classes, label_summary
 
 PARTY = "{party}"
@@ -90,8 +91,8 @@ def pooled(source: DataSource, n_parties: int) -> tuple[Shard, ...]:
     """
     if not source.is_common:
         raise DataError(f"{source.train}: each party's rows are its own; only a common table can be pooled")
-    tables = _read(source, 0, n_parties)
-    return tuple(_shard(source, rank, n_parties, tables) for rank in range(n_parties))
+    selected = _read(source, 0, n_parties)
+    return tuple(_shard(source, rank, n_parties, selected) for rank in range(n_parties))
 
 
 def stack(shards: Sequence[Shard]) -> Shard:
@@ -154,48 +155,69 @@ def check_files(source: DataSource, ranks: Sequence[int]) -> None:
                 raise DataError(f"{path}: no such file{_numbering_hint(source, pattern, rank)}")
 
 
-def _read(source: DataSource, rank: int, n_parties: int) -> tuple[Table, Table]:
-    """The training and the test table that this party reads, not yet divided."""
+@dataclass(frozen=True)
+class _Selection:
+    """Some rows of a table, not yet taken."""
+
+    table: Rows
+    rows: RowNumbers
+    name: str
+
+    def part(self, rank: int, n_parties: int, seed: int) -> _Selection:
+        """The rows of this party, of parts that differ by at most one row."""
+        order = np.random.default_rng(seed).permutation(len(self.rows))
+        return replace(self, rows=self.rows[np.array_split(order, n_parties)[rank]])
+
+
+def _read(source: DataSource, rank: int, n_parties: int) -> tuple[_Selection, _Selection]:
+    """The training and the test rows that this party reads, not yet divided."""
     check_files(source, [rank])
     table = _read_labelled(source, source.train, rank)
+    name, everything = source.name(source.train, rank), np.arange(len(table))
     if source.test is not None:
         test = _read_labelled(source, source.test, rank)
+        other = source.name(source.test, rank)
         if test.columns != table.columns:
-            name, other = source.name(source.test, rank), source.name(source.train, rank)
             difference = _difference({"columns": list(test.columns)}, {"columns": list(table.columns)})
-            raise DataError(f"{name} has other columns than {other}: {difference}")
-        train = table
+            raise DataError(f"{other} has other columns than {name}: {difference}")
+        kept, set_aside = _Selection(table, everything, name), _Selection(test, np.arange(len(test)), other)
     else:
-        strata = table.labels if has_classes(source.target) else np.zeros(len(table))
-        kept, set_aside = _set_aside(strata, source.test_fraction, _generator(source, source.train, rank))
-        train, test = table.take(kept), table.take(set_aside)
-    if PARTY not in source.train and len(train) < n_parties:
-        raise DataError(f"{source.train}: {len(train)} training rows for {n_parties} parties; need at least one each")
-    return train, test
+        by_class = table.labels if has_classes(source.target) else None
+        strata = np.zeros(len(table)) if by_class is None else by_class
+        numbers = _set_aside(strata, source.test_fraction, _generator(source, source.train, rank))
+        kept, set_aside = (_Selection(table, rows, name) for rows in numbers)
+    if PARTY not in source.train and len(kept.rows) < n_parties:
+        n_rows = len(kept.rows)
+        raise DataError(f"{source.train}: {n_rows} training rows for {n_parties} parties; need at least one each")
+    return kept, set_aside
 
 
-def _read_labelled(source: DataSource, pattern: str, rank: int) -> Table:
+def _read_labelled(source: DataSource, pattern: str, rank: int) -> Rows:
     name = source.name(pattern, rank)
     table = read_table(name, source.label, source.folder)
     # A party's own file may well hold one class only; a table for all of them may not.
     complete = PARTY not in pattern and pattern == source.train
-    check_labels(source.target, table.labels, f"{name}: label column {source.label!r}", complete=complete)
+    if table.labels is not None:
+        check_labels(source.target, table.labels, _label_column(source, name), complete=complete)
     return table
 
 
-def _shard(source: DataSource, rank: int, n_parties: int, tables: tuple[Table, Table]) -> Shard:
-    """This party's part of what it has read."""
-    train, test = tables
+def _label_column(source: DataSource, name: str) -> str:
+    return f"{name}: label column {source.label!r}"
+
+
+def _shard(source: DataSource, rank: int, n_parties: int, selected: tuple[_Selection, _Selection]) -> Shard:
+    """This party's part of what it has read; only now do rows become float64."""
+    train, test = selected
     if PARTY not in source.train:
-        train = _part(train, rank, n_parties, source.split_seed)
+        train = train.part(rank, n_parties, source.split_seed)
     if PARTY not in (source.train if source.test is None else source.test):
-        test = _part(test, rank, n_parties, source.split_seed)
-    return Shard(train.features, train.labels, train.columns, test.features, test.labels)
-
-
-def _part(table: Table, rank: int, n_parties: int, seed: int) -> Table:
-    order = np.random.default_rng(seed).permutation(len(table))
-    return table.take(np.array_split(order, n_parties)[rank])
+        test = test.part(rank, n_parties, source.split_seed)
+    own, other = (selection.table.take(selection.rows) for selection in (train, test))
+    for name, taken, table in ((train.name, own, train.table), (test.name, other, test.table)):
+        if table.labels is None:
+            check_labels(source.target, taken.labels, _label_column(source, name), complete=False)
+    return Shard(own.features, own.labels, own.columns, other.features, other.labels)
 
 
 def _generator(source: DataSource, pattern: str, rank: int) -> np.random.Generator:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from mhe.errors import ConfigError
 from models.data import DataSource
 from models.kinds import KINDS, KindName, Loss, Schedule, Solver
+from models.readers.sources import OWN_TEST
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +47,16 @@ class DataConfig(Section):
     test_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     split_seed: Seed = 0
     standardize: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_test(cls, given: Any) -> Any:
+        """A table that comes with test rows of its own is tested on these, unless others are asked for."""
+        if isinstance(given, Mapping) and not given.keys() & {"test", "test_fraction"}:
+            train = given.get("train")
+            own = OWN_TEST.get(train) if isinstance(train, str) else None
+            return given if own is None else {**given, "test": own}
+        return given
 
     @model_validator(mode="after")
     def _one_kind_of_test(self) -> DataConfig:
@@ -290,7 +301,9 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if len(keys) < 2:
         return f"{where}: {message}"
-    place = "".join(f"[{part}]" for part in problem["loc"][2:] if isinstance(part, int))
+    # of an entry that is missing, pydantic shows the list
+    inside = () if problem["type"] == "missing" else problem["loc"][2:]
+    place = "".join(f"[{part}]" for part in inside if isinstance(part, int))
     return f"{where}{place} = {_shown(problem['input'])}: {ALLOWED.get((keys[0], keys[1]), message)}"
 
 

@@ -222,3 +222,12 @@ def test_gradient_descent_is_without_momentum() -> None:
 
 def test_labels_are_what_the_kind_of_model_learns() -> None:
     assert parse_config({"data": DATA}).source.target == "binary"
+
+
+def test_mnist_is_tested_on_its_own_test_rows_unless_others_are_asked_for() -> None:
+    own = {"train": "builtin:mnist", "label": "label"}
+    assert parse_config({"data": own}).source.test == "builtin:mnist-test"
+    assert parse_config({"data": own | {"test": "y.csv"}}).source.test == "y.csv"
+    fraction = parse_config({"data": own | {"test_fraction": 0.2}})
+    assert fraction.source.test is None
+    assert fraction.canonical != parse_config({"data": own}).canonical
