@@ -38,7 +38,7 @@ def _header(path: Path) -> list[str]:
 
 
 def _plain_numbers(path: Path, width: int) -> FloatArray | None:
-    """All cells, parsed ten times as fast as by the csv module; None for a file that is less than perfect."""
+    """All cells, without an object for each as the csv module makes; None for a file that is less than perfect."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file, warnings.catch_warnings():
             # A file without rows is looked at again, and refused.
