@@ -15,6 +15,7 @@ from models.readers.csv_file import read_csv
 from models.readers.idx import is_idx, read_idx_table
 from models.readers.npz import read_npz
 from models.readers.parquet import read_parquet
+from models.readers.synthetic import SYNTHETIC, read_synthetic
 from models.table import Rows, StoredTable, Table, check_label, label_position
 
 BUILTIN = "builtin:"
@@ -31,12 +32,12 @@ OWN_TEST: Mapping[str, str] = {BUILTIN + "mnist": BUILTIN + "mnist-test"}
 
 
 def is_file(source: str) -> bool:
-    """Whether `source` names a file, and not a table that comes with this package or with scikit-learn."""
-    return not source.startswith((BUILTIN, SKLEARN))
+    """Whether `source` names a file, and not a table that comes along or is made up."""
+    return not source.startswith((BUILTIN, SKLEARN, SYNTHETIC))
 
 
 def read_table(source: str, label: str, folder: Path = Path()) -> Rows:
-    """The table named by `source`: "builtin:...", "sklearn:...", or a file: .npz, .parquet, IDX, and CSV otherwise.
+    """The table named by `source`: "builtin:...", "sklearn:...", "synthetic:..." or a file (.npz, .parquet, IDX, CSV).
 
     A relative file name starts at `folder`. Raises DataError if there is no such table, if it has no column `label`, or
     if a cell is not a finite number (naming file, line and column).
@@ -45,6 +46,8 @@ def read_table(source: str, label: str, folder: Path = Path()) -> Rows:
         return _scikit_learn(source, label)
     if source.startswith(BUILTIN):
         return _builtin(source, label, folder)
+    if source.startswith(SYNTHETIC):
+        return read_synthetic(source, label)
     path = folder / source
     read: Callable[[Path, str], Rows] = read_csv
     if path.suffix == ".npz":

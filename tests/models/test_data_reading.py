@@ -52,6 +52,13 @@ def test_numbers_to_predict() -> None:
     assert table.features[:, table.columns.index("age")].max() == 79
 
 
+def test_counts_that_come_along() -> None:
+    table = whole("builtin:randhie", "mdvis")
+    assert table.features.shape == (20190, 9)
+    assert (table.labels.min(), table.labels.max(), table.labels.sum()) == (0, 77, 57752)
+    assert np.array_equal(table.labels, np.rint(table.labels))
+
+
 def test_ten_classes() -> None:
     table = whole("sklearn:digits", "target")
     assert table.features.shape == (1797, 64)
