@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from mhe.errors import DataError
-from models.table import FloatArray, RowNumbers, Table, is_file, read_table
+from models.readers.sources import is_file, read_table
+from models.table import FloatArray, RowNumbers, Rows
+from models.target import Target, TargetKind, agree_on_target, check_labels, has_classes, label_summary
 
 PARTY = "{party}"
 """Stands for the number of the party (0, 1, ...) in the name of a file."""
@@ -26,10 +28,11 @@ class DataSource:
     """Where the rows are, and how they are divided.
 
     train, test: a table for all parties, or a file name with "{party}" for one table each; without `test`, the fraction
-        `test_fraction` of the rows of each class is set aside from `train` (before a common table is divided).
-    label: the column with the two classes; the larger value is the positive class.
+        `test_fraction` of the rows (of each class) is set aside from `train` (before a common table is divided).
+    label: the column to learn.
     split_seed: decides which rows are test rows and which rows of a common table are whose.
     folder: where relative file names start.
+    target: what the labels are.
     """
 
     train: str
@@ -38,6 +41,7 @@ class DataSource:
     test_fraction: float = 0.2
     split_seed: int = 0
     folder: Path = Path()
+    target: TargetKind = "binary"
 
     @property
     def is_common(self) -> bool:
@@ -53,7 +57,7 @@ class DataSource:
 class Shard:
     """One party's rows, in the clear; they never leave its process.
 
-    The labels are those of the file until `code` makes them 0 and 1.
+    The labels are those of the file until `code` numbers the classes from 0.
     """
 
     features: FloatArray  # (rows, columns)
@@ -71,19 +75,11 @@ class Shard:
         return len(self.columns)
 
 
-@dataclass(frozen=True)
-class Classes:
-    """The two values of the label column over all parties, negative < positive."""
-
-    negative: float
-    positive: float
-
-
 def load_shard(source: DataSource, rank: int, n_parties: int) -> Shard:
     """The rows of party `rank`: its own files, or its part of a common table (parts differ by at most one row).
 
-    Deterministic in (source, rank, n_parties). Raises DataError if a table cannot be read, has more than two classes,
-    or has fewer rows than there are parties.
+    Deterministic in (source, rank, n_parties). Raises DataError if a table cannot be read, has labels that are not of
+    the target's kind, or has fewer rows than there are parties.
     """
     return _shard(source, rank, n_parties, _read(source, rank, n_parties))
 
@@ -95,8 +91,8 @@ def pooled(source: DataSource, n_parties: int) -> tuple[Shard, ...]:
     """
     if not source.is_common:
         raise DataError(f"{source.train}: each party's rows are its own; only a common table can be pooled")
-    tables = _read(source, 0, n_parties)
-    return tuple(_shard(source, rank, n_parties, tables) for rank in range(n_parties))
+    selected = _read(source, 0, n_parties)
+    return tuple(_shard(source, rank, n_parties, selected) for rank in range(n_parties))
 
 
 def stack(shards: Sequence[Shard]) -> Shard:
@@ -110,54 +106,43 @@ def stack(shards: Sequence[Shard]) -> Shard:
     )
 
 
-def summary(shard: Shard) -> dict[str, Any]:
+def summary(shard: Shard, kind: TargetKind) -> dict[str, Any]:
     """What a party tells all others about its shard, as JSON: nothing but what the protocol cannot keep secret.
 
     The numbers of rows fix the packing and the factor of the mean gradient, so everybody must know them; the names of
-    the columns and the values of the label show whether the tables fit together. No cell, count per class or mean of a
-    column is in it.
+    the columns show whether the tables fit together, and distinct labels what the classes are. No cell, count per
+    class or mean of a column is in it, and of labels that are numbers nothing: their owner has checked them.
     """
     return {
         "columns": list(shard.columns),
         "rows": shard.n_rows,
         "test_rows": len(shard.test_labels),
-        "label_values": [float(value) for value in np.unique(shard.labels)],
+        **label_summary(kind, shard.labels),
     }
 
 
-def check_summaries(summaries: Sequence[Mapping[str, Any]]) -> Classes:
-    """The two classes, if the parties' shards (by rank) make one table that can be trained on.
+def check_summaries(summaries: Sequence[Mapping[str, Any]], kind: TargetKind) -> Target:
+    """The target, if the parties' shards (by rank) make one table that can be trained on.
 
-    Raises DataError for an empty shard, columns that differ, and labels that do not have exactly two values.
+    Raises DataError for an empty shard, columns that differ, and a wrong number of classes.
     """
     for rank, own in enumerate(summaries):
         if own["rows"] < 1:
             raise DataError(f"party {rank} has no rows to train on; need at least one at every party")
         if own["columns"] != summaries[0]["columns"]:
             raise DataError(f"party {rank} has other columns than party 0: {_difference(own, summaries[0])}")
-    values = sorted({value for own in summaries for value in own["label_values"]})
-    if len(values) != 2:
-        shown = ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
-        raise DataError(f"the labels of all parties have {len(values)} distinct values ({shown}); need exactly two")
-    return Classes(*values)
+    return agree_on_target(kind, summaries)
 
 
-def code(shard: Shard, classes: Classes) -> Shard:
-    """The shard with labels 0.0 (negative) and 1.0 (positive).
+def code(shard: Shard, target: Target) -> Shard:
+    """The shard with labels as a model takes them: classes as 0.0, 1.0, ..., numbers and counts as they are.
 
-    Raises DataError if a label, also of a test row, is neither class.
+    Raises DataError if a label, also of a test row, is none of the classes.
     """
-    for what, labels in (("training", shard.labels), ("test", shard.test_labels)):
-        strange = labels[(labels != classes.negative) & (labels != classes.positive)]
-        if len(strange):
-            raise DataError(
-                f"a {what} row has the label {strange[0]:g}; "
-                f"the two classes are {classes.negative:g} and {classes.positive:g}"
-            )
     return replace(
         shard,
-        labels=(shard.labels == classes.positive).astype(np.float64),
-        test_labels=(shard.test_labels == classes.positive).astype(np.float64),
+        labels=target.code(shard.labels, "training"),
+        test_labels=target.code(shard.test_labels, "test"),
     )
 
 
@@ -170,49 +155,69 @@ def check_files(source: DataSource, ranks: Sequence[int]) -> None:
                 raise DataError(f"{path}: no such file{_numbering_hint(source, pattern, rank)}")
 
 
-def _read(source: DataSource, rank: int, n_parties: int) -> tuple[Table, Table]:
-    """The training and the test table that this party reads, not yet divided."""
+@dataclass(frozen=True)
+class _Selection:
+    """Some rows of a table, not yet taken."""
+
+    table: Rows
+    rows: RowNumbers
+    name: str
+
+    def part(self, rank: int, n_parties: int, seed: int) -> _Selection:
+        """The rows of this party, of parts that differ by at most one row."""
+        order = np.random.default_rng(seed).permutation(len(self.rows))
+        return replace(self, rows=self.rows[np.array_split(order, n_parties)[rank]])
+
+
+def _read(source: DataSource, rank: int, n_parties: int) -> tuple[_Selection, _Selection]:
+    """The training and the test rows that this party reads, not yet divided."""
     check_files(source, [rank])
-    table = _read_two_classes(source, source.train, rank)
+    table = _read_labelled(source, source.train, rank)
+    name, everything = source.name(source.train, rank), np.arange(len(table))
     if source.test is not None:
-        test = _read_two_classes(source, source.test, rank)
+        test = _read_labelled(source, source.test, rank)
+        other = source.name(source.test, rank)
         if test.columns != table.columns:
-            name, other = source.name(source.test, rank), source.name(source.train, rank)
             difference = _difference({"columns": list(test.columns)}, {"columns": list(table.columns)})
-            raise DataError(f"{name} has other columns than {other}: {difference}")
-        train = table
+            raise DataError(f"{other} has other columns than {name}: {difference}")
+        kept, set_aside = _Selection(table, everything, name), _Selection(test, np.arange(len(test)), other)
     else:
-        kept, set_aside = _set_aside(table.labels, source.test_fraction, _generator(source, source.train, rank))
-        train, test = table.take(kept), table.take(set_aside)
-    if PARTY not in source.train and len(train) < n_parties:
-        raise DataError(f"{source.train}: {len(train)} training rows for {n_parties} parties; need at least one each")
-    return train, test
+        by_class = table.labels if has_classes(source.target) else None
+        strata = np.zeros(len(table)) if by_class is None else by_class
+        numbers = _set_aside(strata, source.test_fraction, _generator(source, source.train, rank))
+        kept, set_aside = (_Selection(table, rows, name) for rows in numbers)
+    if PARTY not in source.train and len(kept.rows) < n_parties:
+        n_rows = len(kept.rows)
+        raise DataError(f"{source.train}: {n_rows} training rows for {n_parties} parties; need at least one each")
+    return kept, set_aside
 
 
-def _read_two_classes(source: DataSource, pattern: str, rank: int) -> Table:
+def _read_labelled(source: DataSource, pattern: str, rank: int) -> Rows:
     name = source.name(pattern, rank)
     table = read_table(name, source.label, source.folder)
-    n_classes = len(np.unique(table.labels))
     # A party's own file may well hold one class only; a table for all of them may not.
-    one_class = n_classes < 2 and PARTY not in pattern and pattern == source.train
-    if one_class or n_classes > 2:
-        raise DataError(f"{name}: label column {source.label!r} has {n_classes} distinct values; need exactly two")
+    complete = PARTY not in pattern and pattern == source.train
+    if table.labels is not None:
+        check_labels(source.target, table.labels, _label_column(source, name), complete=complete)
     return table
 
 
-def _shard(source: DataSource, rank: int, n_parties: int, tables: tuple[Table, Table]) -> Shard:
-    """This party's part of what it has read."""
-    train, test = tables
+def _label_column(source: DataSource, name: str) -> str:
+    return f"{name}: label column {source.label!r}"
+
+
+def _shard(source: DataSource, rank: int, n_parties: int, selected: tuple[_Selection, _Selection]) -> Shard:
+    """This party's part of what it has read; only now do rows become float64."""
+    train, test = selected
     if PARTY not in source.train:
-        train = _part(train, rank, n_parties, source.split_seed)
+        train = train.part(rank, n_parties, source.split_seed)
     if PARTY not in (source.train if source.test is None else source.test):
-        test = _part(test, rank, n_parties, source.split_seed)
-    return Shard(train.features, train.labels, train.columns, test.features, test.labels)
-
-
-def _part(table: Table, rank: int, n_parties: int, seed: int) -> Table:
-    order = np.random.default_rng(seed).permutation(len(table))
-    return table.take(np.array_split(order, n_parties)[rank])
+        test = test.part(rank, n_parties, source.split_seed)
+    own, other = (selection.table.take(selection.rows) for selection in (train, test))
+    for name, taken, table in ((train.name, own, train.table), (test.name, other, test.table)):
+        if table.labels is None:
+            check_labels(source.target, taken.labels, _label_column(source, name), complete=False)
+    return Shard(own.features, own.labels, own.columns, other.features, other.labels)
 
 
 def _generator(source: DataSource, pattern: str, rank: int) -> np.random.Generator:
@@ -220,11 +225,11 @@ def _generator(source: DataSource, pattern: str, rank: int) -> np.random.Generat
     return np.random.default_rng([source.split_seed, 1 + rank if PARTY in pattern else 0])
 
 
-def _set_aside(labels: FloatArray, fraction: float, rng: np.random.Generator) -> tuple[RowNumbers, RowNumbers]:
-    """Numbers of the rows kept and set aside: the fraction of each class, of which at least one row is always kept."""
-    chosen = np.zeros(len(labels), dtype=bool)
-    for value in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == value))
+def _set_aside(strata: FloatArray, fraction: float, rng: np.random.Generator) -> tuple[RowNumbers, RowNumbers]:
+    """Numbers of the rows kept and set aside: the fraction of each stratum, of which one row at least is kept."""
+    chosen = np.zeros(len(strata), dtype=bool)
+    for value in np.unique(strata):
+        members = rng.permutation(np.flatnonzero(strata == value))
         chosen[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 

@@ -42,7 +42,7 @@ class CircuitPlan:
             raise ParameterError(
                 f"one iteration consumes {w.levels} levels (forward 1, sigmoid of degree {w.sigmoid.degree} "
                 f"{w.sigmoid.depth}, backward 1), the parameters have {p.depth} above the refresh; need "
-                f"{p.refresh_limbs + w.levels} limbs, or a lower sigmoid_degree"
+                f"{p.refresh_limbs + w.levels} limbs, or a lower degree"
             )
         if p.n_parties != w.n_parties:
             raise ParameterError(f"parameters for {p.n_parties} parties, rows of {w.n_parties}; need the same number")

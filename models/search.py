@@ -74,7 +74,7 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> 
         raise ParameterError(
             f"limbs = {choice.limbs} leaves no modulus for the refresh: one iteration takes {workload.levels} levels "
             f"(forward 1, sigmoid of degree {workload.sigmoid.degree} {workload.sigmoid.depth}, backward 1); need more "
-            "limbs, or a lower sigmoid_degree"
+            "limbs, or a lower degree"
         )
     candidates: list[_Candidate] = []
     problem: ParameterError | None = None
@@ -149,7 +149,7 @@ def _largest_scale(workload: Workload, choice: Choice, ring_dim: int, digits: in
                 raise ParameterError(
                     f"limbs = {limbs} are too few: one iteration consumes {workload.levels} levels and a refresh with "
                     f"{choice.statistical_bits} statistical bits needs {needed} limbs of {scale_bits} bits; need "
-                    f"{needed + workload.levels}, a lower sigmoid_degree or fewer statistical_bits"
+                    f"{needed + workload.levels}, a lower degree or fewer statistical_bits"
                 )
             if -(-limbs // -(-limbs // digits)) != digits:
                 raise ParameterError(

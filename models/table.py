@@ -1,15 +1,12 @@
-"""One table in memory, and reading it: a CSV file, a packaged table, or one that comes with scikit-learn."""
+"""Tables: rows under named columns, in memory as they were stored, as float64 only where they are taken."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +16,10 @@ from mhe.errors import DataError
 FloatArray = npt.NDArray[np.float64]
 RowNumbers = npt.NDArray[np.integer[Any]]
 
-BUILTIN = "builtin:"
-SKLEARN = "sklearn:"
-SKLEARN_TABLES = ("breast_cancer",)
-
 
 @dataclass(frozen=True)
 class Table:
-    """Finite numbers under named columns; `labels` keeps the values of the file."""
+    """Finite numbers under named columns; `labels` keeps the values of the source."""
 
     features: FloatArray  # (rows, columns)
     labels: FloatArray  # (rows,)
@@ -40,51 +33,42 @@ class Table:
         return Table(self.features[rows], self.labels[rows], self.columns)
 
 
-def is_file(source: str) -> bool:
-    """Whether `source` names a file, and not a table that comes with this package or with scikit-learn."""
-    return not source.startswith((BUILTIN, SKLEARN))
+@dataclass(frozen=True)
+class StoredTable:
+    """Numbers in whatever type they were stored; a row is unit * values[row]."""
+
+    values: npt.NDArray[Any]  # (rows, columns), of integers or finite floats
+    labels: FloatArray  # (rows,)
+    columns: tuple[str, ...]
+    unit: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: RowNumbers) -> Table:
+        """The rows with these numbers, in this order, as float64."""
+        features = self.values[rows].astype(np.float64)
+        features *= self.unit
+        return Table(features, self.labels[rows], self.columns)
 
 
-def read_table(source: str, label: str, folder: Path = Path()) -> Table:
-    """The table named by `source`: "builtin:pima", "builtin:bcw", "sklearn:breast_cancer", or a CSV file.
+class Rows(Protocol):
+    """What a source of rows can tell without making all of them float64."""
 
-    A relative file name starts at `folder`. Raises DataError if there is no such table, if it has no column `label`, or
-    if a cell is not a finite number (naming file, line and column).
-    """
-    if source.startswith(SKLEARN):
-        return _scikit_learn(source, label)
-    if source.startswith(BUILTIN):
-        return _builtin(source, label)
-    return read_csv(folder / source, label)
+    @property
+    def columns(self) -> tuple[str, ...]: ...
 
+    @property
+    def labels(self) -> FloatArray | None:
+        """The labels (rows,); None where rows and labels come into being only as they are taken."""
 
-def read_csv(path: Path, label: str) -> Table:
-    """A comma separated file: a header line, below it nothing but finite numbers.
+    def __len__(self) -> int: ...
 
-    Raises DataError naming the file and, where there is one, the line (counted from 1), the column and the cell.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, cells) for cells in reader if cells]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; relative names start at the folder of the configuration") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as comma separated UTF-8 text: {error}") from None
-
-    at = _label_position(str(path), header, label)
-    if not rows:
-        raise DataError(f"{path}: has a header but no rows; need at least one")
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise DataError(f"{path}, row {line}: has {len(cells)} cells where the header has {len(header)}")
-    values = _numbers(path, header, rows)
-    columns = tuple(name for i, name in enumerate(header) if i != at)
-    return Table(np.ascontiguousarray(np.delete(values, at, axis=1)), values[:, at].copy(), columns)
+    def take(self, rows: RowNumbers) -> Table:
+        """The rows with these numbers, in this order."""
 
 
-def _label_position(name: str, header: Sequence[str], label: str) -> int:
+def label_position(name: str, header: Sequence[str], label: str) -> int:
     """Where the label stands in a header that can be trained on; raises DataError for any other header."""
     if not header:
         raise DataError(f"{name}: is empty; need a header line with the names of the columns")
@@ -98,9 +82,42 @@ def _label_position(name: str, header: Sequence[str], label: str) -> int:
     return header.index(label)
 
 
+def check_label(name: str, known: str, label: str) -> None:
+    """Raise DataError unless the label asked for is the one of a source that has only this one."""
+    if label != known:
+        raise DataError(f"{name}: its label is {known!r}; got {label!r}")
+
+
+def check_stored(name: str, features: npt.NDArray[Any], labels: npt.NDArray[Any]) -> FloatArray:
+    """The labels of stored features (rows, columns) as float64.
+
+    Raises DataError if there are no rows, no columns, not as many labels, or cells that are no finite numbers.
+    """
+    if features.ndim != 2 or labels.ndim != 1 or 0 in features.shape:
+        shapes = f"features of shape {features.shape} and labels of shape {labels.shape}"
+        raise DataError(f"{name}: has {shapes}; need (rows, columns) and (rows,), neither empty")
+    if len(features) != len(labels):
+        raise DataError(f"{name}: has {len(features)} rows of features and {len(labels)} labels; need one for each")
+    for what, values in (("features", features), ("labels", labels)):
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"{name}: its {what} are of type {values.dtype}; need numbers")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+            raise DataError(f"{name}, row {row + 1}: holds a number in its {what} that is not finite; need finite ones")
+    return labels.astype(np.float64)
+
+
+def is_finite(cell: str) -> bool:
+    """Whether a cell of text is a finite number."""
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
 def _header_hint(header: Sequence[str], label: str) -> str:
     """The likeliest reason why the label is not there."""
-    if all(_finite(cell) for cell in header):
+    if all(is_finite(cell) for cell in header):
         return "its first line holds numbers: the first line must name the columns"
     for mark, what in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and mark in header[0]:
@@ -108,50 +125,3 @@ def _header_hint(header: Sequence[str], label: str) -> str:
     near = difflib.get_close_matches(label, header, n=1)
     shown = ", ".join(map(repr, header[:12])) + (", ..." if len(header) > 12 else "")
     return (f"did you mean {near[0]!r}? " if near else "") + f"its columns are {shown}"
-
-
-def _numbers(path: Path, header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]) -> FloatArray:
-    """All cells as numbers; the cells are looked at one by one only to name the first that is none."""
-    try:
-        values = np.array([cells for _, cells in rows], dtype=np.float64)
-    except ValueError:
-        values = np.full((1, 1), np.nan)
-    if np.isfinite(values).all():
-        return values
-    for line, cells in rows:
-        for name, cell in zip(header, cells, strict=True):
-            if not _finite(cell):
-                what = "is empty" if not cell.strip() else f"holds {cell!r}"
-                raise DataError(f"{path}, row {line}, column {name!r}: {what}; need a finite number")
-    raise DataError(f"{path}: cannot be read as numbers")
-
-
-def _finite(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
-
-
-def _builtin(source: str, label: str) -> Table:
-    folder = resources.files("models") / "datasets"
-    names = sorted(entry.name.removesuffix(".csv") for entry in folder.iterdir() if entry.name.endswith(".csv"))
-    name = source.removeprefix(BUILTIN)
-    if name not in names:
-        raise DataError(f"there is no table {source!r}; have {', '.join(BUILTIN + known for known in names)}")
-    with resources.as_file(folder / f"{name}.csv") as path:
-        return read_csv(path, label)
-
-
-def _scikit_learn(source: str, label: str) -> Table:
-    # Importing scikit-learn takes a second, which runs on other tables need not pay.
-    from sklearn import datasets  # type: ignore[import-untyped]
-
-    if source.removeprefix(SKLEARN) not in SKLEARN_TABLES:
-        raise DataError(f"there is no table {source!r}; have {', '.join(SKLEARN + name for name in SKLEARN_TABLES)}")
-    bunch = datasets.load_breast_cancer()
-    columns = tuple(str(name) for name in bunch.feature_names)
-    _label_position(source, (*columns, "target"), label)
-    if label != "target":
-        raise DataError(f"{source}: its label is 'target'; got {label!r}")
-    return Table(np.asarray(bunch.data, dtype=np.float64), np.asarray(bunch.target, dtype=np.float64), columns)

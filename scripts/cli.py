@@ -1,4 +1,4 @@
-"""The command `mhe`: plan, train, bench, doctor."""
+"""The command `mhe`: plan, train, fetch, bench, doctor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from mhe.errors import ConfigError, MHEError
+from models.readers.sources import MNIST_FOLDER, MNIST_VARIABLE
 from network.mpi import MPIChannel, abort, launched_under_mpi
 from scripts.config import Config, load_config
 from scripts.launch import check_output, check_ready, launch
@@ -42,6 +43,9 @@ app = typer.Typer(
 
 bench = typer.Typer(help="Measure how fast things are here.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+
+fetch = typer.Typer(help="Download public tables that are too large to ship.", no_args_is_help=True)
+app.add_typer(fetch, name="fetch")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; configs/pima.toml explains every key.")]
 
@@ -89,6 +93,19 @@ def doctor() -> None:
     from scripts.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
+
+
+@fetch.command()
+def mnist(
+    into: Annotated[
+        Path, typer.Option(envvar=MNIST_VARIABLE, help="Folder for the files, data/mnist beside the configuration.")
+    ] = Path("configs") / MNIST_FOLDER,
+) -> None:
+    """MNIST's four files (11 MB), verified, for "builtin:mnist"; files that are there and intact are kept."""
+    from scripts.fetch import MNIST, MNIST_MIRRORS
+    from scripts.fetch import fetch as fetch_files
+
+    fetch_files(MNIST, MNIST_MIRRORS, into, typer.echo)
 
 
 @bench.command()

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from mhe.errors import ConfigError
 from models.data import DataSource
+from models.kinds import KINDS, KindName, Loss, Schedule, Solver
+from models.readers.sources import OWN_TEST
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +24,8 @@ else:
 
 ALLOWED = {
     ("training", "batch"): 'must be "full" or a number of rows of at least 1',
-    ("model", "sigmoid_interval"): "must be [low, high], two numbers with low < 0 < high",
+    ("model", "interval"): "must be [low, high], two numbers with low < 0 < high",
+    ("model", "hidden"): "must be a list of layer widths such as [64, 64], whole numbers of at least 1",
 }
 """What is allowed, for the keys of which pydantic's own words say it badly."""
 
@@ -45,6 +48,16 @@ class DataConfig(Section):
     split_seed: Seed = 0
     standardize: bool = True
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_test(cls, given: Any) -> Any:
+        """A table that comes with test rows of its own is tested on these, unless others are asked for."""
+        if isinstance(given, Mapping) and not given.keys() & {"test", "test_fraction"}:
+            train = given.get("train")
+            own = OWN_TEST.get(train) if isinstance(train, str) else None
+            return given if own is None else {**given, "test": own}
+        return given
+
     @model_validator(mode="after")
     def _one_kind_of_test(self) -> DataConfig:
         if self.test is not None and "test_fraction" in self.model_fields_set:
@@ -53,30 +66,48 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """[model]: the three keys of the sigmoid choose the polynomial; l2 multiplies |w|^2 / 2 beside the mean loss."""
+    """[model]: which kinds read which keys is said in models.kinds.
 
-    kind: Literal["logistic"] = "logistic"
-    sigmoid_degree: Annotated[int, Field(ge=1, le=31)] = 3
-    sigmoid_interval: Annotated[tuple[float, float], Field(strict=False)] = (-8.0, 8.0)
-    sigmoid_method: Literal["least_squares", "minimax"] = "least_squares"
+    degree, interval and method choose the polynomial in place of the nonlinear function (of `activation` in an mlp,
+    whose "square" is 0.5 x + 0.125 x^2 itself); l2 multiplies |w|^2 / 2 beside the mean loss.
+    """
+
+    kind: KindName = "logistic"
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
+    activation: Literal["square", "sigmoid", "softplus", "tanh"] = "square"
+    degree: Annotated[int, Field(ge=1, le=31)] = 3
+    interval: Annotated[tuple[float, float], Field(strict=False)] = (-8.0, 8.0)
+    method: Literal["least_squares", "minimax"] = "least_squares"
+    loss: Literal["auto"] | Loss = "auto"
     l2: Annotated[float, Field(ge=0)] = 0.0
 
-    @field_validator("sigmoid_interval")
+    @field_validator("interval")
     @classmethod
     def _around_zero(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not value[0] < 0 < value[1]:
-            raise ValueError(ALLOWED["model", "sigmoid_interval"])
+            raise ValueError(ALLOWED["model", "interval"])
         return value
 
 
 class TrainingConfig(Section):
-    """[training]: learning_rate multiplies the gradient of the mean loss; momentum 0 is plain gradient descent."""
+    """[training]: learning_rate multiplies the gradient of the mean loss; momentum is read by solver "nesterov".
 
+    schedule "inverse": iteration t = 0, 1, ... takes learning_rate / (1 + decay t).
+    """
+
+    solver: Solver = "nesterov"
     iterations: Annotated[int, Field(ge=1)] = 20
     learning_rate: Annotated[float, Field(gt=0)] = 0.5
+    schedule: Schedule = "constant"
+    decay: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     batch: Literal["full"] | Annotated[int, Field(ge=1)] = "full"
     seed: Seed = 0
+
+    @property
+    def momentum_used(self) -> float:
+        """0 for every solver that has no momentum."""
+        return self.momentum if self.solver == "nesterov" else 0.0
 
 
 class CryptoConfig(Section):
@@ -142,8 +173,8 @@ class Config(Section):
     @property
     def source(self) -> DataSource:
         """The rows, with file names relative to the folder of the configuration."""
-        data = self.data
-        return DataSource(data.train, data.label, data.test, data.test_fraction, data.split_seed, self._folder)
+        data, target = self.data, KINDS[self.model.kind].target
+        return DataSource(data.train, data.label, data.test, data.test_fraction, data.split_seed, self._folder, target)
 
     @property
     def clear_twin(self) -> bool:
@@ -190,8 +221,48 @@ def parse_config(document: Mapping[str, Any], name: str = "configuration", folde
     except ValidationError as error:
         lines = dict.fromkeys(_explain(problem) for problem in error.errors())
         raise ConfigError("\n".join(f"{name}: {line}" for line in lines)) from None
+    problems = _unread(config) or _unimplemented(config)
+    if problems:
+        raise ConfigError("\n".join(f"{name}: {line}" for line in problems))
     config._folder = folder
     return config
+
+
+def _unread(config: Config) -> list[str]:
+    """Settings that are given but read by nobody, or needed and not given: not the model that was meant."""
+    model, training, problems = config.model, config.training, []
+    kind = KINDS[model.kind]
+    for key in [key for key in ModelConfig.model_fields if key in model.model_fields_set - {"kind", "loss", "l2"}]:
+        if key not in kind.reads:
+            readers = " or ".join(_shown(name) for name, other in KINDS.items() if key in other.reads)
+            problems.append(
+                f"[model] {key}: is not read by kind = {_shown(model.kind)}, only by {readers}; leave it away"
+            )
+    if model.kind == "mlp" and not model.hidden:
+        problems.append('[model] hidden: is missing; kind = "mlp" needs the widths of its hidden layers')
+    if model.loss != "auto" and model.loss not in kind.losses:
+        allowed = ", ".join(map(_shown, ("auto", *kind.losses)))
+        problems.append(f"[model] loss = {_shown(model.loss)}: kind = {_shown(model.kind)} allows {allowed}")
+    for key, needs, value in (("momentum", "solver", "nesterov"), ("decay", "schedule", "inverse")):
+        if key in training.model_fields_set and getattr(training, needs) != value:
+            got = getattr(training, needs)
+            problems.append(f"[training] {key}: is read only with {needs} = {_shown(value)}; got {_shown(got)}")
+    return problems
+
+
+def _unimplemented(config: Config) -> list[str]:
+    """What models.kinds does not list as implemented."""
+    model, training, kind = config.model, config.training, KINDS[config.model.kind]
+    if not kind.solvers:
+        there = ", ".join(_shown(name) for name, other in KINDS.items() if other.solvers)
+        return [f"[model] kind = {_shown(model.kind)}: is not implemented yet; implemented: {there}"]
+    given = (("solver", training.solver, kind.solvers), ("schedule", training.schedule, kind.schedules))
+    return [
+        f"[training] {key} = {_shown(value)}: is not implemented yet for kind = {_shown(model.kind)}; "
+        f"implemented: {', '.join(map(_shown, there))}"
+        for key, value, there in given
+        if value not in there
+    ]
 
 
 def check_same(canonicals: Sequence[str]) -> None:
@@ -230,7 +301,10 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if len(keys) < 2:
         return f"{where}: {message}"
-    return f"{where} = {_shown(problem['input'])}: {ALLOWED.get((keys[0], keys[1]), message)}"
+    # of an entry that is missing, pydantic shows the list
+    inside = () if problem["type"] == "missing" else problem["loc"][2:]
+    place = "".join(f"[{part}]" for part in inside if isinstance(part, int))
+    return f"{where}{place} = {_shown(problem['input'])}: {ALLOWED.get((keys[0], keys[1]), message)}"
 
 
 def _where(keys: Sequence[str]) -> str:

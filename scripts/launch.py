@@ -82,9 +82,9 @@ def check_ready(config: Config, n_parties: int, *, all_here: bool) -> None:
     source = config.source
     if source.is_common:
         shards = pooled(source, n_parties)
-        classes = check_summaries([summary(shard) for shard in shards])
+        target = check_summaries([summary(shard, source.target) for shard in shards], source.target)
         for shard in shards:
-            code(shard, classes)
+            code(shard, target)
     elif all_here:
         check_files(source, range(n_parties))
 

@@ -181,14 +181,14 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
     if largest > outcome.config.crypto.message_bound:
         console.print(
             f"[yellow]warning: a weight is {largest:.3g}, beyond message_bound: the training has diverged; lower "
-            "learning_rate or momentum, or widen sigmoid_interval[/yellow]"
+            "learning_rate or momentum, or widen \\[model] interval[/yellow]"
         )
     if clear is not None:
         low, high = plan.workload.sigmoid.interval
         if clear.widest > max(-low, high):
             console.print(
                 f"[yellow]warning: inputs of the sigmoid reached {clear.widest:.1f}, outside its interval "
-                f"\\[{low:g}, {high:g}]: widen sigmoid_interval, or lower learning_rate[/yellow]"
+                f"\\[{low:g}, {high:g}]: widen \\[model] interval, or lower learning_rate[/yellow]"
             )
     s = outcome.seconds
     console.print(

@@ -17,10 +17,11 @@ from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
 from mhe.errors import MHEError, NetworkError
 from mhe.party import Party
-from models.data import Classes, Shard, check_summaries, code, load_shard, pooled, stack, summary
+from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
 from models.metrics import DEFAULT_BINS, Quality, quality, quality_from_counts, score_counts
 from models.plan import CircuitPlan
 from models.reference import LinearModel, fit_exact
+from models.target import Target
 from models.training import (
     Iteration,
     Standardisation,
@@ -57,9 +58,11 @@ Result = TypeVar("Result")
 
 def plan(config: Config, n_parties: int) -> None:
     """Print the plan of a run of this many parties; reads the tables that are here, generates no key."""
-    shards = [load_shard(config.source, rank, n_parties) for rank in range(n_parties)]
-    summaries = [summary(shard) for shard in shards]
-    check_summaries(summaries)
+    source = config.source
+    ranks = range(n_parties)
+    shards = pooled(source, n_parties) if source.is_common else [load_shard(source, rank, n_parties) for rank in ranks]
+    summaries = [summary(shard, source.target) for shard in shards]
+    check_summaries(summaries, source.target)
     describe(make_plan(config, summaries), config, make_console(quiet=False))
 
 
@@ -77,7 +80,7 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
     All parties have the same configuration.
     """
     console = make_console(quiet=not collective.is_root)
-    shard, classes, summaries = _agree_on_data(config, collective, out, force)
+    shard, target, summaries = _agree_on_data(config, collective, out, force)
     circuit = together(collective, lambda: make_plan(config, summaries))
     collective.bind(circuit.parameters.digest)
     describe(circuit, config, console)
@@ -106,7 +109,7 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
         "per_iteration": (released - trained) / circuit.workload.iterations,
         "release": done - released,
     }
-    clear = _clear_models(config, collective, circuit, shard, classes, console.print)
+    clear = _clear_models(config, collective, circuit, shard, target, console.print)
     usages = [
         Usage(**json.loads(blob))
         for blob in collective.allgather(json.dumps(usage(collective, recorder.whole_iteration())).encode())
@@ -186,7 +189,7 @@ def _agree_on_settings(config: Config, collective: TreeCollective) -> None:
 
 def _agree_on_data(
     config: Config, collective: TreeCollective, out: Path, force: bool
-) -> tuple[Shard, Classes, list[dict[str, Any]]]:
+) -> tuple[Shard, Target, list[dict[str, Any]]]:
     """Everything that can be wrong before a key is made, settled among all parties."""
 
     def load() -> Shard:
@@ -195,9 +198,10 @@ def _agree_on_data(
         return load_shard(config.source, collective.rank, collective.n_parties)
 
     shard = together(collective, load)
-    summaries = [json.loads(blob) for blob in collective.allgather(json.dumps(summary(shard)).encode())]
-    classes = together(collective, lambda: check_summaries(summaries))
-    return together(collective, lambda: code(shard, classes)), classes, summaries
+    kind = config.source.target
+    summaries = [json.loads(blob) for blob in collective.allgather(json.dumps(summary(shard, kind)).encode())]
+    target = together(collective, lambda: check_summaries(summaries, kind))
+    return together(collective, lambda: code(shard, target)), target, summaries
 
 
 def _standardise(config: Config, party: Party, shard: Shard, total_rows: int) -> Standardisation:
@@ -269,14 +273,14 @@ def _clear_models(
     collective: TreeCollective,
     circuit: CircuitPlan,
     shard: Shard,
-    classes: Classes,
+    target: Target,
     say: Callable[[str], None],
 ) -> Clear | None:
     """The clear twin and the exact reference at the root, where everybody's rows may come to one place."""
     if not config.clear_twin:
         return None
     if config.source.is_common:
-        shards = [code(s, classes) for s in pooled(config.source, collective.n_parties)] if collective.is_root else []
+        shards = [code(s, target) for s in pooled(config.source, collective.n_parties)] if collective.is_root else []
     else:
         say(
             "[bold red]AUDIT: clear_twin = true: every party now sends all its rows IN THE CLEAR to the others. "

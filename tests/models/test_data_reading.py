@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mhe.errors import DataError
-from models.table import read_csv, read_table
+from models.readers.csv_file import read_csv
+from models.readers.sources import read_table
+from models.table import Table
 
 GOOD = "age,dose,ill\n31,0.5,0\n54,2,1\n"
+
+
+def whole(source: str, label: str) -> Table:
+    table = read_table(source, label)
+    return table.take(np.arange(len(table)))
 
 
 def write(folder: Path, text: str) -> Path:
@@ -30,12 +37,32 @@ def write(folder: Path, text: str) -> Path:
     ],
 )
 def test_tables_that_come_along(source: str, label: str, shape: tuple[int, int], positives: int) -> None:
-    table = read_table(source, label)
+    table = whole(source, label)
     assert table.features.shape == shape
     assert len(table.columns) == shape[1]
     assert np.isfinite(table.features).all()
     assert set(np.unique(table.labels)) == {0.0, 1.0}
     assert table.labels.sum() == positives
+
+
+def test_numbers_to_predict() -> None:
+    table = whole("sklearn:diabetes", "target")
+    assert table.features.shape == (442, 10)
+    assert (table.labels.min(), table.labels.max()) == (25, 346)
+    assert table.features[:, table.columns.index("age")].max() == 79
+
+
+def test_counts_that_come_along() -> None:
+    table = whole("builtin:randhie", "mdvis")
+    assert table.features.shape == (20190, 9)
+    assert (table.labels.min(), table.labels.max(), table.labels.sum()) == (0, 77, 57752)
+    assert np.array_equal(table.labels, np.rint(table.labels))
+
+
+def test_ten_classes() -> None:
+    table = whole("sklearn:digits", "target")
+    assert table.features.shape == (1797, 64)
+    assert set(table.labels) == set(range(10))
 
 
 def test_label_may_stand_anywhere(tmp_path: Path) -> None:
@@ -90,6 +117,12 @@ def test_file_that_is_no_text(tmp_path: Path) -> None:
 def test_directory_instead_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_csv(tmp_path, "ill")
+
+
+def test_file_that_the_fast_parser_does_not_take_is_read_all_the_same(tmp_path: Path) -> None:
+    table = read_csv(write(tmp_path, 'age,"dose\nin mg",ill\n"31", 0.5,0\n 54,1_000,1\n'), "ill")
+    assert table.columns == ("age", "dose\nin mg")
+    assert table.features.tolist() == [[31, 0.5], [54, 1000]]
 
 
 @pytest.mark.parametrize("source", ["builtin:iris", "sklearn:iris"])

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from mhe.errors import DataError
 from models.data import (
-    Classes,
     DataSource,
     Shard,
     check_files,
@@ -26,6 +25,7 @@ from models.data import (
     stack,
     summary,
 )
+from models.target import MAX_CLASSES, Target
 
 
 def write_table(path: Path, rows: int, *, first: int = 0, header: str = "a,b,y", one_class: bool = False) -> None:
@@ -127,14 +127,14 @@ def test_site_with_one_class_is_fine_as_long_as_another_has_the_other(tmp_path: 
     write_table(tmp_path / "site1.csv", 4)
     source = DataSource("site{party}.csv", "y", folder=tmp_path)
     shards = [load_shard(source, rank, 2) for rank in range(2)]
-    classes = check_summaries([summary(shard) for shard in shards])
-    assert classes == Classes(0, 1)
+    classes = check_summaries([summary(shard, "binary") for shard in shards], "binary")
+    assert classes == Target("binary", (0, 1))
     assert code(shards[0], classes).labels.tolist() == [1, 1, 1]
 
 
 def test_summary_tells_nothing_but_shapes_names_and_classes(tmp_path: Path) -> None:
     write_table(tmp_path / "x.csv", 10)
-    told = summary(load_shard(DataSource("x.csv", "y", folder=tmp_path), 0, 1))
+    told = summary(load_shard(DataSource("x.csv", "y", folder=tmp_path), 0, 1), "binary")
     assert told == {"columns": ["a", "b"], "rows": 8, "test_rows": 2, "label_values": [0.0, 1.0]}
     assert json.loads(json.dumps(told)) == told
 
@@ -142,11 +142,11 @@ def test_summary_tells_nothing_but_shapes_names_and_classes(tmp_path: Path) -> N
 def test_larger_label_is_the_positive_class() -> None:
     labels = np.array([2.0, 4.0, 4.0])
     shard = Shard(np.zeros((3, 1)), labels, ("a",), np.zeros((1, 1)), labels[:1])
-    coded = code(shard, check_summaries([summary(shard)]))
+    coded = code(shard, check_summaries([summary(shard, "binary")], "binary"))
     assert coded.labels.tolist() == [0, 1, 1]
     assert coded.test_labels.tolist() == [0]
-    with pytest.raises(DataError, match="test row has the label 3"):
-        code(replace(shard, test_labels=np.array([3.0])), Classes(2, 4))
+    with pytest.raises(DataError, match="test row has the label 3; the two classes are 2, 4"):
+        code(replace(shard, test_labels=np.array([3.0])), Target("binary", (2, 4)))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_larger_label_is_the_positive_class() -> None:
 )
 def test_shards_that_do_not_fit_together(summaries: list[dict[str, Any]], words: str) -> None:
     with pytest.raises(DataError, match=words):
-        check_summaries(summaries)
+        check_summaries(summaries, "binary")
 
 
 def test_more_parties_than_rows(tmp_path: Path) -> None:
@@ -196,3 +196,61 @@ def test_missing_site_says_how_parties_are_numbered(tmp_path: Path) -> None:
 def test_missing_table_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x.csv: no such file; relative names start at the folder"):
         load_shard(DataSource("x.csv", "y", folder=tmp_path), 0, 1)
+
+
+def write_labels(path: Path, labels: list[float]) -> None:
+    path.write_text("a,y\n" + "".join(f"{i},{label!r}\n" for i, label in enumerate(labels)))
+
+
+def test_classes_are_numbered_over_all_parties(tmp_path: Path) -> None:
+    write_labels(tmp_path / "site0.csv", [7, 7, 3])
+    write_labels(tmp_path / "site1.csv", [-1, 3])
+    source = DataSource("site{party}.csv", "y", test_fraction=0, folder=tmp_path, target="classes")
+    shards = [load_shard(source, rank, 2) for rank in range(2)]
+    summaries = [json.loads(json.dumps(summary(shard, "classes"))) for shard in shards]
+    assert [told["label_values"] for told in summaries] == [[3, 7], [-1, 3]]
+    target = check_summaries(summaries, "classes")
+    assert target == Target("classes", (-1, 3, 7))
+    assert [code(shard, target).labels.tolist() for shard in shards] == [[2, 2, 1], [0, 1]]
+    with pytest.raises(DataError, match="training row has the label 7; the 3 classes are -1, 3, 5"):
+        code(shards[0], Target("classes", (-1, 3, 5)))
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("real", [0.5, -2.0, 1e9]), ("counts", [0.0, 12.0, 3.0])])
+def test_nothing_is_told_about_labels_that_are_numbers(tmp_path: Path, kind: Any, labels: list[float]) -> None:
+    write_labels(tmp_path / "x.csv", labels)
+    shard = load_shard(DataSource("x.csv", "y", test_fraction=0, folder=tmp_path, target=kind), 0, 1)
+    told = summary(shard, kind)
+    assert told == {"columns": ["a"], "rows": 3, "test_rows": 0}
+    target = check_summaries([told], kind)
+    assert target == Target(kind)
+    assert np.array_equal(code(shard, target).labels, shard.labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "words"),
+    [
+        ("counts", [1, 2, -3, 0.5], "'y' has 2 other values, first in row 3; need counts: whole numbers from 0 on"),
+        ("classes", [1, 2.5, 3], "'y' has 1 other values, first in row 2; need whole numbers that name classes"),
+        ("classes", list(range(MAX_CLASSES + 1)), f"has {MAX_CLASSES + 1} distinct values; need 2 to {MAX_CLASSES}"),
+        ("classes", [1, 1, 1], "has 1 distinct values; need 2 to"),
+    ],
+)
+def test_labels_that_are_not_of_the_kind(tmp_path: Path, kind: Any, labels: list[float], words: str) -> None:
+    write_labels(tmp_path / "x.csv", labels)
+    with pytest.raises(DataError, match=words):
+        load_shard(DataSource("x.csv", "y", test_fraction=0, folder=tmp_path, target=kind), 0, 1)
+
+
+def test_more_classes_over_all_parties_than_there_may_be() -> None:
+    halves = (range(MAX_CLASSES), range(1, MAX_CLASSES + 1))
+    summaries = [own_summary(label_values=[float(value) for value in half]) for half in halves]
+    with pytest.raises(DataError, match=f"{MAX_CLASSES + 1} distinct values .*; need 2 to {MAX_CLASSES}"):
+        check_summaries(summaries, "classes")
+
+
+def test_test_rows_of_numbers_are_drawn_from_all(tmp_path: Path) -> None:
+    write_labels(tmp_path / "x.csv", [i / 7 for i in range(50)])
+    shard = load_shard(DataSource("x.csv", "y", test_fraction=0.2, folder=tmp_path, target="real"), 0, 1)
+    assert (shard.n_rows, len(shard.test_labels)) == (40, 10)
+    assert sorted([*shard.features[:, 0], *shard.test_features[:, 0]]) == list(range(50))

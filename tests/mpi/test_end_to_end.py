@@ -19,11 +19,12 @@ import pytest
 
 from mhe.parameters import LOG_QP_CAPS
 from mhe.security import tail
-from models.data import Classes, code, load_shard, stack, summary
+from models.data import code, load_shard, stack, summary
 from models.metrics import quality, quality_from_counts, score_counts
 from models.plan import CircuitPlan
 from models.precision import PREDICTED_QUANTILE
 from models.reference import fit_exact
+from models.target import Target
 from models.training import Standardisation, standardisation
 from models.twin import train_twin
 from scripts.config import load_config
@@ -184,8 +185,10 @@ class Expected:
 
 def expected(config_path, n_parties):
     config = load_config(config_path)
-    shards = [code(load_shard(config.source, rank, n_parties), Classes(0.0, 1.0)) for rank in range(n_parties)]
-    plan = make_plan(config, [summary(shard) for shard in shards])
+    shards = [
+        code(load_shard(config.source, rank, n_parties), Target("binary", (0.0, 1.0))) for rank in range(n_parties)
+    ]
+    plan = make_plan(config, [summary(shard, "binary") for shard in shards])
     rows = stack(shards)
     standard = standardisation(rows.features.mean(axis=0), rows.features.var(axis=0))
     pieces = [(standard(shard.features), shard.labels) for shard in shards]

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from mhe.errors import ConfigError
+from models.kinds import KINDS
 from scripts.config import Config, check_same, load_config, parse_config
 
 DATA = {"train": "x.csv", "label": "y"}
@@ -38,7 +39,9 @@ def test_the_commented_example_has_every_key() -> None:
 def test_defaults() -> None:
     config = parse_config({"data": DATA})
     assert (config.data.test, config.data.test_fraction, config.data.standardize) == (None, 0.2, True)
-    assert (config.model.sigmoid_degree, config.model.sigmoid_interval, config.model.l2) == (3, (-8.0, 8.0), 0.0)
+    assert (config.model.kind, config.model.loss, config.model.hidden) == ("logistic", "auto", ())
+    assert (config.model.degree, config.model.interval, config.model.l2) == (3, (-8.0, 8.0), 0.0)
+    assert (config.training.solver, config.training.schedule) == ("nesterov", "constant")
     assert (config.training.iterations, config.training.batch, config.training.momentum) == (20, "full", 0.5)
     assert (config.crypto.backend, config.crypto.security_bits, config.crypto.statistical_bits) == ("openfhe", 128, 128)
     assert (config.crypto.ring_dim, config.crypto.message_bound) == (None, 32.0)
@@ -72,9 +75,15 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("training", "batch", "half", '"full" or a number'),
         ("training", "batch", 0, '"full" or a number'),
         ("model", "kind", "forest", "'logistic'"),
-        ("model", "sigmoid_interval", [1, 8], "low < 0 < high"),
-        ("model", "sigmoid_interval", [-8], "low < 0 < high"),
-        ("model", "sigmoid_degree", 99, "31"),
+        ("model", "hidden", 64, "list of layer widths"),
+        ("model", "activation", "relu", "'square', 'sigmoid', 'softplus' or 'tanh'"),
+        ("model", "loss", "hinge", "'squared'"),
+        ("training", "solver", "adam", "'newton' or 'local'"),
+        ("training", "schedule", "step", "'constant' or 'inverse'"),
+        ("training", "decay", 0, "greater than 0"),
+        ("model", "interval", [1, 8], "low < 0 < high"),
+        ("model", "interval", [-8], "low < 0 < high"),
+        ("model", "degree", 99, "31"),
         ("crypto", "backend", "seal", "'native' or 'clear'"),
         ("crypto", "security_bits", 100, "128 or 192"),
         ("crypto", "ring_dim", 5000, "power of two"),
@@ -89,6 +98,10 @@ def test_bad_value_names_key_value_and_what_is_allowed(section: str, key: str, v
     said = refusal(**{section: {key: value}})
     assert said.startswith(f"c.toml: [{section}] {key} = {json.dumps(value)}: must be ")
     assert words in said
+
+
+def test_bad_entry_of_a_list_is_numbered() -> None:
+    assert "[model] hidden[1] = 0: must be a list of layer widths" in refusal(model={"kind": "mlp", "hidden": [64, 0]})
 
 
 def test_typing_errors_get_the_nearest_key() -> None:
@@ -160,3 +173,61 @@ def test_parties_that_differ_are_told_where() -> None:
         check_same([one.canonical, one.canonical, other.canonical])
     assert "[training] iterations is 20 at party 0, 30 at party 2" in str(caught.value)
     assert '[release] what is "model" at party 0, "nothing" at party 2' in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if not kind.solvers])
+def test_kind_that_is_not_implemented(kind: str) -> None:
+    hidden = {"hidden": [4]} if kind == "mlp" else {}
+    assert refusal(model={"kind": kind, **hidden}) == (
+        f'c.toml: [model] kind = "{kind}": is not implemented yet; implemented: "logistic"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        (
+            {"solver": "newton"},
+            '[training] solver = "newton": is not implemented yet for kind = "logistic"; implemented: ',
+        ),
+        ({"schedule": "inverse"}, '[training] schedule = "inverse": is not implemented yet'),
+    ],
+)
+def test_part_that_is_not_implemented(training: dict[str, Any], words: str) -> None:
+    assert words in refusal(training=training)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"model": {"hidden": [64]}}, '[model] hidden: is not read by kind = "logistic", only by "mlp"'),
+        (
+            {"model": {"kind": "linear", "degree": 3}},
+            '[model] degree: is not read by kind = "linear", only by "poisson"',
+        ),
+        ({"model": {"kind": "mlp"}}, "[model] hidden: is missing"),
+        ({"model": {"loss": "squared"}}, 'kind = "logistic" allows "auto", "cross_entropy"'),
+        ({"training": {"solver": "gd", "momentum": 0.5}}, '[training] momentum: is read only with solver = "nesterov"'),
+        ({"training": {"decay": 0.5}}, '[training] decay: is read only with schedule = "inverse"; got "constant"'),
+    ],
+)
+def test_setting_that_nobody_reads(sections: dict[str, Any], words: str) -> None:
+    assert words in refusal(**sections)
+
+
+def test_gradient_descent_is_without_momentum() -> None:
+    assert parse_config({"data": DATA, "training": {"solver": "gd"}}).training.momentum_used == 0
+    assert parse_config({"data": DATA, "training": {"momentum": 0.25}}).training.momentum_used == 0.25
+
+
+def test_labels_are_what_the_kind_of_model_learns() -> None:
+    assert parse_config({"data": DATA}).source.target == "binary"
+
+
+def test_mnist_is_tested_on_its_own_test_rows_unless_others_are_asked_for() -> None:
+    own = {"train": "builtin:mnist", "label": "label"}
+    assert parse_config({"data": own}).source.test == "builtin:mnist-test"
+    assert parse_config({"data": own | {"test": "y.csv"}}).source.test == "y.csv"
+    fraction = parse_config({"data": own | {"test_fraction": 0.2}})
+    assert fraction.source.test is None
+    assert fraction.canonical != parse_config({"data": own}).canonical

@@ -1,0 +1,43 @@
+"""The kinds of model: what their labels are, which settings they read, and what of them is implemented."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from models.target import TargetKind
+
+KindName = Literal["linear", "poisson", "logistic", "softmax", "mlp"]
+Solver = Literal["nesterov", "gd", "newton", "local"]
+Loss = Literal["squared", "cross_entropy"]
+Schedule = Literal["constant", "inverse"]
+
+POLYNOMIAL = frozenset({"degree", "interval", "method"})
+"""Settings of the polynomial that takes the place of a nonlinear function."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of model.
+
+    target: what its labels are. reads: settings of [model] that it reads besides kind, loss and l2. losses: those that
+    may be named instead of "auto", which is the first (a kind without any has a loss of its own). solvers, schedules:
+    what is implemented; without a solver the kind is not.
+    """
+
+    target: TargetKind
+    reads: frozenset[str]
+    losses: tuple[Loss, ...]
+    solvers: tuple[Solver, ...] = ()
+    schedules: tuple[Schedule, ...] = ("constant",)
+
+
+KINDS: Mapping[KindName, Kind] = {
+    "linear": Kind("real", frozenset(), ("squared",)),
+    "poisson": Kind("counts", POLYNOMIAL, ()),
+    "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
+    "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",)),
+    "mlp": Kind("classes", POLYNOMIAL | {"hidden", "activation"}, ("squared", "cross_entropy")),
+}
+"""Whoever implements a kind, a solver or a schedule adds it here, and the configuration lets it through."""
