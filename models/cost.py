@@ -19,13 +19,14 @@ from models.workload import Workload
 FAST_BITS = 49
 """Primes of so many bits stay below 2^50, and are computed with in float64 (`mhe.ring.vectors`)."""
 
-TRANSFORM = 1.0
-PRODUCT = 0.5
-"""Work for a limb below 2^50: a transform, and a product that is added up."""
+TRANSFORM, WIDE_TRANSFORM = 1.0, 1.37
+"""Work for a limb below 2^50, and for a wider one, whose arithmetic is in 64-bit words: of a transform."""
 
-WIDE_TRANSFORM = 1.7
-WIDE_PRODUCT = 1.0
-"""The same for a wider limb, whose arithmetic is in 64-bit words."""
+PRODUCT, WIDE_PRODUCT = 0.26, 0.39
+"""The same: of a product that is added up."""
+
+LIFT = 0.37
+"""Of one limb's part in one limb of a change of basis, whatever their sizes."""
 
 _UNIT_DIM = 1 << 14
 
@@ -74,12 +75,17 @@ class Cost:
         """Back to coefficients, then every digit to all the limbs that are not its own: each limb is the own one of one
         digit, which pays for the way back.
         """
-        return self._active_digits(limbs) * (self._transforms(limbs) + self._special_transforms)
+        width, special = self._digit_width, len(self.shape.all_special_bits)
+        whole, rest = divmod(limbs, width)
+        lifts = limbs * (limbs + special) - whole * width**2 - rest**2
+        transforms = self._active_digits(limbs) * (self._transforms(limbs) + self._special_transforms)
+        return transforms + lifts * self._lift_work
 
     def _switched(self, limbs: int) -> float:
         """Products with the key, and both halves divided by P."""
         inner = self._active_digits(limbs) * (self._products(limbs) + self._special_products)
-        return inner + 2 * (self._special_transforms + self._transforms(limbs)) + self._products(limbs)
+        lifts = 2 * len(self.shape.all_special_bits) * limbs * self._lift_work
+        return inner + 2 * (self._special_transforms + self._transforms(limbs)) + lifts + self._products(limbs)
 
     def _active_digits(self, limbs: int) -> int:
         return -(-limbs // self._digit_width)
@@ -120,3 +126,7 @@ class Cost:
     def _product_work(self) -> tuple[float, float]:
         size = self.shape.ring_dim / _UNIT_DIM
         return size * PRODUCT, size * WIDE_PRODUCT
+
+    @cached_property
+    def _lift_work(self) -> float:
+        return self.shape.ring_dim / _UNIT_DIM * LIFT

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import product
 
 from mhe.errors import ParameterError
@@ -67,9 +66,12 @@ class _Candidate:
         """Bits by which the special primes exceed the largest digit."""
         return sum(self.shape.all_special_bits) - self.shape.largest_digit_bits
 
-    @cached_property
-    def cost(self) -> float:
-        return Cost(self.workload, self.shape, self.refresh_limbs).iteration
+    def cost(self, *, free: bool) -> float:
+        """Work of an iteration; of a key switch where a library prescribes the shape: the limbs that it transforms."""
+        if free:
+            return Cost(self.workload, self.shape, self.refresh_limbs).iteration
+        n, limbs = self.shape.ring_dim, self.shape.n_limbs + len(self.shape.all_special_bits)
+        return self.shape.digits * limbs * n * math.log2(n)
 
     def is_no_better_than(self, other: _Candidate) -> bool:
         """Whether it is no more precise. In one ring scale and margin decide; the number of digits counts for little."""
@@ -114,7 +116,7 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, 
     if workload.release == "predictions":
         what, allowed = "logits", max(workload.precision, LOGIT_ERROR)
     failed: list[_Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (c.cost, -c.shape.scale_bits, -c.margin)):
+    for candidate in sorted(candidates, key=lambda c: (c.cost(free=free), -c.shape.scale_bits, -c.margin)):
         if any(candidate.is_no_better_than(other) for other in failed):
             continue
         plan = _plan(workload, choice, candidate, make_moduli)
