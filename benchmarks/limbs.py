@@ -1,7 +1,8 @@
 """`python -m benchmarks.limbs`: what one limb costs, below 2^50 and above: the weights of `models.cost`.
 
 Microseconds for one limb in a ring of dimension 2^15: a transform; a product that is added up; a residue's part in a
-lift from four limbs to eight. All cases in turn, so that a busy machine disturbs them alike; only ratios mean something.
+lift from four limbs to eight. All cases in turn, so that a busy machine disturbs
+them alike; only ratios mean something.
 """
 
 from __future__ import annotations

@@ -111,9 +111,9 @@ class Cost:
 
     def _sum(self, limbs: int, work: tuple[float, float]) -> float:
         floor = min(limbs, self.shape.floor_limbs)
-        return floor * work[self.shape.first_bits > FAST_BITS] + (limbs - floor) * work[
-            self.shape.scale_bits > FAST_BITS
-        ]
+        return (
+            floor * work[self.shape.first_bits > FAST_BITS] + (limbs - floor) * work[self.shape.scale_bits > FAST_BITS]
+        )
 
     @cached_property
     def _transform_work(self) -> tuple[float, float]:

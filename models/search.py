@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from mhe.errors import ParameterError
+from mhe.moduli import generate_moduli
 from mhe.parameters import Parameters, Primes, Shape, check_cap, digit_ranges, refresh_floor_bits
 from models.cost import FAST_BITS, Cost
 from models.plan import CircuitPlan
@@ -74,7 +75,7 @@ class _Candidate:
         return self.shape.digits * limbs * n * math.log2(n)
 
     def is_no_better_than(self, other: _Candidate) -> bool:
-        """Whether it is no more precise. In one ring scale and margin decide; the number of digits counts for little."""
+        """Whether it is no more precise. In one ring scale and margin decide, digits hardly."""
         mine, theirs = self.shape, other.shape
         same_ring = mine.ring_dim == theirs.ring_dim
         return same_ring and mine.scale_bits <= theirs.scale_bits and self.margin <= other.margin
@@ -111,36 +112,42 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, 
             problem = problem or error
     if not candidates and problem is not None:
         raise problem
-    best: CircuitPlan | None = None
     what, allowed = "weights", workload.precision
     if workload.release == "predictions":
         what, allowed = "logits", max(workload.precision, LOGIT_ERROR)
-    failed: list[_Candidate] = []
+    missed: list[tuple[float, _Candidate]] = []
     for candidate in sorted(candidates, key=lambda c: (c.cost(free=free), -c.shape.scale_bits, -c.margin)):
-        if any(candidate.is_no_better_than(other) for other in failed):
+        if any(candidate.is_no_better_than(other) for _, other in missed):
             continue
-        plan = _plan(workload, choice, candidate, make_moduli)
-        if plan is None:
+        # primes of our own are found at once, and are as large as those that a library takes long to prescribe
+        estimate = _plan(workload, choice, candidate, generate_moduli, centred=free)
+        if estimate is None:
             continue
-        if plan.precision.released_error <= allowed:
-            return plan
-        failed.append(candidate)
-        if best is None or plan.precision.released_error < best.precision.released_error:
-            best = plan
-    if best is not None and best.precision.released_error <= TOLERATED * allowed:
-        return best
-    if best is None:
+        if estimate.precision.released_error <= allowed:
+            plan = _plan(workload, choice, candidate, make_moduli, centred=free)
+            if plan is not None:
+                return plan
+            continue
+        missed.append((estimate.precision.released_error, candidate))
+    by_error = (candidate for _, candidate in sorted(missed, key=lambda each: each[0]))
+    plans = (_plan(workload, choice, candidate, make_moduli, centred=free) for candidate in by_error)
+    plan = next((each for each in plans if each is not None), None)
+    if plan is None:
         raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
+    if plan.precision.released_error <= TOLERATED * allowed:
+        return plan
     raise ParameterError(
-        f"the {what} would be released to {best.precision.released_error:.1g} at best (ring_dim "
-        f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {allowed:g} is asked for: the "
+        f"the {what} would be released to {plan.precision.released_error:.1g} at best (ring_dim "
+        f"{plan.parameters.ring_dim}, scale 2^{plan.parameters.scale_bits}), {allowed:g} is asked for: the "
         f"smudging of {workload.release_bits} statistical bits is what costs precision. Lower [release] "
         "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 "
         "or a smaller learning_rate"
     )
 
 
-def _plan(workload: Workload, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli) -> CircuitPlan | None:
+def _plan(
+    workload: Workload, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli, *, centred: bool
+) -> CircuitPlan | None:
     """The plan on real primes; None where a library finds none for this shape or its sizes miss a bound by a hair."""
     try:
         parameters = Parameters.of_shape(
@@ -154,7 +161,7 @@ def _plan(workload: Workload, choice: Choice, candidate: _Candidate, make_moduli
         )
     except ParameterError:
         return None
-    return CircuitPlan(workload, parameters)
+    return CircuitPlan(workload, parameters, centred)
 
 
 def _prescribed(workload: Workload, choice: Choice, ring_dim: int) -> list[_Candidate]:
@@ -209,9 +216,7 @@ def _free_of_scale(
             raise ParameterError(
                 f"{limbs} limbs cannot be cut into {choice.digits} digits of equal width; use another number"
             )
-        for digits, margin in product(
-            sorted(cuts) if choice.digits is None else (choice.digits,), SPECIAL_MARGINS
-        ):
+        for digits, margin in product(sorted(cuts) if choice.digits is None else (choice.digits,), SPECIAL_MARGINS):
             shape = Shape(ring_dim, first_bits, scale_bits, limbs, digits, floor_limbs)
             total = max(shape.largest_digit_bits + margin, SMALLEST_FREE_BITS)
             special_limbs = -(-total // FAST_BITS)
