@@ -28,7 +28,8 @@ from mhe.ciphertext import Ciphertext
 from mhe.encrypted_party import BackendFactory
 from mhe.encryption import encrypt
 from mhe.keys import EphemeralSecret, PublicKey, SecretShare
-from mhe.parameters import ERROR_STD, Parameters, Shape
+from mhe.moduli import generate_moduli as generate_own_moduli
+from mhe.parameters import ERROR_STD, Parameters, Primes, Shape
 from mhe.protocols.decryption import DecryptionProtocol
 from mhe.protocols.public_key import PublicKeyProtocol
 from mhe.protocols.refresh import RefreshProtocol
@@ -36,7 +37,6 @@ from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
 from mhe.ring import ntt
 from mhe.ring.galois import galois_element
-from mhe.ring.primes import ntt_primes
 from mhe.security import norm_bound, smudging_std
 from mhe.session import Session
 from mhe.share import Share, aggregate
@@ -61,19 +61,16 @@ BARS = {
 """How many times faster than OpenFHE (the transform: than the scalar one) the native evaluator is meant to be."""
 
 
-def parameters(moduli: tuple[int, ...], special: tuple[int, ...], ring_dim: int, digits: int) -> Parameters:
+def parameters(shape: Shape, make_moduli: Callable[[Shape], Primes]) -> Parameters:
     """128-bit security at the default size; a refresh takes all but the last two limbs."""
-    return Parameters(
-        ring_dim=ring_dim,
-        moduli=moduli,
-        special_moduli=special,
-        scale_bits=SCALE_BITS,
-        digits=digits,
+    return Parameters.of_shape(
+        shape,
+        make_moduli(shape),
         n_parties=PARTIES,
-        refresh_limbs=len(moduli) - 2,
+        refresh_limbs=shape.n_limbs - 2,
         message_bits=1,
-        statistical_bits=128 if len(moduli) >= LIMBS else 32,
-        insecure=ring_dim < RING_DIM,
+        statistical_bits=128 if shape.n_limbs >= LIMBS else 32,
+        insecure=shape.ring_dim < RING_DIM,
     )
 
 
@@ -207,11 +204,9 @@ def run(runs: int, json_file: Path | None, ring_dim: int = RING_DIM, limbs: int 
     from mhe.backend.openfhe import OpenFHEBackend, generate_moduli
 
     before = environment()
-    same = parameters(*generate_moduli(Shape(ring_dim, FIRST_BITS, SCALE_BITS, limbs, DIGITS)), ring_dim, DIGITS)
-    first = ntt_primes(OWN_FIRST_BITS, ring_dim, 1)
-    chain = first + ntt_primes(SCALE_BITS, ring_dim, limbs - 1, avoid=first)
-    special = ntt_primes(OWN_SPECIAL_BITS, ring_dim, OWN_SPECIAL)
-    own = parameters(chain, special, ring_dim, OWN_DIGITS)
+    same = parameters(Shape(ring_dim, FIRST_BITS, SCALE_BITS, limbs, DIGITS), generate_moduli)
+    free = Shape(ring_dim, OWN_FIRST_BITS, SCALE_BITS, limbs, OWN_DIGITS, 1, OWN_SPECIAL_BITS, OWN_SPECIAL)
+    own = parameters(free, generate_own_moduli)
     benches = [Bench(OPENFHE, same, OpenFHEBackend), Bench(NATIVE, same, NativeBackend), Bench(OWN, own, NativeBackend)]
     by_op = zip(*(bench.cases() for bench in benches), strict=True)
     cases = [*transform_cases(same.moduli[1], ring_dim, limbs), *(case for group in by_op for case in group)]

@@ -21,15 +21,24 @@ LOG_QP_CAPS: Mapping[int, Mapping[int, int]] = {
 Source: Bossuat et al., "Security Guidelines for Implementing Homomorphic Encryption", ePrint 2024/463, Table 5.2.
 """
 
+Primes = tuple[tuple[int, ...], tuple[int, ...]]
+"""(moduli, special moduli)."""
+
 ERROR_STD = 3.19
 """Standard deviation of the narrow error distribution of every key and fresh encryption."""
+
+
+PRESCRIBED_SPECIAL_BITS = 60
+"""OpenFHE's special primes; a `Shape` that asks for nothing else has them too."""
 
 
 @dataclass(frozen=True)
 class Shape:
     """What a modulus chain should look like, before its primes are chosen.
 
-    n_limbs moduli: the first of `first_bits` bits, the others of `scale_bits`; key switching in `digits` digits.
+    n_limbs moduli: the first `floor_limbs` of `first_bits` bits, the others of `scale_bits`; key switching in `digits`
+    digits. special_limbs primes of special_bits bits; 0 means as many as it takes to cover the largest digit.
+    OpenFHE has floor_limbs = 1, special_bits = 60, special_limbs = 0 only.
     """
 
     ring_dim: int
@@ -37,6 +46,31 @@ class Shape:
     scale_bits: int
     n_limbs: int
     digits: int
+    floor_limbs: int = 1
+    special_bits: int = PRESCRIBED_SPECIAL_BITS
+    special_limbs: int = 0
+
+    @property
+    def limb_bits(self) -> tuple[int, ...]:
+        """Nominal size of every modulus of the chain."""
+        floor = min(self.floor_limbs, self.n_limbs)
+        return (self.first_bits,) * floor + (self.scale_bits,) * (self.n_limbs - floor)
+
+    @property
+    def largest_digit_bits(self) -> int:
+        bits = self.limb_bits
+        return max(sum(bits[i] for i in digit) for digit in digit_ranges(self.n_limbs, self.digits))
+
+    @property
+    def all_special_bits(self) -> tuple[int, ...]:
+        """Nominal size of every special prime."""
+        covering = math.ceil(self.largest_digit_bits / self.special_bits)
+        return (self.special_bits,) * (self.special_limbs or covering)
+
+    @property
+    def log_qp(self) -> int:
+        """log2 of all moduli together, nominally."""
+        return sum(self.limb_bits) + sum(self.all_special_bits)
 
 
 @dataclass(frozen=True)
@@ -69,6 +103,35 @@ class Parameters:
     security_bits: int = 128
     statistical_bits: int = 128
     insecure: bool = False
+
+    @classmethod
+    def of_shape(
+        cls,
+        shape: Shape,
+        primes: Primes,
+        *,
+        n_parties: int,
+        refresh_limbs: int,
+        message_bits: float,
+        security_bits: int = 128,
+        statistical_bits: int = 128,
+        insecure: bool = False,
+    ) -> Parameters:
+        """Parameters on the (moduli, special moduli) that were generated for a shape."""
+        moduli, special_moduli = primes
+        return cls(
+            ring_dim=shape.ring_dim,
+            moduli=moduli,
+            special_moduli=special_moduli,
+            scale_bits=shape.scale_bits,
+            digits=shape.digits,
+            n_parties=n_parties,
+            refresh_limbs=refresh_limbs,
+            message_bits=message_bits,
+            security_bits=security_bits,
+            statistical_bits=statistical_bits,
+            insecure=insecure,
+        )
 
     def __post_init__(self) -> None:
         n = self.ring_dim
@@ -127,9 +190,8 @@ class Parameters:
 
     @property
     def digit_limbs(self) -> tuple[range, ...]:
-        """Which limbs of Q each key-switching digit covers: ceil(n_limbs / digits) consecutive ones each."""
-        width = -(-self.n_limbs // self.digits)
-        return tuple(range(i, min(i + width, self.n_limbs)) for i in range(0, self.n_limbs, width))
+        """Which limbs of Q each key-switching digit covers."""
+        return digit_ranges(self.n_limbs, self.digits)
 
     @cached_property
     def digest(self) -> bytes:
@@ -145,6 +207,12 @@ class Parameters:
     @property
     def scale(self) -> float:
         return 2.0**self.scale_bits
+
+
+def digit_ranges(n_limbs: int, digits: int) -> tuple[range, ...]:
+    """n_limbs limbs cut into digits: ceil(n_limbs / digits) consecutive ones each, fewer in the last."""
+    width = -(-n_limbs // digits)
+    return tuple(range(i, min(i + width, n_limbs)) for i in range(0, n_limbs, width))
 
 
 def check_cap(ring_dim: int, log_qp: float, security_bits: int) -> None:

@@ -58,12 +58,14 @@ def rerandomised_std(parameters: Parameters, limbs: int) -> float:
     return math.hypot(fresh / parameters.moduli[limbs], rounding_std(parameters.ring_dim, parameters.n_parties))
 
 
-def key_switch_std(parameters: Parameters, limbs: int, key_error: float) -> float:
+def key_switch_std(parameters: Parameters, limbs: int, key_error: float, *, centred: bool = False) -> float:
     """Coefficients added by one hybrid key switch at `limbs` limbs with a key of error `key_error`: root mean square.
 
-    Every digit d is lifted without correction (Halevi, Polyakov, Shoup, ePrint 2018/117), so that it is a sum of up to
-    |d| terms uniform on [0, Q_d) each, and its product with the key error is divided by P. That division lifts from the
-    k special moduli without correction too: it rounds by a sum of k terms uniform on [0, 1), of mean k/2, not 0.
+    centred: whether digits and the division by P are rounded to nearest, as the native evaluator does; they are then
+    uniform on an interval of length 1 around 0, in units of Q_d and of 1. Otherwise every digit d is lifted without
+    correction (Halevi, Polyakov, Shoup, ePrint 2018/117), so that it is a sum of up to |d| terms uniform on [0, Q_d)
+    each, and its product with the key error is divided by P. That division lifts from the k special moduli without
+    correction too: it rounds by a sum of k terms uniform on [0, 1), of mean k/2, not 0.
     """
     special = log2_product(parameters.special_moduli)
     variance = 0.0
@@ -72,9 +74,11 @@ def key_switch_std(parameters: Parameters, limbs: int, key_error: float) -> floa
         if active:
             relative = 2.0 ** (log2_product(tuple(parameters.moduli[i] for i in active)) - special)
             width = len(active)
-            variance += parameters.ring_dim * _uniform_sum_square(width) * relative**2 * key_error**2
+            lifted = 1 / 12 if centred else _uniform_sum_square(width)
+            variance += parameters.ring_dim * lifted * relative**2 * key_error**2
     divided = 1 + parameters.ring_dim * secret_variance(parameters.n_parties)
-    return math.sqrt(variance + divided * _uniform_sum_square(len(parameters.special_moduli)))
+    rounded = 1 / 12 if centred else _uniform_sum_square(len(parameters.special_moduli))
+    return math.sqrt(variance + divided * rounded)
 
 
 def key_switch_bias_norm(parameters: Parameters) -> float:
@@ -116,6 +120,30 @@ def norm_bound(std: float, n_coefficients: int) -> float:
     Gaussian concentration of a Lipschitz function: ||x|| <= std*(sqrt(n) + t) with probability 1 - exp(-t^2/2).
     """
     return std * (math.sqrt(n_coefficients) + math.sqrt(2 * TAIL_BITS * math.log(2)))
+
+
+def correlated_norm_bound(norm_std: float) -> float:
+    """Euclidean norm that a sub-Gaussian vector of ANY covariance does not exceed, but for probability 2^-TAIL_BITS.
+
+    norm_std: root mean square of its norm, that is the square root of the trace of the covariance. From
+    ||x||^2 <= tr + 2 sqrt(tr(C^2) t) + 2 ||C|| t (Hsu, Kakade, Zhang, "A tail inequality for quadratic forms of
+    subgaussian random vectors", 2012, Theorem 1) with tr(C^2) <= tr^2 and ||C|| <= tr, which a covariance of rank one
+    attains.
+    """
+    t = TAIL_BITS * math.log(2)
+    return norm_std * math.sqrt(1 + 2 * math.sqrt(t) + 2 * t)
+
+
+def secret_spread(largest_part: float) -> float:
+    """What a mean square of rounding errors, taken over slots, is larger by for an unlucky secret: a factor of standard
+    deviations, exceeded with probability 2^-TAIL_BITS.
+
+    r1*s errs in a slot in proportion to |s| there, which differs from slot to slot. largest_part: of the weights with
+    which the slots enter the mean, which add up to 1, the largest. The weighted sum of |s|^2 is a quadratic form of the
+    secret with eigenvalues of half the weights (twice each, times N): the same inequality as above.
+    """
+    t, part = TAIL_BITS * math.log(2), min(largest_part, 1.0)
+    return math.sqrt(1 + math.sqrt(2 * part * t) + part * t)
 
 
 def smudging_std(noise_norm: float, statistical_bits: int, releases: int) -> float:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
-from mhe.parameters import Parameters
+from mhe.parameters import Parameters, log2_product
 from models.packing import BlockLayout, choose_layout
-from models.precision import Precision
+from models.precision import ROW_NORM_LIMIT, Precision
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -30,11 +30,14 @@ LIMB_BYTES = 8
 class CircuitPlan:
     """One training run: a workload on parameters.
 
+    centred: whether the evaluator's key switch rounds to nearest (the native one does); it adds less noise then.
+
     The loop: look ahead, every party's gradient, sum up the tree, the root's step, refresh, broadcast.
     """
 
     workload: Workload
     parameters: Parameters
+    centred: bool = False
 
     def __post_init__(self) -> None:
         p, w = self.parameters, self.workload
@@ -187,14 +190,19 @@ class CircuitPlan:
         """Noise of the weights and of what is released."""
         return Precision(self)
 
-    prediction_limbs = 2
-    """Limbs of the delivered logits: few, for they are the traffic of the release."""
-
     prediction_guard = 2.0**16
     """Logits, and the weights before they are rotated for them, are at so many times their usual scale.
 
     There are limbs to spare, and the noise of the release is then that of the weights themselves.
     """
+
+    @cached_property
+    def prediction_limbs(self) -> int:
+        """Limbs of the delivered logits: as few as hold them, for they are the traffic of the release."""
+        largest = ROW_NORM_LIMIT * self.workload.message_bound * (self.workload.features + 1)
+        needed = math.log2(self.prediction_scale * largest) + 2
+        moduli = self.parameters.moduli
+        return next((k for k in range(1, len(moduli) - 1) if log2_product(moduli[:k]) > needed), len(moduli) - 1)
 
     @property
     def prediction_scale(self) -> float:

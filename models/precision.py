@@ -2,7 +2,12 @@
 
 Standard deviations are of slot values unless they are said to be of coefficients. Noise that depends on the rows is
 taken for a mean square of 1 in every feature, and for rows up to ROW_NORM_LIMIT; `models.training.check_rows` sees to
-both.
+both. Rows of the table stay within the interval of the sigmoid, weights within message_bound.
+
+What the smudging must hide is bounded, not estimated: `weight_noise_norm` and `logit_noise_norm` hold but for a
+probability of 2^-TAIL_BITS for each of a few terms, over rounding, errors of keys and the secret. The only idealisation
+is the usual one, that what is rounded is uniform. Errors that are predicted, not hidden (`weight_error`), are those of
+a typical run.
 """
 
 from __future__ import annotations
@@ -13,12 +18,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mhe.security import (
+    correlated_norm_bound,
     key_error_std,
     key_switch_bias_norm,
     key_switch_std,
     norm_bound,
     refresh_error_std,
     rounding_std,
+    secret_spread,
     smudging_std,
 )
 
@@ -45,9 +52,15 @@ class Precision:
         Noise of every iteration is independent, and a direction without curvature forgets it slowest. The zeros that
         the training starts from bring as much as one iteration.
         """
-        plan, features = self.plan, self.plan.workload.features
-        gains = features * self._gain(plan.workload.weight_decay) + self._gain(1.0)
-        return self._injected_std * math.sqrt(1 + gains / (features + 1))
+        injected = math.hypot(self._summed_std, self._turned_std, self._own_std)
+        return injected * math.sqrt(self._mean_gain)
+
+    @cached_property
+    def _mean_gain(self) -> float:
+        """Sum of the squared responses to the errors of all iterations and of the start: mean over all weights."""
+        features = self.plan.workload.features
+        gains = features * self._gain(self.plan.workload.weight_decay) + self._gain(1.0)
+        return 1 + gains / (features + 1)
 
     def _gain(self, decay: float) -> float:
         """Sum of the squared responses of a weight at the end to a unit error in each iteration, without curvature.
@@ -62,16 +75,25 @@ class Precision:
         return total
 
     @property
-    def _injected_std(self) -> float:
-        """Error that one iteration adds to a weight: of p(X v) - y, of the rotations, of rescale and refresh."""
-        plan, n = self.plan, self._ring_dim
+    def _summed_std(self) -> float:
+        """Error that one iteration adds to a weight by the errors of p(X v) - y, summed over all rows."""
+        plan = self.plan
+        summed = math.hypot(self._error_std, self._encoding_std / 2) / math.sqrt(plan.total_rows)
+        return plan.workload.learning_rate * summed
+
+    @property
+    def _turned_std(self) -> float:
+        """The same by the rotations of the gradient."""
+        plan = self.plan
         folds = plan.layout.period / plan.layout.features
         turns = len(plan.layout.baby_steps) * plan.workload.n_parties + len(plan.layout.fold_steps)
-        summed = math.hypot(self._error_std, self._encoding_std / 2) / math.sqrt(plan.total_rows)
-        # the message lies in few coefficients: of noise at the weights' own scale only those count
-        own = math.sqrt(self.released_coefficients) * math.hypot(self._rounding, self._refresh) / plan.weight_scale
-        turned = math.sqrt(turns * folds * n) * self._switching(plan.error_limbs) / plan.step_scale
-        return math.hypot(plan.workload.learning_rate * summed, turned, own)
+        return math.sqrt(turns * folds * self._ring_dim) * self._switching(plan.error_limbs) / plan.step_scale
+
+    @property
+    def _own_std(self) -> float:
+        """The same by rescale and refresh. The message lies in few coefficients, and only their noise counts."""
+        coefficients = math.sqrt(self.released_coefficients)
+        return coefficients * math.hypot(self._rounding, self._refresh) / self.plan.weight_scale
 
     @property
     def _error_std(self) -> float:
@@ -84,7 +106,7 @@ class Precision:
 
     @property
     def _forward_std(self) -> float:
-        """Error of X v in one slot, for weights of unit size and the largest row that is allowed."""
+        """Error of X v in one slot, for the largest row that is allowed."""
         plan, n = self.plan, self._ring_dim
         turned = self._switching(plan.parameters.n_limbs) / plan.ahead_scale
         # both w and w_previous bring the noise of their last rescale and refresh
@@ -92,7 +114,8 @@ class Precision:
         products = math.hypot(turned, looked_ahead * math.hypot(self._refresh, self._rounding) / plan.weight_scale)
         giants = math.sqrt(len(plan.layout.giant_steps)) * turned / plan.data_scale
         noise = math.sqrt(n) * math.hypot(giants, self._rounding / plan.forward_scale)
-        return math.hypot(self._row_norm * math.hypot(math.sqrt(n) * products, self._encoding_std), noise)
+        encoded = plan.workload.message_bound * math.sqrt(plan.workload.features + 1) * self._encoding_std
+        return math.hypot(self._row_norm * math.sqrt(n) * products, encoded, noise)
 
     @property
     def _row_norm(self) -> float:
@@ -117,7 +140,8 @@ class Precision:
         return refresh_error_std(self.plan.parameters.n_parties)
 
     def _switching(self, limbs: int) -> float:
-        return key_switch_std(self.plan.parameters, limbs, key_error_std(self.plan.parameters.n_parties))
+        key_error = key_error_std(self.plan.parameters.n_parties)
+        return key_switch_std(self.plan.parameters, limbs, key_error, centred=self.plan.centred)
 
     # the released weights
 
@@ -126,17 +150,34 @@ class Precision:
         """Coefficients that carry the weights."""
         return 2 * self.plan.layout.features
 
-    @property
+    @cached_property
     def weight_noise_norm(self) -> float:
-        """Euclidean bound on the noise of those coefficients, at the weights' scale."""
-        std = self.weight_noise_std * self.plan.weight_scale / math.sqrt(self.released_coefficients)
-        return norm_bound(std, self.released_coefficients)
+        """Euclidean bound on the noise of those coefficients, at the weights' scale.
+
+        The errors of rescales and refreshes are those of independent coefficients. Those of the rows reach the weights
+        through X^T, and those of rotations through sums of rotations: any correlation is allowed for. Of a row's error
+        the sum over all weights counts ||row||^2, of which one row has at most ROW_NORM_LIMIT^2 parts of n.
+        """
+        plan, workload = self.plan, self.plan.workload
+        coefficients, scale = self.released_coefficients, plan.weight_scale
+        largest_gain = 1 + max(self._gain(1.0), self._gain(workload.weight_decay))
+        own = self._own_std * math.sqrt(largest_gain / coefficients) * secret_spread(coefficients / self._ring_dim)
+        summed = self._summed_std * secret_spread(ROW_NORM_LIMIT**2 / plan.total_rows)
+        turned = self._turned_std * secret_spread(1.0)
+        # ||c||^2 over the coefficients is the mean of the squares of all weights
+        used = (workload.features + 1) / plan.layout.features
+        spread = math.hypot(summed, turned) * math.sqrt(self._mean_gain * used)
+        return scale * (norm_bound(own, coefficients) + correlated_norm_bound(spread))
+
+    @property
+    def weight_smudging(self) -> float:
+        """Width of one party's smudging of those coefficients."""
+        return self._smudging(self.weight_noise_norm)
 
     @property
     def release_std(self) -> float:
         """What the smudging of all parties adds to a released weight."""
-        smudging = self._smudging(self.weight_noise_norm)
-        return self._in_slot(smudging, self.released_coefficients) / self.plan.weight_scale
+        return self._in_slot(self.weight_smudging, self.released_coefficients) / self.plan.weight_scale
 
     @property
     def weight_error(self) -> float:
@@ -156,26 +197,34 @@ class Precision:
         encoding = math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
         dropped = plan.parameters.moduli[plan.prediction_limbs]
         own = math.hypot(math.sqrt(turns) * switching / dropped, self._rounding) / plan.prediction_scale
-        per_weight = math.hypot(self.weight_noise_std, turned, encoding)
-        return math.hypot(self._row_norm * per_weight, math.sqrt(n) * own)
+        per_weight = self._row_norm * math.hypot(self.weight_noise_std, turned)
+        encoded = plan.workload.message_bound * math.sqrt(plan.workload.features + 1) * encoding
+        return math.hypot(per_weight, encoded, math.sqrt(n) * own)
 
-    @property
+    @cached_property
     def logit_noise_norm(self) -> float:
         """Euclidean bound on the noise of all coefficients of delivered logits, at their scale.
 
-        The biased part of every rotation of the weights is counted apart, for it gathers in few slots.
+        The noise of the weights counts with the norm of the largest row. What is added on the way is independent from
+        slot to slot, but for the biased part of uncorrected lifts, which gathers in few slots and is counted apart.
         """
         plan, n = self.plan, self._ring_dim
-        spread = norm_bound(self.logit_noise_std * plan.prediction_scale / math.sqrt(n), n)
-        return (
-            spread + self._row_norm * key_switch_bias_norm(plan.parameters) * plan.parameters.scale / plan.weight_scale
-        )
+        weights = math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale
+        added = math.sqrt(max(self.logit_noise_std**2 - (self._row_norm * self.weight_noise_std) ** 2, 0.0))
+        spread = correlated_norm_bound(added * secret_spread(2 / n))
+        bias = 0.0 if plan.centred else self._row_norm * key_switch_bias_norm(plan.parameters)
+        bias *= plan.parameters.scale / plan.weight_scale
+        return plan.prediction_scale * (self._row_norm * weights + spread) + bias
+
+    @property
+    def logit_smudging(self) -> float:
+        """Width of one party's smudging of those coefficients."""
+        return self._smudging(self.logit_noise_norm)
 
     @property
     def logit_error(self) -> float:
         """The largest error of a block of delivered logits; exceeded with probability PREDICTED_QUANTILE."""
-        smudging = self._smudging(self.logit_noise_norm)
-        delivered = self._in_slot(smudging, 2 * self.plan.layout.rows) / self.plan.prediction_scale
+        delivered = self._in_slot(self.logit_smudging, 2 * self.plan.layout.rows) / self.plan.prediction_scale
         return math.hypot(self.logit_noise_std, delivered) * _quantile(self.plan.layout.rows)
 
     @property

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 
 from mhe.errors import ParameterError
-from mhe.moduli import SPECIAL_BITS
-from mhe.parameters import Parameters, Shape, check_cap, refresh_floor_bits
+from mhe.moduli import generate_moduli
+from mhe.parameters import Parameters, Primes, Shape, check_cap, digit_ranges, refresh_floor_bits
+from models.cost import FAST_BITS, Cost
 from models.plan import CircuitPlan
 from models.workload import Workload
 
-MakeModuli = Callable[[Shape], tuple[tuple[int, ...], tuple[int, ...]]]
+MakeModuli = Callable[[Shape], Primes]
 
 RING_DIMS = tuple(1 << k for k in range(12, 17))
 FIRST_BITS = 60
-SCALE_BITS = range(58, 29, -1)
+SCALE_BITS = range(60, 29, -1)
+PRESCRIBED_SCALE_BITS = range(58, 29, -1)
 
+SPECIAL_MARGINS = range(-24, 9, 8)
+"""Bits by which the special primes of an evaluator with free primes exceed the largest digit. Far fewer than none do
+where a key switch is followed by a rescale, which takes the noise away."""
+
+SMALLEST_FREE_BITS = 24
+"""Smaller primes are too few that the ring divides."""
+
+ROUNDING_BITS = 0.5
+"""What the floor may lose because primes are only next to their nominal sizes."""
 
 DIGITS = range(1, 9)
 
@@ -46,21 +58,35 @@ class Choice:
 class _Candidate:
     """A shape within the cap on log2(QP), and the limbs at which it refreshes."""
 
+    workload: Workload
     shape: Shape
     refresh_limbs: int
 
     @property
-    def cost(self) -> float:
-        """Work of one key switch: the limbs that it transforms, times the work for one."""
-        n = self.shape.ring_dim
-        return self.shape.digits * (self.shape.n_limbs + _special_limbs(self.shape)) * n * math.log2(n)
+    def margin(self) -> int:
+        """Bits by which the special primes exceed the largest digit."""
+        return sum(self.shape.all_special_bits) - self.shape.largest_digit_bits
+
+    def cost(self, *, free: bool) -> float:
+        """Work of an iteration; of a key switch where a library prescribes the shape: the limbs that it transforms."""
+        if free:
+            return Cost(self.workload, self.shape, self.refresh_limbs).iteration
+        n, limbs = self.shape.ring_dim, self.shape.n_limbs + len(self.shape.all_special_bits)
+        return self.shape.digits * limbs * n * math.log2(n)
+
+    def is_no_better_than(self, other: _Candidate) -> bool:
+        """Whether it is no more precise. In one ring scale and margin decide, digits hardly."""
+        mine, theirs = self.shape, other.shape
+        same_ring = mine.ring_dim == theirs.ring_dim
+        return same_ring and mine.scale_bits <= theirs.scale_bits and self.margin <= other.margin
 
 
-def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> CircuitPlan:
-    """The parameters with the cheapest key switch that meet every constraint, as a plan.
+def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> CircuitPlan:
+    """The parameters with the cheapest iteration (`models.cost`) that meet every constraint, as a plan.
 
-    For each ring and number of digits the largest scale that fits is taken, for it is free and the most precise.
-    Where none is precise enough, the most precise ones within a factor TOLERATED; the plan says what they reach.
+    free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of 60 bits.
+    Of shapes that cost the same the one with the largest scale that fits is taken, for it is the most precise.
+    Where none is precise enough, the most precise one within a factor TOLERATED; the plan says what it reaches.
     Raises ParameterError naming the binding constraint if nothing fits.
     """
     rings = RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
@@ -80,49 +106,53 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> 
     problem: ParameterError | None = None
     # from the largest ring down, so that the first problem met is that of the most capable one
     for ring_dim in sorted(wide_enough, reverse=True):
-        for digits in DIGITS if choice.digits is None else (choice.digits,):
-            try:
-                candidates.append(_largest_scale(workload, choice, ring_dim, digits))
-            except ParameterError as error:
-                problem = problem or error
+        try:
+            candidates += (_free if free else _prescribed)(workload, choice, ring_dim)
+        except ParameterError as error:
+            problem = problem or error
     if not candidates and problem is not None:
         raise problem
-    best: CircuitPlan | None = None
     what, allowed = "weights", workload.precision
     if workload.release == "predictions":
         what, allowed = "logits", max(workload.precision, LOGIT_ERROR)
-    for candidate in sorted(candidates, key=lambda c: (c.cost, -c.shape.scale_bits)):
-        plan = _plan(workload, choice, candidate, make_moduli)
-        if plan is None:
+    missed: list[tuple[float, _Candidate]] = []
+    for candidate in sorted(candidates, key=lambda c: (c.cost(free=free), -c.shape.scale_bits, -c.margin)):
+        if any(candidate.is_no_better_than(other) for _, other in missed):
             continue
-        if plan.precision.released_error <= allowed:
-            return plan
-        if best is None or plan.precision.released_error < best.precision.released_error:
-            best = plan
-    if best is not None and best.precision.released_error <= TOLERATED * allowed:
-        return best
-    if best is None:
+        # primes of our own are found at once, and are as large as those that a library takes long to prescribe
+        estimate = _plan(workload, choice, candidate, generate_moduli, centred=free)
+        if estimate is None:
+            continue
+        if estimate.precision.released_error <= allowed:
+            plan = _plan(workload, choice, candidate, make_moduli, centred=free)
+            if plan is not None:
+                return plan
+            continue
+        missed.append((estimate.precision.released_error, candidate))
+    by_error = (candidate for _, candidate in sorted(missed, key=lambda each: each[0]))
+    plans = (_plan(workload, choice, candidate, make_moduli, centred=free) for candidate in by_error)
+    plan = next((each for each in plans if each is not None), None)
+    if plan is None:
         raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
+    if plan.precision.released_error <= TOLERATED * allowed:
+        return plan
     raise ParameterError(
-        f"the {what} would be released to {best.precision.released_error:.1g} at best (ring_dim "
-        f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {allowed:g} is asked for: the "
+        f"the {what} would be released to {plan.precision.released_error:.1g} at best (ring_dim "
+        f"{plan.parameters.ring_dim}, scale 2^{plan.parameters.scale_bits}), {allowed:g} is asked for: the "
         f"smudging of {workload.release_bits} statistical bits is what costs precision. Lower [release] "
         "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 "
         "or a smaller learning_rate"
     )
 
 
-def _plan(workload: Workload, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli) -> CircuitPlan | None:
+def _plan(
+    workload: Workload, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli, *, centred: bool
+) -> CircuitPlan | None:
     """The plan on real primes; None where a library finds none for this shape or its sizes miss a bound by a hair."""
-    shape = candidate.shape
     try:
-        moduli, special = make_moduli(shape)
-        parameters = Parameters(
-            ring_dim=shape.ring_dim,
-            moduli=moduli,
-            special_moduli=special,
-            scale_bits=shape.scale_bits,
-            digits=shape.digits,
+        parameters = Parameters.of_shape(
+            candidate.shape,
+            make_moduli(candidate.shape),
             n_parties=workload.n_parties,
             refresh_limbs=candidate.refresh_limbs,
             message_bits=workload.message_bits,
@@ -131,14 +161,106 @@ def _plan(workload: Workload, choice: Choice, candidate: _Candidate, make_moduli
         )
     except ParameterError:
         return None
-    return CircuitPlan(workload, parameters)
+    return CircuitPlan(workload, parameters, centred)
+
+
+def _prescribed(workload: Workload, choice: Choice, ring_dim: int) -> list[_Candidate]:
+    """For each number of digits, the largest scale. Raises ParameterError if there is none."""
+    candidates: list[_Candidate] = []
+    problem: ParameterError | None = None
+    for digits in DIGITS if choice.digits is None else (choice.digits,):
+        try:
+            candidates.append(_largest_scale(workload, choice, ring_dim, digits))
+        except ParameterError as error:
+            problem = problem or error
+    if not candidates and problem is not None:
+        raise problem
+    return candidates
+
+
+def _free(workload: Workload, choice: Choice, ring_dim: int) -> list[_Candidate]:
+    """Chains of free sizes: the refresh floor in as few limbs as hold it, a prime of the size of the scale for every
+    level, special primes of any size. Raises ParameterError with what is in the way if there is none.
+
+    A level of a scale beyond 49 bits has one wide prime, not two small ones: it costs less than two limbs
+    (`models.cost`), and half the memory and traffic.
+    """
+    largest: dict[tuple[object, ...], _Candidate] = {}
+    problem: ParameterError | None = None
+    for scale_bits in SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
+        try:
+            for candidate, margin in _free_of_scale(workload, choice, ring_dim, scale_bits):
+                shape = candidate.shape
+                work = (
+                    shape.n_limbs, shape.digits, shape.special_limbs,
+                    max(shape.first_bits, FAST_BITS), max(scale_bits, FAST_BITS) == FAST_BITS, margin,
+                )  # fmt: skip
+                largest.setdefault(work, candidate)
+        except ParameterError as error:
+            problem = error
+    if not largest:
+        raise problem or ParameterError("no scale is allowed; leave scale_bits to the plan")
+    return list(largest.values())
+
+
+def _free_of_scale(
+    workload: Workload, choice: Choice, ring_dim: int, scale_bits: int
+) -> Iterator[tuple[_Candidate, int]]:
+    """(candidate, margin of its special primes) for all chains of this scale. Raises ParameterError if none fits."""
+    floor = refresh_floor_bits(choice.statistical_bits, scale_bits, workload.message_bits, workload.n_parties)
+    found, problem = False, None
+    for floor_limbs, first_bits in _floors(workload, choice, floor + ROUNDING_BITS):
+        limbs = floor_limbs + workload.levels
+        cuts = {len(digit_ranges(limbs, d)) for d in range(1, limbs + 1)}
+        if choice.digits is not None and choice.digits not in cuts:
+            raise ParameterError(
+                f"{limbs} limbs cannot be cut into {choice.digits} digits of equal width; use another number"
+            )
+        for digits, margin in product(sorted(cuts) if choice.digits is None else (choice.digits,), SPECIAL_MARGINS):
+            shape = Shape(ring_dim, first_bits, scale_bits, limbs, digits, floor_limbs)
+            total = max(shape.largest_digit_bits + margin, SMALLEST_FREE_BITS)
+            special_limbs = -(-total // FAST_BITS)
+            special_bits = max(-(-total // special_limbs), SMALLEST_FREE_BITS)
+            shape = replace(shape, special_bits=special_bits, special_limbs=special_limbs)
+            try:
+                check_cap(ring_dim, shape.log_qp, choice.security_bits)
+            except ParameterError as error:
+                problem = problem or error
+                continue
+            found = True
+            yield _Candidate(workload, shape, floor_limbs), margin
+    if not found and problem is not None:
+        raise problem
+
+
+def _floors(workload: Workload, choice: Choice, floor: float) -> list[tuple[int, int]]:
+    """(limbs, bits of each) that hold so many bits: few wide limbs, and a few more narrow ones."""
+    if choice.limbs is not None:
+        limbs = choice.limbs - workload.levels
+        bits = choice.first_bits or max(math.ceil(floor / limbs), SMALLEST_FREE_BITS)
+        if limbs * bits < floor or bits > FIRST_BITS:
+            needed = math.ceil(floor / (choice.first_bits or FIRST_BITS))
+            raise _too_few_limbs(workload, choice, choice.limbs, needed)
+        return [(limbs, bits)]
+    if choice.first_bits is not None:
+        return [(math.ceil(floor / choice.first_bits), choice.first_bits)]
+    counts = {math.ceil(floor / widest) for widest in (FAST_BITS, FIRST_BITS)}
+    return [(count, max(math.ceil(floor / count), SMALLEST_FREE_BITS)) for count in sorted(counts)]
+
+
+def _too_few_limbs(workload: Workload, choice: Choice, limbs: int, needed: int) -> ParameterError:
+    return ParameterError(
+        f"limbs = {limbs} are too few: one iteration consumes {workload.levels} levels and a refresh with "
+        f"{choice.statistical_bits} statistical bits needs {needed} limbs; need {needed + workload.levels}, a lower "
+        "sigmoid_degree or fewer statistical_bits"
+    )
 
 
 def _largest_scale(workload: Workload, choice: Choice, ring_dim: int, digits: int) -> _Candidate:
     """The largest scale that fits this ring and number of digits. Raises ParameterError with what is in the way."""
     first = choice.first_bits or FIRST_BITS
     problem: ParameterError | None = None
-    for scale_bits in SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
+    for scale_bits in PRESCRIBED_SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
         floor = refresh_floor_bits(choice.statistical_bits, scale_bits, workload.message_bits, workload.n_parties)
         needed = 1 + max(0, math.ceil((floor + 0.5 - first) / scale_bits))
         limbs = needed + workload.levels if choice.limbs is None else choice.limbs
@@ -146,26 +268,15 @@ def _largest_scale(workload: Workload, choice: Choice, ring_dim: int, digits: in
         shape = Shape(ring_dim, first, scale_bits, limbs, digits)
         try:
             if refresh_limbs < needed:
-                raise ParameterError(
-                    f"limbs = {limbs} are too few: one iteration consumes {workload.levels} levels and a refresh with "
-                    f"{choice.statistical_bits} statistical bits needs {needed} limbs of {scale_bits} bits; need "
-                    f"{needed + workload.levels}, a lower degree or fewer statistical_bits"
-                )
+                raise _too_few_limbs(workload, choice, limbs, needed)
             if -(-limbs // -(-limbs // digits)) != digits:
                 raise ParameterError(
                     f"{limbs} limbs cannot be cut into {digits} digits of equal width; use another number"
                 )
-            log_qp = first + (limbs - 1) * scale_bits + SPECIAL_BITS * _special_limbs(shape)
-            check_cap(ring_dim, log_qp, choice.security_bits)
+            check_cap(ring_dim, shape.log_qp, choice.security_bits)
         except ParameterError as error:
             # a smaller scale eases the cap, a larger one asks for fewer limbs: the last or the first problem is the one
             problem = error if choice.limbs is None or problem is None else problem
             continue
-        return _Candidate(shape, refresh_limbs)
+        return _Candidate(workload, shape, refresh_limbs)
     raise problem or ParameterError("no scale is allowed; leave scale_bits to the plan")
-
-
-def _special_limbs(shape: Shape) -> int:
-    """How many special primes cover the largest digit."""
-    width = -(-shape.n_limbs // shape.digits)
-    return math.ceil((shape.first_bits + (width - 1) * shape.scale_bits) / SPECIAL_BITS)

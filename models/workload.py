@@ -9,7 +9,8 @@ from typing import Literal
 from models.activations import Polynomial
 
 MOMENTUM_BITS = 10
-"""Momentum is used in multiples of 2^-MOMENTUM_BITS, so that v = (1 + beta) w - beta w_previous costs no level."""
+"""Momentum is used in multiples of 2^-MOMENTUM_BITS at most, so that v = (1 + beta) w - beta w_previous costs no
+level."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,12 @@ class Workload:
 
     @property
     def momentum_factor(self) -> int:
-        return 1 if self.momentum == 0 else 1 << MOMENTUM_BITS
+        """The smallest power of two of which the momentum is a multiple of the inverse, at most 2^MOMENTUM_BITS.
+
+        Every bit of it costs half a bit of precision: the weights are at a scale that much smaller.
+        """
+        exact = (1 << k for k in range(MOMENTUM_BITS) if (self.momentum * (1 << k)).is_integer())
+        return next(exact, 1 << MOMENTUM_BITS)
 
     @property
     def weight_decay(self) -> float:

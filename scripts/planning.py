@@ -50,7 +50,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]]) -> Circuit
         crypto.digits,
         crypto.limbs,
     )
-    return choose_plan(workload, choice, moduli_maker(crypto.backend))
+    return choose_plan(workload, choice, moduli_maker(crypto.backend), free=crypto.backend != "openfhe")
 
 
 def moduli_maker(backend: str) -> MakeModuli:

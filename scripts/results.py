@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -106,6 +107,9 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             "ring_dim": p.ring_dim,
             "log_qp": round(p.log_qp, 2),
             "scale_bits": p.scale_bits,
+            "limb_bits": [round(math.log2(q)) for q in p.moduli],
+            "special_bits": [round(math.log2(q)) for q in p.special_moduli],
+            "digits": p.digits,
             "depth": p.depth,
             "security_bits": p.security_bits,
             "statistical_bits": p.statistical_bits,

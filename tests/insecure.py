@@ -43,13 +43,10 @@ def insecure_test_parameters(
     make_moduli: MakeModuli = generate_own_moduli,
 ) -> Parameters:
     """INSECURE: a chain of any length in a ring of any size."""
-    moduli, special = make_moduli(Shape(ring_dim, FIRST_BITS, scale_bits, n_limbs, digits))
-    return Parameters(
-        ring_dim=ring_dim,
-        moduli=moduli,
-        special_moduli=special,
-        scale_bits=scale_bits,
-        digits=digits,
+    shape = Shape(ring_dim, FIRST_BITS, scale_bits, n_limbs, digits)
+    return Parameters.of_shape(
+        shape,
+        make_moduli(shape),
         n_parties=n_parties,
         refresh_limbs=n_limbs if refresh_limbs is None else refresh_limbs,
         message_bits=message_bits,

@@ -29,7 +29,7 @@ from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
 from mhe.encoding import encode_coefficients
 from mhe.errors import BackendError, MHEError, ParameterError
 from mhe.keys import EvaluationKey
-from mhe.parameters import Parameters, Shape
+from mhe.parameters import Parameters, Primes, Shape
 from mhe.ring.galois import conjugation_element, galois_element
 from mhe.ring.modular import first_unreduced_row
 
@@ -147,6 +147,8 @@ def _make_context(shape: Shape) -> Any:
 
 def _engine(shape: Shape) -> _Engine:
     check_version()
+    if shape != Shape(shape.ring_dim, shape.first_bits, shape.scale_bits, shape.n_limbs, shape.digits):
+        raise ParameterError(f"OpenFHE prescribes one first prime and special primes of 60 bits, got {shape}")
     width = -(-shape.n_limbs // shape.digits) if shape.digits > 0 else 0
     if shape.n_limbs < 2 or width == 0 or -(-shape.n_limbs // width) != shape.digits:
         raise ParameterError(
@@ -162,7 +164,7 @@ def _engine(shape: Shape) -> _Engine:
         return _engines[shape]
 
 
-def generate_moduli(shape: Shape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def generate_moduli(shape: Shape) -> Primes:
     """(moduli, special_moduli) that OpenFHE picks for this shape; Parameters for this backend must use them.
 
     The first call for a shape takes about the time of three key generations (0.4 s at ring_dim 2^15).
@@ -522,18 +524,9 @@ class OpenFHEBackend:
 
 def _test_toy_ring() -> None:
     """Every operation that needs keys, once, in a ring too small to be slow or secure."""
-    moduli, special = generate_moduli(TOY_SHAPE)
-    parameters = Parameters(
-        ring_dim=TOY_SHAPE.ring_dim,
-        moduli=moduli,
-        special_moduli=special,
-        scale_bits=TOY_SHAPE.scale_bits,
-        digits=TOY_SHAPE.digits,
-        n_parties=1,
-        refresh_limbs=TOY_SHAPE.n_limbs,
-        message_bits=1,
-        statistical_bits=1,
-        insecure=True,
+    primes, limbs = generate_moduli(TOY_SHAPE), TOY_SHAPE.n_limbs
+    parameters = Parameters.of_shape(
+        TOY_SHAPE, primes, n_parties=1, refresh_limbs=limbs, message_bits=1, statistical_bits=1, insecure=True
     )
     backend = OpenFHEBackend(parameters, "mhe-self-test")
     try:

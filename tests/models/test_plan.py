@@ -46,7 +46,7 @@ WORKLOADS = {
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_chosen_parameters_keep_every_promise(name, security_bits):
     task = WORKLOADS[name]
-    plan = choose_plan(task, Choice(security_bits=security_bits), generate_moduli)
+    plan = choose_plan(task, Choice(security_bits=security_bits), generate_moduli, free=True)
     p = plan.parameters
     assert not p.insecure
     assert (p.security_bits, p.statistical_bits, p.n_parties) == (security_bits, 128, task.n_parties)
@@ -68,7 +68,7 @@ def test_chosen_parameters_keep_every_promise(name, security_bits):
 
 @pytest.mark.parametrize("statistical_bits", [30, 80, 128, 256])
 def test_statistical_bits_of_the_refresh_are_kept(statistical_bits):
-    plan = choose_plan(WORKLOADS["four parties"], Choice(statistical_bits=statistical_bits), generate_moduli)
+    plan = choose_plan(WORKLOADS["four parties"], Choice(statistical_bits=statistical_bits), generate_moduli, free=True)
     p = plan.parameters
     assert p.statistical_bits == statistical_bits
     assert p.mask_bits >= statistical_bits + p.scale_bits + plan.workload.message_bits
@@ -78,22 +78,22 @@ def test_statistical_bits_of_the_refresh_are_kept(statistical_bits):
 
 def test_nothing_cheaper_would_do():
     """The search tries rings from small to large: half the ring misses the cap or the precision."""
-    plan = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli)
+    plan = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli, free=True)
     with pytest.raises(ParameterError):
-        choose_plan(plan.workload, Choice(ring_dim=plan.parameters.ring_dim // 2), generate_moduli)
+        choose_plan(plan.workload, Choice(ring_dim=plan.parameters.ring_dim // 2), generate_moduli, free=True)
 
 
 def test_explicit_values_are_taken():
     wished = Choice(ring_dim=65536, scale_bits=50, first_bits=55, digits=3, limbs=9)
-    p = choose_plan(WORKLOADS["nothing"], wished, generate_moduli).parameters
+    p = choose_plan(WORKLOADS["nothing"], wished, generate_moduli, free=True).parameters
     assert (p.ring_dim, p.scale_bits, p.digits, p.n_limbs) == (65536, 50, 3, 9)
     assert round(math.log2(p.moduli[0])) == 55
     assert all(round(math.log2(q)) == 50 for q in p.moduli[1:])
 
 
 def test_openfhe_primes_keep_the_same_promises():
-    plan = choose_plan(WORKLOADS["four parties"], Choice(), generate_openfhe_moduli)
-    own = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli)
+    plan = choose_plan(WORKLOADS["four parties"], Choice(), generate_openfhe_moduli, free=False)
+    own = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli, free=True)
     assert plan.parameters.log_qp <= LOG_QP_CAPS[128][plan.parameters.ring_dim]
     assert plan.precision.weight_error == pytest.approx(own.precision.weight_error, rel=1e-2)
 
@@ -120,7 +120,7 @@ def test_openfhe_primes_keep_the_same_promises():
 )
 def test_the_binding_constraint_is_named(task, choice, said):
     with pytest.raises(ParameterError, match=said) as caught:
-        choose_plan(WORKLOADS[task], choice, generate_moduli)
+        choose_plan(WORKLOADS[task], choice, generate_moduli, free=True)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -131,14 +131,14 @@ def test_the_binding_constraint_is_named(task, choice, said):
 ])  # fmt: skip
 def test_precision_that_cannot_be_had_is_named(changes, said):
     with pytest.raises(ParameterError, match=said):
-        choose_plan(workload((154,) * 4, 8, **{**REAL, **changes}), Choice(), generate_moduli)
+        choose_plan(workload((154,) * 4, 8, **{**REAL, **changes}), Choice(), generate_moduli, free=True)
 
 
 def test_delivered_logits_are_worth_having():
     """Precision of the weights says nothing of logits: all their slots are smudged, at few limbs."""
-    cheap = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli)
+    cheap = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli, free=True)
     assert cheap.precision.logit_error > 10 * LOGIT_ERROR
-    chosen = choose_plan(WORKLOADS["predictions"], Choice(), generate_moduli)
+    chosen = choose_plan(WORKLOADS["predictions"], Choice(), generate_moduli, free=True)
     assert chosen.precision.logit_error <= LOGIT_ERROR
     assert chosen.precision.released_error == chosen.precision.logit_error
 
