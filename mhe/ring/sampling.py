@@ -19,6 +19,7 @@ from mhe.errors import ParameterError
 from mhe.parameters import ERROR_STD
 from mhe.ring import gaussian as tables
 from mhe.ring.modular import (
+    BLOCK,
     IN_ROW,
     OUT_ROW,
     SIGNED,
@@ -254,13 +255,21 @@ def keep_uniform_kernel(
 ) -> int:
     """Append to out[start:] the words up to `largest`, modulo p; the new end."""
     done = start
-    # Two loops without branches: the second one runs on vectors.
-    for j in range(source.size):
-        out[done] = source[j]
-        done += int(source[j] <= largest)
-    fresh = out[start:done]
-    for j in range(fresh.size):
-        fresh[j] = reduce_twice(mul_lazy(fresh[j], np.uint64(1), word_ratio, p), p)
+    for first in range(0, source.size, BLOCK):
+        block = source[first : first + BLOCK]
+        top = np.uint64(0)
+        for j in range(block.size):
+            top = max(top, block[j])
+        fresh = out[done : done + block.size]
+        if top > largest:
+            kept = 0
+            for j in range(block.size):
+                fresh[kept] = block[j]
+                kept += int(block[j] <= largest)
+            block = fresh = fresh[:kept]
+        for j in range(block.size):
+            fresh[j] = reduce_twice(mul_lazy(block[j], np.uint64(1), word_ratio, p), p)
+        done += block.size
     return done
 
 
