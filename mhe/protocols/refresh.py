@@ -67,23 +67,20 @@ class RefreshProtocol:
         low = p.refresh_limbs
         rows = np.empty((len(self.c1s), low + p.n_limbs, p.ring_dim), dtype=np.uint64)
         for i, c1 in enumerate(self.c1s):
-            self._fill(rows[i, :low], rows[i, low:], c1, self._common(i), secret, noise)
+            mask = self._mask(noise)
+            self._add_product(rows[i, :low], mask[:low], secret, c1)
+            masked = self.session.cipher_ring().add_small(mask, gaussian(noise, p.ring_dim))
+            self._add_product(rows[i, low:], masked, secret, self._common(i))
         everything = rows.reshape(-1, p.ring_dim)
         me = frozenset({self.session.rank})
         return Share(self.name, self.instance, me, self._row_moduli * len(self.c1s), everything)
 
-    def _fill(
-        self, h0: Residues, h1: Residues, c1: Residues, common: Residues, secret: SecretShare, noise: Stream
-    ) -> None:
-        """Write h0 and h1 of one ciphertext."""
-        full, low = self.session.cipher_ring(), self.session.cipher_ring(self.session.parameters.refresh_limbs)
-        s = secret.residues(full)
-        h1[:] = self._mask(noise)
-        h0[:] = h1[: low.n_limbs]
-        full.add_small(h1, gaussian(noise, full.ring_dim))
-        for ring, h, c in ((low, h0, c1), (full, h1, common)):
-            ring.ntt_in_place(h)
-            ring.multiply_add(h, s[: ring.n_limbs], c)
+    def _add_product(self, out: Residues, addend: Residues, secret: SecretShare, c: Residues) -> None:
+        """out = addend + s c; the addend is in the coefficient domain, all else in the evaluation domain."""
+        ring = self.session.cipher_ring(len(c))
+        out[:] = addend
+        ring.ntt_in_place(out)
+        ring.multiply_add(out, secret.residues(self.session.cipher_ring())[: len(c)], c)
 
     def _mask(self, noise: Stream) -> Residues:
         """Every coefficient a uniform integer in [-2^(mask_bits-1), 2^(mask_bits-1)), as residues modulo all of Q.

@@ -205,15 +205,15 @@ def add_kernel(a: Words, b: Words, moduli: Words, out: Words) -> None:
             out[i, j] = reduce_once(a[i, j] + b[i, j], p)
 
 
-@kernel(VOID, OUT_ROWS, array_of(SIGNED, 1), IN_ROW)
-def add_small_kernel(x: Words, values: npt.NDArray[np.int64], moduli: Words) -> None:
-    """x += values, which are below every modulus in absolute value."""
-    for i in range(x.shape[0]):
+@kernel(VOID, IN_ROWS, array_of(SIGNED, 1), IN_ROW, OUT_ROWS)
+def add_small_kernel(a: Words, values: npt.NDArray[np.int64], moduli: Words, out: Words) -> None:
+    """out = a + values, which are below every modulus in absolute value."""
+    for i in range(a.shape[0]):
         p = moduli[i]
-        for j in range(x.shape[1]):
+        for j in range(a.shape[1]):
             # a negative sum is a huge word, to which adding p wraps around
-            total = x[i, j] + np.uint64(values[j])
-            x[i, j] = reduce_once(min(total, total + p), p)
+            total = a[i, j] + np.uint64(values[j])
+            out[i, j] = reduce_once(min(total, total + p), p)
 
 
 @kernel(VOID, IN_ROWS, SIGNED, OUT_ROWS)

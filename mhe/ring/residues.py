@@ -117,14 +117,14 @@ class Residues:
         )
         return out
 
-    def add_small(self, x: Words, c: npt.NDArray[np.int64]) -> None:
-        """x += c in place, for int64 integers (n,) below every modulus in absolute value; x must be writable."""
-        out = np.require(c, requirements=("C", "A"))
-        if self._operand(x) is not x or not x.flags.writeable or out.dtype != np.int64 or out.shape != x.shape[1:]:
-            raise ParameterError(
-                f"cannot add {c.dtype} {c.shape} to {x.shape} in place; need int64 (n,) and a writable, C-contiguous x"
-            )
-        modular.add_small_kernel(x, out, self._moduli)
+    def add_small(self, x: Words, c: npt.NDArray[np.int64]) -> Words:
+        """x + c, for int64 integers (n,) that are below every modulus in absolute value."""
+        x, c = self._operand(x), np.require(c, requirements=("C", "A"))
+        if c.dtype != np.int64 or c.shape != x.shape[1:]:
+            raise ParameterError(f"integers are {c.dtype} of shape {c.shape}; need int64 {x.shape[1:]}")
+        out = np.empty_like(x)
+        modular.add_small_kernel(x, c, self._moduli, out)
+        return out
 
     def from_words(self, values: Words, offset: int = 0) -> Words:
         """Residues of the integers offset + sum_k values[k] * 2^(64k): (n_words, n) -> (limbs, n)."""
