@@ -104,8 +104,8 @@ def _uniform_sum_square(n: int) -> float:
 
 
 def refresh_error_std(n_parties: int) -> float:
-    """Coefficients that a refresh adds: two narrow Gaussians per party."""
-    return ERROR_STD * math.sqrt(2 * n_parties)
+    """Coefficients that a refresh adds: one narrow Gaussian per party."""
+    return ERROR_STD * math.sqrt(n_parties)
 
 
 def key_switch_to_receiver_std(ring_dim: int, n_parties: int, smudging: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from mhe.ciphertext import Residues
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
 from mhe.ring.ring import Ring, ring
@@ -37,12 +38,16 @@ class Session:
         """The common random stream of these labels, the same at every party."""
         return public_stream(self.seed, *labels)
 
-    def instance(self, protocol: str, *inputs: bytes) -> bytes:
-        """32 bytes that name one run of a protocol: a digest of session, parameters, protocol and all its inputs."""
-        digest = hashlib.blake2b(digest_size=32, person=b"mhe instance")
+    def instance(self, protocol: str, *inputs: bytes | Residues) -> bytes:
+        """32 bytes that name one run of a protocol: a digest of session, parameters, protocol and all its inputs.
+
+        SHA-256, for the inputs are long: the one hash that processors have instructions for. Arrays are C-contiguous.
+        """
+        digest = hashlib.sha256(b"mhe instance")
         for part in (self.seed, self.parameters.digest, protocol.encode(), *inputs):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
+            view = memoryview(part)
+            digest.update(view.nbytes.to_bytes(8, "little"))
+            digest.update(view)
         return digest.digest()
 
     def cipher_ring(self, limbs: int | None = None) -> Ring:

@@ -4,12 +4,16 @@ ciphertexts.
 Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol ColBootstrap, in its CKKS form. For each
 ciphertext, with a' from the common seed and M_i uniform and mask_bits long:
 
-    h0_i = s_i c1 - M_i + e       modulo the low modulus
-    h1_i = -s_i a' + M_i + e'     modulo Q
-    c0' = lift(c0 + sum h0_i) + sum h1_i,  c1' = a'
+    h0_i = s_i c1 + M_i           modulo the low modulus
+    h1_i = s_i a' + M_i + e_i     modulo Q
+    c0' = lift(c0 + sum h0_i) - sum h1_i,  c1' = a'
 
-c0 + sum h0_i is the message minus all masks: the masks hide it, and the refresh floor keeps it from wrapping
-around, so that lifting it to Q is exact.
+c0 + sum h0_i is the message plus all masks: the masks hide it, and the refresh floor keeps it from wrapping around, so
+that lifting it to Q is exact.
+
+h0_i has no error of its own, other than in the paper. To N-1 colluders, who know their own shares, h0_i is the message
+with its noise plus M_i and nothing else; and h1_i looks uniform under a', which is used once. An error added to M_i
+would change the distribution of h0_i by 2^(5 - mask_bits) per coefficient only.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from mhe.errors import LevelError
 from mhe.keys import SecretShare
 from mhe.protocols.common import Residues
 from mhe.ring.basis import lift
+from mhe.ring.ring import ring
 from mhe.ring.sampling import Stream, gaussian, secret_stream, uniform, uniform_words
 from mhe.security import refresh_error_std, tail
 from mhe.session import Session
@@ -53,40 +58,39 @@ class RefreshProtocol:
 
     @cached_property
     def instance(self) -> bytes:
-        return self.session.instance(self.name, *(c1.tobytes() for c1 in self.c1s))
+        return self.session.instance(self.name, *self.c1s)
 
     def share(self, secret: SecretShare) -> Share:
         """(batch * (refresh_limbs + n_limbs), ring_dim)"""
         secret.serve_once(self.name, self.instance)
-        noise = secret_stream()
-        rows = [part for i, c1 in enumerate(self.c1s) for part in self._one(i, c1, secret, noise)]
-        return Share(
-            self.name,
-            self.instance,
-            frozenset({self.session.rank}),
-            self._row_moduli * len(self.c1s),
-            np.concatenate(rows),
-        )
+        p, noise = self.session.parameters, secret_stream()
+        low = p.refresh_limbs
+        rows = np.empty((len(self.c1s), low + p.n_limbs, p.ring_dim), dtype=np.uint64)
+        for i, c1 in enumerate(self.c1s):
+            mask = self._mask(noise)
+            self._add_product(rows[i, :low], mask[:low], secret, c1)
+            masked = self.session.cipher_ring().add_small(mask, gaussian(noise, p.ring_dim))
+            self._add_product(rows[i, low:], masked, secret, self._common(i))
+        everything = rows.reshape(-1, p.ring_dim)
+        me = frozenset({self.session.rank})
+        return Share(self.name, self.instance, me, self._row_moduli * len(self.c1s), everything)
 
-    def _one(self, index: int, c1: Residues, secret: SecretShare, noise: Stream) -> tuple[Residues, Residues]:
-        full, low = self.session.cipher_ring(), self.session.cipher_ring(self.session.parameters.refresh_limbs)
-        s = secret.residues(full)
-        mask, n = self._mask(noise), low.ring_dim
-        # mask and error are added up before the transform, which is linear and takes most of the time
-        h0 = low.ntt(low.subtract(low.from_signed(gaussian(noise, n)), mask[: low.n_limbs]))
-        low.multiply_add(h0, s[: low.n_limbs], c1)
-        h1 = full.ntt(full.add(mask, full.from_signed(gaussian(noise, n))))
-        return h0, full.subtract(h1, full.multiply(s, self._common(index)))
+    def _add_product(self, out: Residues, addend: Residues, secret: SecretShare, c: Residues) -> None:
+        """out = addend + s c; the addend is in the coefficient domain, all else in the evaluation domain."""
+        ring = self.session.cipher_ring(len(c))
+        out[:] = addend
+        ring.ntt_in_place(out)
+        ring.multiply_add(out, secret.residues(self.session.cipher_ring())[: len(c)], c)
 
     def _mask(self, noise: Stream) -> Residues:
         """Every coefficient a uniform integer in [-2^(mask_bits-1), 2^(mask_bits-1)), as residues modulo all of Q.
 
         In the coefficient domain.
         """
-        p, full = self.session.parameters, self.session.cipher_ring()
-        residues = full.from_words(uniform_words(noise, p.mask_bits, p.ring_dim))
-        half = full.from_integers([1 << (p.mask_bits - 1)])
-        return full.subtract(residues, np.ascontiguousarray(np.broadcast_to(half, residues.shape)))
+        p = self.session.parameters
+        return self.session.cipher_ring().from_words(
+            uniform_words(noise, p.mask_bits, p.ring_dim), offset=-(1 << (p.mask_bits - 1))
+        )
 
     def _common(self, index: int) -> Residues:
         """a' of one ciphertext: kept, for it is needed for the share and again for the fresh ciphertext."""
@@ -111,14 +115,26 @@ class RefreshProtocol:
         """
         p = self.session.parameters
         check_complete(total, self.name, self.instance, p.n_parties)
-        low, full = self.session.cipher_ring(p.refresh_limbs), self.session.cipher_ring()
         rows: Residues = total.rows.reshape(len(self.c1s), -1, p.ring_dim)  # type: ignore[assignment]
-        out = {}
-        for index, c0 in c0s.items():
-            masked = low.intt(low.add(c0, rows[index, : low.n_limbs]))
-            lifted = full.ntt(lift(masked, low.moduli, full.moduli))
-            out[index] = full.add(lifted, rows[index, low.n_limbs :])
-        return out
+        full, low = self.session.cipher_ring(), self.session.cipher_ring(p.refresh_limbs)
+        return {
+            index: full.subtract(self._lifted(low.add(c0, rows[index, : low.n_limbs])), rows[index, low.n_limbs :])
+            for index, c0 in c0s.items()
+        }
+
+    def _lifted(self, masked: Residues) -> Residues:
+        """The centred integers with these residues at the low modulus, at the full one; evaluation domain.
+
+        Only the limbs that are new need transforms: the others are the same.
+        """
+        p = self.session.parameters
+        low = self.session.cipher_ring(p.refresh_limbs)
+        if p.refresh_limbs == p.n_limbs:
+            return masked
+        new = ring(p.ring_dim, p.moduli[p.refresh_limbs :])
+        lifted = lift(low.intt(masked), low.moduli, new.moduli)
+        new.ntt_in_place(lifted)
+        return np.concatenate([masked, lifted])
 
     def fresh(self, index: int, c0: Residues, scale: float) -> RingCiphertext:
         """The refreshed ciphertext, c1 expanded from the common seed."""

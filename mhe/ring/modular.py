@@ -205,6 +205,33 @@ def add_kernel(a: Words, b: Words, moduli: Words, out: Words) -> None:
             out[i, j] = reduce_once(a[i, j] + b[i, j], p)
 
 
+@kernel(VOID, IN_ROWS, array_of(SIGNED, 1), IN_ROW, OUT_ROWS)
+def add_small_kernel(a: Words, values: npt.NDArray[np.int64], moduli: Words, out: Words) -> None:
+    """out = a + values, which are below every modulus in absolute value."""
+    for i in range(a.shape[0]):
+        p = moduli[i]
+        for j in range(a.shape[1]):
+            # a negative sum is a huge word, to which adding p wraps around
+            total = a[i, j] + np.uint64(values[j])
+            out[i, j] = reduce_once(min(total, total + p), p)
+
+
+@kernel(VOID, IN_ROWS, SIGNED, OUT_ROWS)
+def cut_kernel(values: Words, bits: int, pieces: Words) -> None:
+    """The integers sum_k values[k] * 2^(64k) cut into pieces of so many bits, which leave no word out: bits > 32."""
+    mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
+    for k in range(pieces.shape[0]):
+        word, shift = (k * bits) // 64, np.uint64((k * bits) % 64)
+        lower, out = values[word], pieces[k]
+        if word + 1 < values.shape[0] and shift:
+            upper, back = values[word + 1], np.uint64(64) - shift
+            for j in range(out.size):
+                out[j] = ((lower[j] >> shift) | (upper[j] << back)) & mask
+        else:
+            for j in range(out.size):
+                out[j] = (lower[j] >> shift) & mask
+
+
 @kernel(VOID, IN_ROWS, IN_ROWS, IN_ROW, OUT_ROWS)
 def subtract_kernel(a: Words, b: Words, moduli: Words, out: Words) -> None:
     for i in range(a.shape[0]):

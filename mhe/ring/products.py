@@ -20,7 +20,7 @@ import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic
 
-from mhe.ring.modular import IN_ROW, IN_ROWS, VOID, WORD, Words, array_of, kernel, shoup, types, words
+from mhe.ring.modular import IN_ROW, IN_ROWS, OUT_ROWS, VOID, WORD, Words, array_of, kernel, shoup, types, words
 from mhe.ring.vectors import FLOAT_LIMIT, LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
 
 COLUMNS = LANES
@@ -181,11 +181,38 @@ class _Sums:
         return tuple(self.builder.load(place) for place in self._places(column))
 
 
+def _product(arithmetic: type[_FloatSum] | type[_WordSum]) -> Any:
+    """The loop over one row of a single product, which stays in registers: out[row] = keep * out[row] + x[row]*y[row]."""
+
+    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        row, p, reciprocal, keep = (arguments[i] for i in (1, 4, 5, 7))
+        out, x, y, table = (context.make_array(signature.args[i])(context, b, arguments[i]) for i in (0, 2, 3, 6))
+        n_columns = cgutils.unpack_tuple(b, out.shape, 2)[1]
+        at_folds = b.mul(row, ir.Constant(row.type, 6))
+        folds = [b.load(b.gep(table.data, [b.add(at_folds, ir.Constant(row.type, i))])) for i in range(6)]
+        lanes = arithmetic(b, p, reciprocal, folds)
+        mask = lanes.spread(keep)
+        first = b.mul(row, n_columns)
+        with cgutils.for_range_slice(b, ir.Constant(row.type, 0), n_columns, ir.Constant(row.type, LANES)) as (j, _):
+            at = b.add(first, j)
+            old, *factors = (lanes.load(array.data, at, WORD_VECTOR) for array in (out, x, y))
+            state = lanes.accumulate(lanes.start(b.and_(old, mask)), *(lanes.prepare(f) for f in factors))
+            lanes.store(out.data, at, lanes.finish(state))
+        return context.get_dummy_value()
+
+    @intrinsic
+    def loop(typing_context, out, row, x, y, p, reciprocal, folds, keep):  # type: ignore[no-untyped-def]
+        return VOID(out, types.intp, x, y, WORD, types.float64, folds, WORD), emit
+
+    return loop
+
+
 _OUT_STACK = array_of(WORD, 3, readonly=False)
 _IN_STACK = array_of(WORD, 3)
 _ARGUMENTS = (_OUT_STACK, _IN_STACK, IN_ROW, array_of(types.float64, 1), IN_ROWS, WORD, WORD)
 _float_one, _word_one = _row(_FloatSum, 1), _row(_WordSum, 1)
 _float_two, _word_two = _row(_FloatSum, 2), _row(_WordSum, 2)
+_float_product, _word_product = _product(_FloatSum), _product(_WordSum)
 
 
 @kernel(VOID, *_ARGUMENTS)
@@ -208,6 +235,17 @@ def _two_kernel(
             _float_two(out, i, factors, moduli[i], reciprocals[i], folds, keep)
         else:
             _word_two(out, i, factors, moduli[i], reciprocals[i], folds, keep)
+
+
+@kernel(VOID, OUT_ROWS, IN_ROWS, IN_ROWS, IN_ROW, array_of(types.float64, 1), IN_ROWS, WORD, WORD)
+def _product_kernel(
+    out: Words, x: Words, y: Words, moduli: Words, reciprocals: Any, folds: Words, limit: np.uint64, keep: np.uint64
+) -> None:
+    for i in range(out.shape[0]):
+        if moduli[i] < limit:
+            _float_product(out, i, x, y, moduli[i], reciprocals[i], folds, keep)
+        else:
+            _word_product(out, i, x, y, moduli[i], reciprocals[i], folds, keep)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +291,15 @@ def sum_of_products(
     run(out, factors, c.moduli, c.reciprocals, c.folds, limit, np.uint64(2**64 - 1 if keep else 0))
 
 
-def multiply(out: Words, x: Words, y: Words, moduli: tuple[int, ...], *, keep: bool = False) -> None:
+def multiply(
+    out: Words,
+    x: Words,
+    y: Words,
+    moduli: tuple[int, ...],
+    *,
+    keep: bool = False,
+    limit: np.uint64 = FLOAT_LIMIT,
+) -> None:
     """out (+)= x*y, element by element: (rows, columns) each, C-contiguous and of one shape."""
-    factors = rows_from([[address(x), address(y)]], *x.shape)
-    sum_of_products(out[None], factors, moduli, keep=keep)
+    c = constants(moduli)
+    _product_kernel(out, x, y, c.moduli, c.reciprocals, c.folds, limit, np.uint64(2**64 - 1 if keep else 0))

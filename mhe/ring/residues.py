@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mhe.errors import ParameterError
-from mhe.ring import modular, products
+from mhe.ring import modular, products, vector_basis
 from mhe.ring.modular import Words, words
 
 
@@ -24,6 +24,15 @@ def residues(moduli: tuple[int, ...]) -> Residues:
 def _radix(moduli: tuple[int, ...], n_words: int) -> tuple[Words, Words]:
     """2^(64k) modulo each modulus for k < n_words, with their Shoup ratios: (limbs, n_words) each."""
     return modular.constants([[(1 << (64 * k)) % p for k in range(n_words)] for p in moduli], moduli)
+
+
+@lru_cache(maxsize=256)
+def _piece_weights(moduli: tuple[int, ...], n_pieces: int, offset: int) -> tuple[Words, npt.NDArray[np.float64]]:
+    """2^(47k) for k < n_pieces and the offset, modulo each modulus, and divided by it: (limbs, n_pieces + 1) each."""
+    values = [*(1 << (vector_basis.PIECE_BITS * k) for k in range(n_pieces)), offset]
+    weights = [[v % p for v in values] for p in moduli]
+    quotients = [[w / p for w in row] for row, p in zip(weights, moduli, strict=True)]
+    return np.array(weights, dtype=np.uint64), np.array(quotients)
 
 
 class Residues:
@@ -107,11 +116,32 @@ class Residues:
         )
         return out
 
-    def from_words(self, values: Words) -> Words:
-        """Residues of the unsigned integers sum_k values[k] * 2^(64k): (n_words, n) -> (limbs, n)."""
+    def add_small(self, x: Words, c: npt.NDArray[np.int64]) -> Words:
+        """x + c, for int64 integers (n,) that are below every modulus in absolute value."""
+        x, c = self._operand(x), np.require(c, requirements=("C", "A"))
+        if c.dtype != np.int64 or c.shape != x.shape[1:]:
+            raise ParameterError(f"integers are {c.dtype} of shape {c.shape}; need int64 {x.shape[1:]}")
+        out = np.empty_like(x)
+        modular.add_small_kernel(x, c, self._moduli, out)
+        return out
+
+    def from_words(self, values: Words, offset: int = 0) -> Words:
+        """Residues of the integers offset + sum_k values[k] * 2^(64k): (n_words, n) -> (limbs, n)."""
         values = modular.contiguous(values, "words")
-        out = np.empty((self.n_limbs, values.shape[1]), dtype=np.uint64)
-        modular.combine_kernel(values, *_radix(self.moduli, len(values)), self._moduli, out)
+        n_words, n = values.shape
+        out = np.empty((self.n_limbs, n), dtype=np.uint64)
+        bits = 64 * (n_words - 1) + int(values[-1].max()).bit_length() if n_words and n else 0
+        n_pieces = -(-bits // vector_basis.PIECE_BITS)
+        if bits and n_pieces < vector_basis.MAX_ROWS and n % vector_basis.COLUMNS == 0:
+            pieces = np.empty((n_pieces + 1, n), dtype=np.uint64)
+            modular.cut_kernel(values, vector_basis.PIECE_BITS, pieces[:-1])
+            pieces[-1] = 1
+            weights, quotients = _piece_weights(self.moduli, n_pieces, offset)
+            vector_basis.weighted_sums_kernel(pieces, out, weights, quotients, self._moduli)
+            return out
+        modular.combine_kernel(values, *_radix(self.moduli, n_words), self._moduli, out)
+        if offset:
+            modular.add_kernel(out, np.repeat(self.from_integers([offset]), n, axis=1), self._moduli, out)
         return out
 
     def from_integers(self, values: Sequence[int]) -> Words:

@@ -13,12 +13,13 @@ from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from mhe.errors import ParameterError
 from mhe.parameters import ERROR_STD
 from mhe.ring import gaussian as tables
 from mhe.ring.modular import (
+    BLOCK,
     IN_ROW,
     OUT_ROW,
     SIGNED,
@@ -43,9 +44,9 @@ SEED_BYTES = 32
 ERROR_TAIL = 10.0
 """Where the narrow Gaussian is cut off, in standard deviations: a tail of 2^-75."""
 
-_ZEROS = memoryview(bytes(1 << 16))
-_STREAM_BYTES = 64 << 32
-"""Blocks of 64 bytes times the values of ChaCha20's block counter."""
+_ZEROS = memoryview(bytes(1 << 17))
+_STREAM_BYTES = ((1 << 32) - 2) * 16
+"""What one key may encrypt in GCM: blocks of 16 bytes times the values of the block counter that are left to it."""
 
 _TRITS = 5
 """A byte below 3^5 holds five ternary digits."""
@@ -55,9 +56,13 @@ OUT_INTEGERS = array_of(SIGNED, 1, readonly=False)
 
 
 class Stream:
-    """ChaCha20 keystream of a 32-byte key, as bytes or as little-endian 64-bit words.
+    """AES-256 keystream of a 32-byte key in counter mode, as bytes or as little-endian 64-bit words.
 
-    Opaque: shows no key, and can be neither pickled nor copied. Raises ParameterError for more than its 256 GiB.
+    The counter mode is the one inside GCM (NIST SP 800-38D, section 6.5), which libraries run on vectors, so that it is
+    more than twice as fast as plain CTR or ChaCha20. Blocks do not repeat, as random ones might: b bytes are told from
+    random ones with probability b^2 / 2^137 at most, 2^-97 for a MiB.
+
+    Opaque: shows no key, and can be neither pickled nor copied. Raises ParameterError for more than its 64 GiB.
     """
 
     __slots__ = ("_cipher", "_left")
@@ -65,8 +70,8 @@ class Stream:
     def __init__(self, key: Data) -> None:
         if len(key) != SEED_BYTES:
             raise ParameterError(f"stream key has {len(key)} bytes; need {SEED_BYTES}")
-        # Every key is used for one stream, so the nonce and the counter may start at zero.
-        self._cipher = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+        # Every key is used for one stream, so that the nonce may be zero.
+        self._cipher = Cipher(algorithms.AES(key), modes.GCM(bytes(12))).encryptor()
         self._left = _STREAM_BYTES
 
     def bytes(self, n: int) -> Data:
@@ -254,13 +259,21 @@ def keep_uniform_kernel(
 ) -> int:
     """Append to out[start:] the words up to `largest`, modulo p; the new end."""
     done = start
-    # Two loops without branches: the second one runs on vectors.
-    for j in range(source.size):
-        out[done] = source[j]
-        done += int(source[j] <= largest)
-    fresh = out[start:done]
-    for j in range(fresh.size):
-        fresh[j] = reduce_twice(mul_lazy(fresh[j], np.uint64(1), word_ratio, p), p)
+    for first in range(0, source.size, BLOCK):
+        block = source[first : first + BLOCK]
+        top = np.uint64(0)
+        for j in range(block.size):
+            top = max(top, block[j])
+        fresh = out[done : done + block.size]
+        if top > largest:
+            kept = 0
+            for j in range(block.size):
+                fresh[kept] = block[j]
+                kept += int(block[j] <= largest)
+            block = fresh = fresh[:kept]
+        for j in range(block.size):
+            fresh[j] = reduce_twice(mul_lazy(block[j], np.uint64(1), word_ratio, p), p)
+        done += block.size
     return done
 
 

@@ -22,7 +22,7 @@ def errors(world, before, after):
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_refresh_adds_two_narrow_errors_per_party(world, assert_noise, batch):
+def test_refresh_adds_one_narrow_error_per_party(world, assert_noise, batch):
     before = [world.ciphertext(limbs=3) for _ in range(batch)]
     after = run(world, before)
     bound = RefreshProtocol(world.sessions[0], tuple(c.c1 for c in before)).error_bound()

@@ -57,15 +57,40 @@ def test_signed_integers(values: list[int]) -> None:
     assert system.from_signed(np.array(values, dtype=np.int64)).tolist() == expected
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.integers(1, 20), st.data())
-def test_unsigned_words(n_words: int, data: st.DataObject) -> None:
+@settings(deadline=None, max_examples=80)
+@given(st.integers(1, 20), st.integers(-(2**700), 2**700), st.sampled_from([1, 32]), st.data())
+def test_unsigned_words(n_words: int, offset: int, repeat: int, data: st.DataObject) -> None:
+    """Any number of columns; a multiple of 32 takes another way where the integers are not too long."""
     edge = st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1])
     column = st.lists(st.one_of(edge, st.integers(0, 2**64 - 1)), min_size=n_words, max_size=n_words)
     columns = [*data.draw(st.lists(column, min_size=1, max_size=4)), [2**64 - 1] * n_words]
     values = [sum(w << (64 * k) for k, w in enumerate(c)) for c in columns]
-    array = np.array(columns, dtype=np.uint64).T
-    assert residues(PRIMES).from_words(array).tolist() == [[v % p for v in values] for p in PRIMES]
+    array = np.tile(np.array(columns, dtype=np.uint64).T, (1, repeat))
+    for added in (0, offset):
+        expected = [[(v + added) % p for v in values] * repeat for p in PRIMES]
+        assert residues(PRIMES).from_words(array, added).tolist() == expected
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 300), st.booleans())
+def test_words_with_few_bits_set(bits: int, negative: bool) -> None:
+    """The largest integers of every length, less half their range: a refresh mask's."""
+    offset = -(1 << (bits - 1)) if negative else 0
+    values = [(1 << bits) - 1, 0, 1, 1 << (bits - 1)] * 8
+    array = np.array([[v >> (64 * k) & (2**64 - 1) for v in values] for k in range(-(-bits // 64))], dtype=np.uint64)
+    expected = [[(v + offset) % p for v in values] for p in PRIMES]
+    assert residues(PRIMES).from_words(array, offset).tolist() == expected
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_adding_small_integers(data: st.DataObject) -> None:
+    least = min(PRIMES)
+    c = data.draw(st.lists(st.integers(1 - least, least - 1), min_size=1, max_size=20))
+    c = [*c, 1 - least, least - 1, 0]
+    for x in (0, 1, -1):
+        got = residues(PRIMES).add_small(residues(PRIMES).from_integers([x] * len(c)), np.array(c, dtype=np.int64))
+        assert got.tolist() == [[(x + v) % p for v in c] for p in PRIMES]
 
 
 @settings(deadline=None, max_examples=50)
@@ -165,6 +190,8 @@ def test_results_are_new_and_operands_unchanged() -> None:
         lambda s, x: s.multiply_add(x[:, ::2], x[:, ::2], x[:, ::2]),
         lambda s, x: s.from_signed(x[0]),
         lambda s, x: s.from_words(x[0]),
+        lambda s, x: s.add_small(x, x[0]),
+        lambda s, x: s.add_small(x, np.zeros(3, dtype=np.int64)),
         lambda s, x: s.to_integers(x[:1]),
         lambda s, x: add_rows(x, x[:, :2], words(s.moduli)),
         lambda s, x: add_rows(x, x, words(s.moduli[:1])),

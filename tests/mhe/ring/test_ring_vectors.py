@@ -100,6 +100,18 @@ def test_sums_of_products(bits: int, terms: int, keep: bool, data: st.DataObject
 
 
 @settings(max_examples=100, deadline=None)
+@given(bits=st.sampled_from(SIZES), keep=st.booleans(), data=st.data())
+def test_single_products(bits: int, keep: bool, data: st.DataObject) -> None:
+    p = largest_prime(bits)
+    x, y, old = (polynomial(data, p) for _ in range(3))
+    expected = ((x.astype(object) * y.astype(object) + keep * old.astype(object)) % p).astype(np.uint64)
+    for limit in (FLOATS, WORDS):
+        got = old[None].copy()
+        products.multiply(got, x[None], y[None], (p,), keep=keep, limit=limit)
+        np.testing.assert_array_equal(got[0], expected)
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     source=st.lists(st.sampled_from(range(20, 62)), min_size=1, max_size=6),
     target=st.lists(st.sampled_from(range(20, 62)), min_size=1, max_size=4),
