@@ -92,8 +92,8 @@ class Bench:
         self.matrix = [
             [self.backend.encode(self.values / (1 + i + j), chosen.n_limbs) for i in range(SIDE)] for j in range(SIDE)
         ]
-        self.products = [(x, self.a) for x, _ in self.pairs]
-        self.parts = {rotation: x for rotation, (x, _) in zip(ROTATIONS, self.pairs, strict=True)}
+        self.products = [(x, self.a) for x in self.vector]
+        self.parts = {rotation: x for rotation, x in zip(ROTATIONS, self.vector, strict=True)}
         self._next = self.a
 
     def _sum(self, protocol_of: Callable[[Session], Any], step: str = "share", *given: Any) -> Share:
@@ -148,7 +148,7 @@ class Bench:
                 divisor=SIDE * SIDE,
             ),
             case("multiply", lambda _: backend.multiply(self.a, self.b)),
-            case("multiply_accumulate", lambda _: backend.multiply_accumulate(self.products), divisor=PAIRS),
+            case("multiply_accumulate", lambda _: backend.multiply_accumulate(self.products), divisor=SIDE),
             case("rotate", lambda _: backend.rotate(self.a, 1)),
             case("rotate_hoisted", lambda _: backend.rotate_hoisted(self.a, ROTATIONS), divisor=len(ROTATIONS)),
             case("rotate_and_sum", lambda _: backend.rotate_and_sum(self.parts), divisor=len(ROTATIONS)),

@@ -47,7 +47,7 @@ def pack_batch(plan: PerceptronPlan, x: Floats, y: Floats, *, keep: bool) -> Bat
     """x: (at most layout.rows, inputs), y: (the same, outputs). A batch that fills less weighs less."""
     net, layout = plan.network, plan.layout
     rows = np.column_stack([x, np.ones(len(x))])
-    present = np.outer(np.arange(layout.rows) < len(x), layout.mask).ravel()
+    present = np.where(np.arange(layout.rows)[:, None] < len(x), layout.mask, 0.0).ravel()
     return Batch(pack_clear(layout, rows, keep=keep), layout.pack(y, net.form(net.n_layers - 1)), present)
 
 

@@ -252,7 +252,7 @@ def _too_few_limbs(workload: Workload, choice: Choice, limbs: int, needed: int) 
     return ParameterError(
         f"limbs = {limbs} are too few: one iteration consumes {workload.levels} levels and a refresh with "
         f"{choice.statistical_bits} statistical bits needs {needed} limbs; need {needed + workload.levels}, a lower "
-        "sigmoid_degree or fewer statistical_bits"
+        "degree or fewer statistical_bits"
     )
 
 

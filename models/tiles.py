@@ -172,7 +172,8 @@ class TileLayout:
     def _columns(self, form: Form, rows: int) -> npt.NDArray[np.intp]:
         """Which column stands at (row, position)."""
         s, x = np.ogrid[:rows, : self.width]
-        return (x + 0 * s) if form == "plain" else (s + x) % self.width
+        columns: npt.NDArray[np.intp] = x + 0 * s if form == "plain" else (s + x) % self.width
+        return columns
 
     def _weights_index(self, kind: WeightsForm) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Which row and column of the weights stand at (row m, position x)."""

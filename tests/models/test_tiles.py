@@ -1,4 +1,4 @@
-"""Tiles: what is packed comes back, and every product is the product of matrices, with exactly the planned rotations."""
+"""Tiles: what is packed comes back, every product is one of matrices, and takes exactly the planned rotations."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ class NativeBackend:
         source, n = iter(pairs), self._parameters.ring_dim
         form: rules.Form | None = None
         total: Words | None = None
-        while some := list(islice(source, PAIRS_AT_ONCE)):
+        while some := list(islice(source, TERMS_AT_ONCE)):
             starts = np.empty((2, len(some), 3), dtype=np.uint64)
             for i, (a, b) in enumerate(some):
                 form = rules.accumulated_form(form, rules.product_form(self._parameters, a, b))
