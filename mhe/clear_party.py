@@ -18,7 +18,7 @@ from mhe.collective import Collective
 from mhe.errors import LevelError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
-from mhe.security import norm_bound, refresh_error_std, rerandomised_std, smudging_std
+from mhe.security import refresh_error_std, rerandomised_norm, rerandomised_std, smudging_std
 from mhe.share import Share
 
 Floats = npt.NDArray[np.float64]
@@ -103,7 +103,7 @@ class ClearParty:
         out = []
         for ciphertext in ciphertexts:
             values = self._rerandomised(ciphertext)[0]
-            added = norm_bound(rerandomised_std(self.parameters, ciphertext.limbs), self.parameters.ring_dim)
+            added = rerandomised_norm(self.parameters, ciphertext.limbs)
             width = self._smudging(noise_norm + added) * math.sqrt(self.parameters.n_parties * ciphertext.period)
             out.append(self._noisy(values, width / ciphertext.scale))
         return out

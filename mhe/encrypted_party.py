@@ -24,7 +24,7 @@ from mhe.protocols.refresh import RefreshProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
 from mhe.ring.galois import conjugation_element, galois_element
-from mhe.security import fresh_error_std, norm_bound, rerandomised_std, smudging_std
+from mhe.security import fresh_error_std, norm_bound, rerandomised_norm, secret_spread, smudging_std
 from mhe.session import SEED_BYTES, Session
 from mhe.share import Share, aggregate, check_complete, check_reduced
 
@@ -181,7 +181,7 @@ class EncryptedParty:
             check_complete(total, "encrypted_sum", total.instance, self.parameters.n_parties)
             (both,) = self._as_ciphertexts(total, [encrypted.scale])
             c0, c1 = both.c0, both.c1
-        noise_norm = norm_bound(noise, count)
+        noise_norm = norm_bound(noise * secret_spread(count / n), count)
         coefficients, smudged = self._release(c0, c1, ring.n_limbs, count, noise_norm)
         # what cannot be told from 0 is 0: a constant column must not look like one of tiny variance
         told = [c if abs(c) > noise_norm + smudged else 0 for c in coefficients[: len(values)]]
@@ -217,7 +217,7 @@ class EncryptedParty:
         keys = [receiver_public_part(self.session, p0, label) for p0, label in zip(p0s, labels, strict=True)]
         c1s = self._pool("key_switch_input", [c.c1 for c in exported])
         receivers = tuple(key for key in keys for _ in ciphertexts)
-        added = norm_bound(rerandomised_std(self.parameters, len(c1s[0])), self.parameters.ring_dim)
+        added = rerandomised_norm(self.parameters, len(c1s[0]))
         protocol = KeySwitchProtocol(self.session, tuple(c1s), receivers, self._smudging(noise_norm + added, len(c1s)))
         total = self._everywhere(protocol.share(self._secret))
         switched = protocol.finalize(total, dict(zip(self._own(len(ciphertexts)), exported, strict=True)))

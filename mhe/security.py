@@ -58,6 +58,11 @@ def rerandomised_std(parameters: Parameters, limbs: int) -> float:
     return math.hypot(fresh / parameters.moduli[limbs], rounding_std(parameters.ring_dim, parameters.n_parties))
 
 
+def rerandomised_norm(parameters: Parameters, limbs: int) -> float:
+    """Euclidean bound on all coefficients that a rerandomisation adds, whatever the secret, but for 2^-TAIL_BITS."""
+    return norm_bound(rerandomised_std(parameters, limbs) * secret_spread(1.0), parameters.ring_dim)
+
+
 def key_switch_std(parameters: Parameters, limbs: int, key_error: float, *, centred: bool = False) -> float:
     """Coefficients added by one hybrid key switch at `limbs` limbs with a key of error `key_error`: root mean square.
 

@@ -24,6 +24,7 @@ from mhe.security import (
     key_switch_std,
     norm_bound,
     refresh_error_std,
+    relin_key_error_std,
     rounding_std,
     secret_spread,
     smudging_std,
@@ -99,7 +100,9 @@ class Precision:
     def _error_std(self) -> float:
         """Error of p(X v) - y in one slot, as rotated for the backward product."""
         plan, sigmoid = self.plan, self.plan.workload.sigmoid
-        evaluated = math.hypot(sigmoid.rounding_gain * self._rounding, self._switching(plan.error_limbs))
+        evaluated = math.hypot(
+            sigmoid.rounding_gain * math.hypot(self._rounding, self._relinearised), self._switching(plan.error_limbs)
+        )
         return math.hypot(
             sigmoid.largest_slope * self._forward_std, math.sqrt(self._ring_dim) * evaluated / plan.error_scale
         )
@@ -138,6 +141,14 @@ class Precision:
     @property
     def _refresh(self) -> float:
         return refresh_error_std(self.plan.parameters.n_parties)
+
+    @property
+    def _relinearised(self) -> float:
+        """What a relinearisation adds to the product, after its rescale."""
+        p = self.plan.parameters
+        key_error = relin_key_error_std(p.ring_dim, p.n_parties)
+        added = key_switch_std(p, p.n_limbs, key_error, centred=self.plan.centred)
+        return added / min(p.moduli[self.plan.low_limbs :])
 
     def _switching(self, limbs: int) -> float:
         key_error = key_error_std(self.plan.parameters.n_parties)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 
 from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
-from mhe.parameters import Parameters, Primes, Shape, check_cap, digit_ranges, refresh_floor_bits
+from mhe.parameters import (
+    LOG_QP_CAPS,
+    Parameters,
+    Primes,
+    Shape,
+    check_cap,
+    digit_ranges,
+    refresh_floor_bits,
+)
 from models.cost import FAST_BITS, Cost
 from models.plan import CircuitPlan
 from models.workload import Workload
@@ -21,12 +28,18 @@ FIRST_BITS = 60
 SCALE_BITS = range(60, 29, -1)
 PRESCRIBED_SCALE_BITS = range(58, 29, -1)
 
-SPECIAL_MARGINS = range(-24, 9, 8)
-"""Bits by which the special primes of an evaluator with free primes exceed the largest digit. Far fewer than none do
-where a key switch is followed by a rescale, which takes the noise away."""
+SPECIAL_MARGINS = (-24, 8)
+"""Least and largest difference in bits between the special primes of an evaluator with free primes and its largest digit.
+Fewer bits than the digit do where a key switch is followed by a rescale, which takes the noise away."""
+
+MARGIN_STEP = 8
+"""Of shapes that cost the same and are this close in margin, only the one with the largest scale is looked at."""
 
 SMALLEST_FREE_BITS = 24
 """Smaller primes are too few that the ring divides."""
+
+CAP_MARGIN_BITS = 0.01
+"""How far below the cap the nominal sizes stay, for primes are only next to them."""
 
 ROUNDING_BITS = 0.5
 """What the floor may lose because primes are only next to their nominal sizes."""
@@ -189,11 +202,12 @@ def _free(workload: Workload, choice: Choice, ring_dim: int) -> list[_Candidate]
     problem: ParameterError | None = None
     for scale_bits in SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
         try:
-            for candidate, margin in _free_of_scale(workload, choice, ring_dim, scale_bits):
+            for candidate in _free_of_scale(workload, choice, ring_dim, scale_bits):
                 shape = candidate.shape
                 work = (
                     shape.n_limbs, shape.digits, shape.special_limbs,
-                    max(shape.first_bits, FAST_BITS), max(scale_bits, FAST_BITS) == FAST_BITS, margin,
+                    shape.first_bits > FAST_BITS, scale_bits > FAST_BITS, shape.special_bits > FAST_BITS,
+                    candidate.margin // MARGIN_STEP,
                 )  # fmt: skip
                 largest.setdefault(work, candidate)
         except ParameterError as error:
@@ -203,10 +217,8 @@ def _free(workload: Workload, choice: Choice, ring_dim: int) -> list[_Candidate]
     return list(largest.values())
 
 
-def _free_of_scale(
-    workload: Workload, choice: Choice, ring_dim: int, scale_bits: int
-) -> Iterator[tuple[_Candidate, int]]:
-    """(candidate, margin of its special primes) for all chains of this scale. Raises ParameterError if none fits."""
+def _free_of_scale(workload: Workload, choice: Choice, ring_dim: int, scale_bits: int) -> Iterator[_Candidate]:
+    """All chains of this scale. Raises ParameterError if none fits."""
     floor = refresh_floor_bits(choice.statistical_bits, scale_bits, workload.message_bits, workload.n_parties)
     found, problem = False, None
     for floor_limbs, first_bits in _floors(workload, choice, floor + ROUNDING_BITS):
@@ -216,21 +228,32 @@ def _free_of_scale(
             raise ParameterError(
                 f"{limbs} limbs cannot be cut into {choice.digits} digits of equal width; use another number"
             )
-        for digits, margin in product(sorted(cuts) if choice.digits is None else (choice.digits,), SPECIAL_MARGINS):
+        for digits in sorted(cuts) if choice.digits is None else (choice.digits,):
             shape = Shape(ring_dim, first_bits, scale_bits, limbs, digits, floor_limbs)
-            total = max(shape.largest_digit_bits + margin, SMALLEST_FREE_BITS)
-            special_limbs = -(-total // FAST_BITS)
-            special_bits = max(-(-total // special_limbs), SMALLEST_FREE_BITS)
-            shape = replace(shape, special_bits=special_bits, special_limbs=special_limbs)
             try:
-                check_cap(ring_dim, shape.log_qp, choice.security_bits)
+                for special_limbs, special_bits in _specials(shape, choice.security_bits):
+                    found = True
+                    special = replace(shape, special_bits=special_bits, special_limbs=special_limbs)
+                    yield _Candidate(workload, special, floor_limbs)
             except ParameterError as error:
                 problem = problem or error
-                continue
-            found = True
-            yield _Candidate(workload, shape, floor_limbs), margin
     if not found and problem is not None:
         raise problem
+
+
+def _specials(shape: Shape, security_bits: int) -> Iterator[tuple[int, int]]:
+    """(number, bits) of special primes below 2^50, and of fewer wide ones: for each number as many bits as the cap
+    allows and the digits call for. Raises ParameterError if not even the fewest fit.
+    """
+    chain, digit = sum(shape.limb_bits), shape.largest_digit_bits
+    least, most = (max(digit + margin, SMALLEST_FREE_BITS) for margin in SPECIAL_MARGINS)
+    check_cap(shape.ring_dim, chain + least, security_bits)
+    room = math.floor(LOG_QP_CAPS[security_bits][shape.ring_dim] - CAP_MARGIN_BITS - chain)
+    for widest in (FAST_BITS, FIRST_BITS):
+        for number in range(-(-least // widest), -(-most // widest) + 1):
+            bits = min(widest, -(-most // number), room // number)
+            if bits >= SMALLEST_FREE_BITS and number * bits >= least:
+                yield number, bits
 
 
 def _floors(workload: Workload, choice: Choice, floor: float) -> list[tuple[int, int]]:

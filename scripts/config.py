@@ -116,7 +116,7 @@ class CryptoConfig(Section):
     statistical_bits: how well the masks of a refresh hide the message. message_bound: largest absolute weight assumed.
     """
 
-    backend: Literal["openfhe", "native", "clear"] = "openfhe"
+    backend: Literal["native", "openfhe", "clear"] = "native"
     security_bits: Literal[128, 192] = 128
     statistical_bits: Annotated[int, Field(ge=30, le=256)] = 128
     message_bound: Annotated[float, Field(gt=0, le=2**20)] = 32.0

@@ -21,6 +21,8 @@ from scripts.launch import find_launcher
 WHEELS = {(3, 10): ("22.4", (2, 35)), (3, 12): ("24.4", (2, 38))}
 """By interpreter: how the version of its openfhe wheel ends, and the oldest glibc that this wheel runs on."""
 
+ONLY_OPENFHE = 'only backend = "openfhe" needs it'
+
 PROBE_SECONDS = 120
 
 
@@ -75,10 +77,10 @@ def _wheel() -> Check:
     try:
         version = metadata.version("openfhe")
     except metadata.PackageNotFoundError:
-        return Check("openfhe", "not installed", "run 'make setup'")
+        return Check("openfhe", "not installed", f"run 'make setup'; {ONLY_OPENFHE}", needed=False)
     fits = bool(suffix) and version.endswith(suffix)
     need = f"need the one that ends in {suffix}" if suffix else "there is none for this Python"
-    return Check("openfhe", f"wheel {version}", "" if fits else f"{need}: run 'make setup'")
+    return Check("openfhe", f"wheel {version}", "" if fits else f"{need}: run 'make setup'; {ONLY_OPENFHE}", needed=False)
 
 
 def _glibc() -> Check:
@@ -88,7 +90,7 @@ def _glibc() -> Check:
     fits = name == "glibc" and tuple(map(int, version.split(".")[:2])) >= oldest
     need = f"the openfhe wheel needs glibc >= {oldest[0]}.{oldest[1]}"
     remedy = f"{need}: take Python 3.10" if sys.version_info >= (3, 12) else f"{need}: take a newer system or container"
-    return Check("C library", shown, "" if fits else remedy)
+    return Check("C library", shown, "" if fits else f"{remedy}; {ONLY_OPENFHE}", needed=False)
 
 
 def _import_openfhe() -> Check:
@@ -96,7 +98,8 @@ def _import_openfhe() -> Check:
     ended, said = _probe([sys.executable, "-c", "import openfhe; print(openfhe.get_native_int())"])
     if ended == 0:
         return Check("openfhe", f"can be imported, {said}-bit integers")
-    return Check("openfhe", f"cannot be imported: {said}", "run 'make setup', which takes an interpreter that fits")
+    remedy = f"run 'make setup', which takes an interpreter that fits; {ONLY_OPENFHE}"
+    return Check("openfhe", f"cannot be imported: {said}", remedy, needed=False)
 
 
 def _mpiexec() -> Check:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -74,7 +76,7 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
     keys = plan.key_plan
     batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
     low, high = w.sigmoid.interval
-    first, last = p.moduli[0].bit_length(), plan.low_limbs
+    last = plan.low_limbs
     lines = {
         "task": f"logistic regression, {w.n_parties} parties, {sum(w.rows)} rows, {w.features} features",
         "training": f"{w.iterations} iterations of {batch}, "
@@ -82,8 +84,8 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
         "sigmoid": f"degree {w.sigmoid.degree} on [{low:g}, {high:g}], largest error {w.sigmoid.max_error:.3f}",
         "ring": f"dimension {p.ring_dim}, log2(QP) {p.log_qp:.1f}, {p.security_bits}-bit security"
         + (" (simulated, nothing is encrypted)" if config.crypto.backend == "clear" else ""),
-        "modulus chain": f"{p.n_limbs} limbs ({first} + {p.n_limbs - 1} x {p.scale_bits} bits), "
-        f"{p.digits} digits, {len(p.special_moduli)} special primes",
+        "modulus chain": f"{p.n_limbs} limbs ({_sizes(p.moduli)} bits), {p.digits} digits, "
+        f"{len(p.special_moduli)} special primes ({_sizes(p.special_moduli)} bits)",
         "levels": f"{w.levels} per iteration, refresh at {last} limbs with {p.statistical_bits} statistical bits",
         "packing": f"{layout.n_diagonals} diagonals ({len(layout.baby_steps)} baby x {len(layout.giant_steps)} giant "
         f"steps), blocks of {layout.rows} rows",
@@ -96,8 +98,10 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
         ),
         "traffic per iteration": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, "
         f"{len(plan.iteration_transfers)} rounds over a tree of depth {tree.depth}",
-        "release": _release(plan, config),
+        "release": _release(plan),
     }
+    if w.release != "nothing":
+        lines["smudging"] = _smudging(plan)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -106,14 +110,33 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
     console.print(table)
 
 
-def _release(plan: CircuitPlan, config: Config) -> str:
-    what, error, bits = config.release.what, plan.precision.weight_error, plan.workload.release_bits
-    if what == "nothing":
-        return f"nothing; weights are computed to {error:.1g}"
-    if what == "predictions":
-        logit_error = plan.precision.logit_error
-        return f"each party's own predictions, {bits} statistical bits; logits are precise to {logit_error:.1g}"
-    return f"the model, {bits} statistical bits; weights are precise to {error:.1g}"
+def _sizes(moduli: Sequence[int]) -> str:
+    """Bits of each, runs of one size taken together: 4 x 49 + 4 x 58."""
+    runs = [(bits, len(list(run))) for bits, run in groupby(round(math.log2(q)) for q in moduli)]
+    return " + ".join(f"{count} x {bits}" if count > 1 else str(bits) for bits, count in runs)
+
+
+def _release(plan: CircuitPlan) -> str:
+    precision = plan.precision
+    if plan.workload.release == "nothing":
+        return f"nothing; weights are computed to {precision.weight_error:.1g}"
+    what = "the model" if plan.workload.release == "model" else "each party's own predictions"
+    values = "weights" if plan.workload.release == "model" else "logits"
+    bits = -math.log2(precision.released_error)
+    return f"{what}; {values} are precise to {precision.released_error:.1g} ({bits:.1f} bits after the point)"
+
+
+def _smudging(plan: CircuitPlan) -> str:
+    """What hides the noise of the release, in coefficients at the scale of what is released."""
+    w, precision = plan.workload, plan.precision
+    noise, width, scale = precision.weight_noise_norm, precision.weight_smudging, plan.weight_scale
+    if w.release == "predictions":
+        noise, width, scale = precision.logit_noise_norm, precision.logit_smudging, plan.prediction_scale
+    noise_bits, width_bits, scale_bits = (math.log2(x) for x in (noise, width, scale))
+    return (
+        f"{w.release_bits} statistical bits over {plan.releases} releases: noise below 2^{noise_bits:.1f}, each party's "
+        f"smudging 2^{width_bits:.1f} wide, scale 2^{scale_bits:.1f}"
+    )
 
 
 def _mib(n_bytes: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from mhe.encrypted_party import EncryptedParty
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.moduli import generate_moduli
-from mhe.parameters import LOG_QP_CAPS, log2_product, refresh_floor_bits
-from models.search import LOGIT_ERROR, TOLERATED, Choice, choose_plan
+from mhe.parameters import LOG_QP_CAPS, Shape, log2_product, refresh_floor_bits
+from mhe.ring.vectors import FLOAT_MODULUS_BITS
+from models.cost import FAST_BITS, Cost
+from models.search import LOGIT_ERROR, SPECIAL_MARGINS, TOLERATED, Choice, choose_plan
 from models.training import pack_batches, release_predictions, train
 from network.local import run_parties
 from network.topology import Tree
@@ -60,9 +63,9 @@ def test_chosen_parameters_keep_every_promise(name, security_bits):
     allowed = LOGIT_ERROR if task.release == "predictions" else task.precision
     # only a thousand features miss what is asked for: their rows may be large, and the plan says so
     assert 0 < plan.precision.released_error <= (TOLERATED if task.features == 1024 else 1) * allowed
-    # the special primes cover the largest digit, so that key switching adds little noise
+    # the special primes hardly fall short of the largest digit, so that key switching adds little noise
     largest = max(log2_product(p.moduli[d.start : d.stop]) for d in p.digit_limbs)
-    assert log2_product(p.special_moduli) > largest - 1
+    assert log2_product(p.special_moduli) > largest + SPECIAL_MARGINS[0] - 1
     assert len(p.digit_limbs) == p.digits
 
 
@@ -87,15 +90,68 @@ def test_explicit_values_are_taken():
     wished = Choice(ring_dim=65536, scale_bits=50, first_bits=55, digits=3, limbs=9)
     p = choose_plan(WORKLOADS["nothing"], wished, generate_moduli, free=True).parameters
     assert (p.ring_dim, p.scale_bits, p.digits, p.n_limbs) == (65536, 50, 3, 9)
-    assert round(math.log2(p.moduli[0])) == 55
-    assert all(round(math.log2(q)) == 50 for q in p.moduli[1:])
+    # the refresh floor has limbs of first_bits, every level one of scale_bits
+    assert [round(math.log2(q)) for q in p.moduli] == [55] * 5 + [50] * 4
 
 
 def test_openfhe_primes_keep_the_same_promises():
     plan = choose_plan(WORKLOADS["four parties"], Choice(), generate_openfhe_moduli, free=False)
-    own = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli, free=True)
+    own = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli, free=False)
     assert plan.parameters.log_qp <= LOG_QP_CAPS[128][plan.parameters.ring_dim]
     assert plan.precision.weight_error == pytest.approx(own.precision.weight_error, rel=1e-2)
+
+
+# free primes
+
+
+@pytest.mark.parametrize("name", ["four parties", "degree 7", "predictions", "nothing"])
+def test_free_primes_cost_less_than_prescribed_ones(name):
+    """At the same security and within the same precision."""
+    task = WORKLOADS[name]
+    free = choose_plan(task, Choice(), generate_moduli, free=True)
+    prescribed = choose_plan(task, Choice(), generate_moduli, free=False)
+
+    def cost(plan, special_bits):
+        p = plan.parameters
+        bits = [round(math.log2(q)) for q in p.moduli]
+        floor = p.refresh_limbs if plan is free else 1
+        specials = len(p.special_moduli)
+        shape = Shape(p.ring_dim, bits[0], p.scale_bits, p.n_limbs, p.digits, floor, special_bits, specials)
+        assert list(shape.limb_bits) == bits
+        return Cost(task, shape, p.refresh_limbs).iteration
+
+    assert cost(free, round(math.log2(free.parameters.special_moduli[0]))) < cost(prescribed, 60)
+
+
+def test_where_nothing_is_released_all_primes_are_small():
+    """No smudging asks for a large scale: every limb stays below 2^50, and half the ring does."""
+    p = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli, free=True).parameters
+    assert max(p.moduli + p.special_moduli) < 1 << FLOAT_MODULUS_BITS
+    prescribed = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli, free=False).parameters
+    assert p.ring_dim <= prescribed.ring_dim
+
+
+def test_small_rings_are_taken_where_the_statistical_bits_allow_it():
+    """A linear activation, few bits: three levels and a floor of a few small limbs fit 214 bits."""
+    task = workload((60,) * 2, 8, sigmoid=sigmoid_polynomial(1), **{**REAL, "release": "nothing"})
+    p = choose_plan(task, Choice(statistical_bits=40), generate_moduli, free=True).parameters
+    assert p.ring_dim == 1 << 13
+    assert p.log_qp <= LOG_QP_CAPS[128][1 << 13]
+
+
+def test_work_grows_with_everything_that_is_more_work():
+    task, shape = WORKLOADS["four parties"], Shape(1 << 14, 40, 40, 8, 2, 4, 40, 4)
+    least = Cost(task, shape, 4).iteration
+    dearer = (
+        replace(shape, ring_dim=1 << 15),
+        replace(shape, special_limbs=5),
+        replace(shape, scale_bits=FAST_BITS + 1),
+        replace(shape, first_bits=FAST_BITS + 1),
+        replace(shape, special_bits=FAST_BITS + 1),
+        replace(shape, n_limbs=9),
+    )
+    assert all(Cost(task, each, 4).iteration > least for each in dearer)
+    assert Cost(replace(task, rows=(10**5,) * 4), shape, 4).iteration > 2 * least
 
 
 @pytest.mark.parametrize(
