@@ -1,7 +1,7 @@
 """`mhe bench primitives`: the native evaluator against OpenFHE, operation by operation, in one run.
 
 Same ring, same primes, same keys, one thread, all cases in turn: only the ratios mean something on a shared machine.
-A third column is the native evaluator with primes of its own choice, all below 2^50, where arithmetic is faster. With
+A third column is the native evaluator with primes of its own choice, all below 2^49, where arithmetic is faster. With
 four special primes of 39 bits (and a first one of 47), key switching in two digits stays within 128-bit security at
 N = 2^14, log2(QP) = 428, with P further above the digits than OpenFHE's two of 60 bits, hence with no more noise.
 The transform is compared with `benchmarks.scalar_ntt`.

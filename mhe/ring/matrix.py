@@ -5,7 +5,12 @@ one backwards (`mhe.ring.ntt.forward_symmetric`), and is neither stored nor read
 traffic. What a product of many rows has to read again and again are the ciphertexts, not the rows; so the columns are
 taken in blocks that stay in the caches, of all ciphertexts at once, while the blocks of the rows stream past.
 
-The arithmetic is that of `mhe.ring.products`. FloatLanes reduces every eight products: |sum| < p/2 + 8 * 0.88p < 8p.
+FloatLanes adds up eight products before it reduces, of factors below p < 2^b, b <= 49, in two sums: A starts from the
+anchor 2^(2b+3) and remains below twice that, so that its last place is 2^k, k = 2b - 49. A' = fma(x, y, A) is rounded
+to a multiple of 2^k, A - A' is exact (both are such multiples, at most 2^52 of them apart), and fma(x, y, A - A') is
+what was rounded off, an integer of at most 2^(k-1) <= 2^48, exactly. Eight of them, a residue carried along and A
+reduced (below 1.6p) stay below 2^53. That is four instructions for a product, and `FloatLanes.multiply` has seven.
+
 WordLanes carries instead of reducing. With the parts T, U, M, L of weights 2^90, 2^60, 2^30 and 1, and factors below
 2^61 in halves below 2^31 and 2^30, four products add less than 4 (2^31 - 1)^2 < 2^64 - 2^33 to U, 8 * 2^61 - 2^34 to M
 and 2^62 to L. Carrying leaves U, M, L below 2^30 + 2^34, 2^30 + 2^33 and 2^30 at every step of it, hence none of them
@@ -25,7 +30,7 @@ from numba.extending import intrinsic
 from mhe.ring import products
 from mhe.ring.modular import IN_ROW, IN_ROWS, OUT_ROW, VOID, WORD, Words, kernel, shoup, types, words
 from mhe.ring.parallel import Run, in_turn
-from mhe.ring.vectors import FLOAT_LIMIT, FLOAT_MODULUS_BITS, LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
+from mhe.ring.vectors import FLOAT_LIMIT, LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
 
 COLUMNS = 2 * LANES
 """The number of columns of a ciphertext must be a multiple of it."""
@@ -69,7 +74,7 @@ class _FloatSum(FloatLanes):
         return [self.anchor, self.reduce(self._sum(state))]
 
     def _sum(self, state: list[Any]) -> Any:
-        return self.add(self.reduce(self.builder.fsub(state[0], self.anchor)), state[1])
+        return self.add(self.reduce_wide(self.builder.fsub(state[0], self.anchor)), state[1])
 
     def finish(self, state: list[Any]) -> Any:
         return self.leave(self._sum(state))
@@ -311,7 +316,7 @@ def _arguments(p: int, *, floating: bool) -> tuple[np.uint64, float, Words, int]
     """p, 1/p, the constants of the arithmetic, and how many terms it adds up before it folds."""
     if floating:
         anchor = np.array([2.0 ** (2 * p.bit_length() + 3)])
-        return np.uint64(p), 1 / p, anchor.view(np.uint64), 2 * GROUP if p.bit_length() < FLOAT_MODULUS_BITS else GROUP
+        return np.uint64(p), 1 / p, anchor.view(np.uint64), 2 * GROUP
     weights = [(1 << products.SPLIT * i) % p for i in range(_WordSum.n_states)]
     return np.uint64(p), 1 / p, words(x for w in weights for x in (w, shoup(w, p))), GROUP
 

@@ -111,7 +111,7 @@ def tables(ring_dim: int, p: int) -> Tables:
 
 @lru_cache(maxsize=256)
 def fast_tables(ring_dim: int, p: int, *, floating: bool) -> FastTables:
-    """Tables of either arithmetic; floating for p below 2^50 only (`mhe.ring.vectors`)."""
+    """Tables of either arithmetic; floating for p below 2^49 only (`mhe.ring.vectors`)."""
     root = smallest_root(p, 2 * ring_dim)
     order = bit_reversal(ring_dim)
     n_inverse = pow(ring_dim, -1, p)

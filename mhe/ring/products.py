@@ -3,7 +3,7 @@
 Rows are named by their addresses, so that the factors may lie anywhere: rows of ciphertexts, of plaintexts, of the
 digits and the keys of a key switch. This is the one place that computes with addresses.
 
-FloatLanes adds up reduced products, each below 0.88p, and reduces every four: below p + 4 * 0.88p < 8p throughout.
+FloatLanes adds up reduced products, each below 0.63p, and reduces every four: below p + 4 * 0.63p < 8p throughout.
 WordLanes splits factors at bit 30 and adds up their four partial products, without any reduction: with factors below
 2^61 the upper ones are below 2^62, the sum of the two middle ones below 2^62 and the lower ones below 2^60, so that
 four terms, and a residue carried along, fit 64 bits.

@@ -142,14 +142,13 @@ def _leaf(*, forward: bool) -> Any:
         _, start, leaf, _, _, k, *_ = arguments
         places = [outer.index(start, 1, LANES * i) for i in range(LANES)]
         v = [lanes.load(outer.row, at, None if forward else WORD_VECTOR) for at in places]
-        v = [lanes.reduce(x) if forward else lanes.enter(x) for x in v]
         if forward:
             _forward_layers(lanes, v, outer.spread_twiddles(k, 3))
             v = lanes.transpose(v)
             _forward_layers(lanes, v, inner.leaf_twiddles(leaf))
             v = lanes.transpose([lanes.leave(x) for x in v])
         else:
-            v = lanes.transpose(v)
+            v = lanes.transpose([lanes.enter(x) for x in v])
             _inverse_layers(lanes, v, inner.leaf_twiddles(leaf), None)
             v = lanes.transpose([lanes.reduce(x) for x in v])
             _inverse_layers(lanes, v, outer.spread_twiddles(k, 3), None)
@@ -206,8 +205,8 @@ def forward_loop(
     blocks, size, passes = 1 << rest, stride, 1
     while size > LEAF:
         for i in range(blocks):
-            # Two passes may go without a reduction: the bounds of mhe.ring.vectors.
-            if passes == 1:
+            # The bounds of mhe.ring.vectors: six layers may come before a reduction, nine after one.
+            if passes == 1 and size >> 3 > LEAF:
                 _three(row, i * size, size >> 3, roots, ratios, blocks + i, modulus, reciprocal)
             else:
                 _reduce_three(row, i * size, size >> 3, roots, ratios, blocks + i, modulus, reciprocal)

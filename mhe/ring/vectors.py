@@ -5,25 +5,27 @@ accumulates products without a memory access each. So the inner steps of the hot
 instructions, which LLVM maps to whatever the machine has (one 512-bit register, two of 256 or four of 128 bits).
 
 `WordLanes` works on uint64 as `mhe.ring.modular` does, for every modulus up to 61 bits. `FloatLanes` works on float64
-with fused multiply-add, for moduli below 2^50, in fewer and wider instructions. Residues are stored as uint64 by both.
+with fused multiply-add, for moduli below 2^49, in fewer and wider instructions. Residues are stored as uint64 by both.
 
-**Why FloatLanes is exact.** Let p < 2^50 be odd, c = fl(1/p), and let y, w be integers with |y| < 8p < 2^53 and
-|w| < p/2 (a centred constant). `multiply` computes
+**Why FloatLanes is exact.** Let p < 2^49 be odd, c = fl(1/p), and let y, w be integers with |y| < 8p < 2^52 and
+|w| < p/2 (a centred constant). `multiply` computes, with M = 3 * 2^51,
 
     h = fl(y w),  l = fma(y, w, -h) = y w - h  exactly (the error of a product is a float, Dekker 1971),
-    q = rint(fl(h c)),  r = fma(-q, p, h) + l.
+    q = fma(h, c, M) - M,  r = fma(-q, p, h) + l.
 
-Each of h, c and their product has a relative error of at most e = 2^-53, so h c is off y w / p by at most
-3.01 e |y w / p| <= 1.51 e |y| < 1.51 |y| / 8p, and r = y w - q p in exact arithmetic satisfies
-|r| <= p (1/2 + 0.19 |y| / p) < 2.02 p. All other roundings are exact: h is an integer (y w itself where that is below
-2^53, a multiple of its last place u > 1 otherwise, with u <= 2 e |h| <= 2^50 as |h| <= 2^102), and |l| <= u/2. So
-h - q p is an integer with |h - q p| <= |r| + |l| < 2.02 * 2^50 + 2^49 < 2^53, hence a float, which the second fma
-returns, and the sum with l is the integer r. Sums and differences of integers below 2^53 are exact. For two residues
-0 <= y, w < p the quotient is off by 3.01 e p < 0.38, hence |r| < 0.88 p.
+As |h c| <= 2^51, M + h c is between 2^52 and 2^53, where the floats are the integers: q is h c rounded to nearest. Both
+h and c have a relative error of at most e = 2^-53 < 1/16p, so h c is off y w / p by at most 2.01 e |y w / p| <=
+1.01 e |y| < 0.07 |y| / p, and r = y w - q p in exact arithmetic satisfies |r| <= p (1/2 + 0.07 |y| / p) < 1.1 p. All
+other roundings are exact: h is an integer (y w itself where that is below 2^53, a multiple of its last place u > 1
+otherwise, with u <= 2 e |h| <= 2^48 as |h| <= 2^100), and |l| <= u/2. So h - q p is an integer with |h - q p| <=
+|r| + |l| < 2^50 + 2^47, hence a float, which the second fma returns, and the sum with l is the integer r. Sums and
+differences of integers below 2^53 are exact. For two residues 0 <= y, w < p the quotient is off by 2.01 e p < 0.13,
+hence |r| < 0.63 p.
 
-Bounds of a transform, in units of p (8 is the limit): a forward layer takes X to X + (1/2 + 0.19 X), so that six layers
-from 1 give 1.69, 2.51, 3.48, 4.64, 6.02, 7.66, and from 1/2 less. An inverse layer doubles the sums and multiplies the
-differences: three layers from [0, 1), or from |X| <= 1/2, stay below 8. `reduce` takes |x| < 2^53 to |x| <= (p + 1)/2.
+Bounds of a transform, in units of p (8 is the limit): a forward layer takes X to X + (1/2 + 0.07 X), so that nine layers
+from 1/2 give 1.04, 1.61, 2.22, 2.88, 3.58, 4.33, 5.13, 5.99, 6.91, and six from 1 give 5.2. An inverse layer doubles the
+sums and multiplies the differences: three layers from [0, 1), or from |X| <= 1/2, stay below 8. `reduce` takes |x| <
+2^53 to |x| <= p/2 + 1.
 
 numba's cache does not notice a change of this file: clear the __pycache__ folders after one.
 
@@ -45,7 +47,7 @@ cgutils: Any = untyped_cgutils
 LANES = 8
 """Residues in a vector: one register of AVX-512, two of AVX2."""
 
-FLOAT_MODULUS_BITS = 50
+FLOAT_MODULUS_BITS = 49
 """Moduli of at most so many bits can be computed with in float64: the bounds above."""
 
 HAS_FMA = bool(binding.get_host_cpu_features().get("fma", False))
@@ -142,9 +144,18 @@ class FloatLanes(Lanes):
         return b.fsub(shifted, self.constant(2.0**52))
 
     def reduce(self, x: Any) -> Any:
-        """|x| < 2^53 to the residue with |x| <= p/2."""
+        """|x| < 2^53 to the residue with |x| <= p/2 + 1."""
+        return self._call("fma", self.builder.fneg(self._quotient(x)), self.p, x)
+
+    def reduce_wide(self, x: Any) -> Any:
+        """A float 0 <= x < 8p^2 to a residue with |x| < 1.6p: the quotient, below 2^52, is off by 2.01 e 8p < 1.01."""
         quotient = self._call("rint", self.builder.fmul(x, self.reciprocal))
         return self._call("fma", self.builder.fneg(quotient), self.p, x)
+
+    def _quotient(self, x: Any) -> Any:
+        """The integer nearest to x/p, for |x/p| <= 2^51: cheaper than an instruction that rounds."""
+        shift = self.constant(3 * 2.0**51)
+        return self.builder.fsub(self._call("fma", x, self.reciprocal, shift), shift)
 
     def leave(self, x: Any) -> Any:
         """|x| < 2^53 to the residue in [0, p), as words."""
@@ -168,8 +179,7 @@ class FloatLanes(Lanes):
         b = self.builder
         high = b.fmul(y, w)
         low = self._call("fma", y, w, b.fneg(high))
-        quotient = self._call("rint", b.fmul(high, self.reciprocal))
-        return b.fadd(self._call("fma", b.fneg(quotient), self.p, high), low)
+        return b.fadd(self._call("fma", b.fneg(self._quotient(high)), self.p, high), low)
 
     def add(self, x: Any, y: Any) -> Any:
         return self.builder.fadd(x, y)

@@ -36,7 +36,7 @@ class NativeBackend:
     A ciphertext's handle is (c0, c1), (limbs, ring_dim) each, a plaintext's the first half of such an array, (limbs,
     ring_dim/2): the other half is the same backwards. All are C-contiguous, read-only, in the evaluation domain. Import and export hand over the same arrays; the importing side must not write to them any more.
 
-    Any moduli that Parameters allow; those below 2^50 are faster (`mhe.ring.vectors`). Errors per slot, beyond those of
+    Any moduli that Parameters allow; those below 2^49 are faster (`mhe.ring.vectors`). Errors per slot, beyond those of
     the operands: below `rounding_std` for a rescale and `key_switch_std` for a product or a rotation (mhe.security).
     Raises ParameterError if key_id is empty.
     """
