@@ -110,7 +110,7 @@ def test_parties_make_only_their_own_shards(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_labels_are_checked_when_they_are_made() -> None:
-    with pytest.raises(DataError, match="'y' has .* distinct values; need exactly two"):
+    with pytest.raises(DataError, match=r"'y' has .* distinct values; need exactly two"):
         load_shard(DataSource(COUNTS, "y"), 0, 2)
 
 
