@@ -313,6 +313,10 @@ class Counting:
         self.count["hoisted"] += len([r for r in rotations if r % self.parameters.n_slots])
         return self._backend.rotate_hoisted(a, rotations)
 
+    def rotate_and_sum(self, parts):
+        self.count["rotate"] += len([r for r in parts if r % self.parameters.n_slots])
+        return self._backend.rotate_and_sum(parts)
+
     def multiply_accumulate_plain(self, pairs):
         pairs = list(pairs)
         self.count["products"] += len(pairs)
