@@ -16,8 +16,8 @@ from mhe.parameters import Shape
 from models.packing import BlockLayout, choose_layout
 from models.workload import Workload
 
-FAST_BITS = 49
-"""Primes of so many bits stay below 2^50, and are computed with in float64 (`mhe.ring.vectors`)."""
+FAST_BITS = 48
+"""Primes next to 2^48 stay below 2^49, and are computed with in float64 (`mhe.ring.vectors`)."""
 
 TRANSFORM, WIDE_TRANSFORM = 1.0, 1.37
 """Work for a limb below 2^50, and for a wider one, whose arithmetic is in 64-bit words: of a transform."""
