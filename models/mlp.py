@@ -23,9 +23,11 @@ import numpy.typing as npt
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Party
-from models.activations import activate
+from models.activations import Polynomial, activate
 from models.linalg import rotate_and_add
 from models.mlp_plan import PerceptronPlan
+from models.perceptron import with_constant
+from models.regression import encrypted_zero
 from models.tiles import ClearTiles, clear_backward, clear_forward, double, pack_clear, turn
 
 Floats = npt.NDArray[np.float64]
@@ -43,33 +45,94 @@ class Batch:
     present: Floats
 
 
-def pack_batch(plan: PerceptronPlan, x: Floats, y: Floats, *, keep: bool) -> Batch:
-    """x: (at most layout.rows, inputs), y: (the same, outputs). A batch that fills less weighs less."""
-    net, layout = plan.network, plan.layout
-    rows = np.column_stack([x, np.ones(len(x))])
-    present = np.where(np.arange(layout.rows)[:, None] < len(x), layout.mask, 0.0).ravel()
-    return Batch(pack_clear(layout, rows, keep=keep), layout.pack(y, net.form(net.n_layers - 1)), present)
+@dataclass(frozen=True)
+class PerceptronModel:
+    """A `models.model.Model`: its ciphertexts are the tiles of `PerceptronPlan.pack`."""
+
+    plan: PerceptronPlan
+
+    def batches(
+        self, features: Floats, targets: Floats, pieces: Sequence[npt.NDArray[np.int64]], *, keep: bool
+    ) -> list[Batch]:
+        return [self.batch(features[rows], targets[rows], keep=keep) for rows in pieces]
+
+    def batch(self, x: Floats, y: Floats, *, keep: bool) -> Batch:
+        """x: (at most layout.rows, inputs), y: (the same, outputs)."""
+        net, layout = self.plan.network, self.plan.layout
+        present = np.where(np.arange(layout.rows)[:, None] < len(x), layout.mask, 0.0).ravel()
+        rows = pack_clear(layout, with_constant(x), keep=keep)
+        return Batch(rows, layout.pack(y, net.form(net.n_layers - 1)), present)
+
+    def start(self, party: Party) -> list[Ciphertext]:
+        """The first weights are public: random by a public seed, or zero without hidden layers."""
+        plan, backend = self.plan, party.backend
+        zero = encrypted_zero(party, plan.weight_scale, plan.weights_period)
+        first = plan.pack(plan.network.initial_weights(plan.workload.seed))
+        return [backend.add_plain(zero, backend.encode(tile, zero.limbs, zero.scale)) for tile in first]
+
+    def look_ahead(
+        self, backend: Backend, weights: Sequence[Ciphertext], previous: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """At plan.work_limbs limbs and the weights' scale."""
+        beta, limbs = self.plan.momentum, self.plan.work_limbs
+        if beta == 0.0:
+            return [backend.drop_limbs(w, limbs) for w in weights]
+        modulus = float(self.plan.parameters.moduli[limbs])
+        ahead = backend.encode(np.array([1 + beta]), limbs + 1, modulus)
+        behind = backend.encode(np.array([-beta]), limbs + 1, modulus)
+        low = [[backend.drop_limbs(w, limbs + 1) for w in some] for some in (weights, previous)]
+        return [
+            backend.rescale(backend.multiply_accumulate_plain([(w, ahead), (p, behind)]))
+            for w, p in zip(*low, strict=True)
+        ]
+
+    def gradients(self, party: Party, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+        """Tile by tile as the weights, before fold and rescale: at plan.work_limbs limbs."""
+        return _Pass(party, self.plan, ahead).gradients(batch)
+
+    def step(self, backend: Backend, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile."""
+        plan, layout = self.plan, self.plan.layout
+        grids, biases = plan.layers(totals)
+        folded = []
+        for layer, (grid, bias) in enumerate(zip(grids, biases, strict=True)):
+            for tile in (tile for line in grid for tile in line):
+                folded.append(backend.rescale(rotate_and_add(backend, tile, layout.fold_steps, layout.weights_period)))
+            folded += [_bias_gradient(backend, plan, tile, layer) for tile in bias]
+        limbs = plan.low_limbs + 1
+        wide = plan.weight_scale * plan.parameters.moduli[plan.low_limbs]
+        out = []
+        for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay, strict=True):
+            kept = backend.multiply_plain(backend.drop_limbs(v, limbs), backend.encode(decay, limbs, wide / v.scale))
+            moved = backend.multiply_plain(g, backend.encode(-plan.step_size * valid, limbs, wide / g.scale))
+            out.append(backend.rescale(backend.add(kept, moved)))
+        return out
+
+    def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
+        plan = self.plan
+        tiles = [None] * plan.n_tiles if weights is None else weights
+        noise = plan.precision.weight_noise_norm
+        return plan.unpack(
+            [party.decrypt(t, plan.low_limbs, plan.weight_scale, plan.weights_period, noise) for t in tiles]
+        )
+
+    def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
+        plan, net, layout = self.plan, self.plan.network, self.plan.layout
+        fresh = party.refresh(weights, plan.n_tiles, plan.weight_scale, plan.weights_period)
+        # as many blocks as the party with the most test rows: the spare ones are empty
+        blocks = [features[k * layout.rows : (k + 1) * layout.rows] for k in range(plan.prediction_blocks)]
+        outputs = []
+        for x in blocks:
+            z = party.deliver(outputs_of_rows(party, plan, fresh, x), plan.precision.output_noise_norm)
+            outputs.append(layout.unpack(z, net.form(net.n_layers - 1), net.outputs)[: len(x)])
+        return np.concatenate(outputs)
 
 
-def look_ahead(
-    backend: Backend, plan: PerceptronPlan, weights: Sequence[Ciphertext], previous: Sequence[Ciphertext]
-) -> list[Ciphertext]:
-    """v = (1 + beta) w - beta w_previous for every tile, at plan.work_limbs limbs and the weights' scale."""
-    beta, limbs = plan.momentum, plan.work_limbs
-    if beta == 0.0:
-        return [backend.drop_limbs(w, limbs) for w in weights]
-    modulus = float(plan.parameters.moduli[limbs])
-    ahead = backend.encode(np.array([1 + beta]), limbs + 1, modulus)
-    behind = backend.encode(np.array([-beta]), limbs + 1, modulus)
-    low = [[backend.drop_limbs(w, limbs + 1) for w in some] for some in (weights, previous)]
-    return [
-        backend.rescale(backend.multiply_accumulate_plain([(w, ahead), (p, behind)])) for w, p in zip(*low, strict=True)
-    ]
-
-
-def gradients(party: Party, plan: PerceptronPlan, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
-    """The gradients of this party's batch, tile by tile as the weights, before fold and rescale: work_limbs limbs."""
-    return _Pass(party, plan, ahead).gradients(batch)
+def outputs_of_rows(party: Party, plan: PerceptronPlan, weights: Sequence[Ciphertext], x: Floats) -> list[Ciphertext]:
+    """z of the last layer for at most layout.rows clear rows: half tiles at plan.low_limbs limbs and default scale."""
+    model = PerceptronModel(plan)
+    forward = _Pass(party, plan, model.look_ahead(party.backend, weights, weights))
+    return forward.outputs(model.batch(x, np.zeros((len(x), plan.network.outputs)), keep=False))
 
 
 class _Pass:
@@ -82,15 +145,24 @@ class _Pass:
         # every inner layer needs its weights doubled in one of its two directions
         self.doubled = [[self._double(line) for line in grid] if layer else [] for layer, grid in enumerate(self.grids)]
 
-    def gradients(self, batch: Batch) -> list[Ciphertext]:
+    def outputs(self, batch: Batch) -> list[Ciphertext]:
+        """z of the last layer: half tiles at plan.low_limbs limbs and default scale."""
+        return self._forward(batch)[0]
+
+    def _forward(self, batch: Batch) -> tuple[list[Ciphertext], list[list[Ciphertext]], list[list[Ciphertext]]]:
+        """z of the last layer, and the activations and slopes before each layer (none before the first)."""
         activations: list[list[Ciphertext]] = [[]]
         slopes: list[list[Ciphertext]] = [[]]
         z = self.forward_first(batch)
         for layer in range(1, self.net.n_layers):
             z = self.party.refresh_own(z)
-            activations.append([self._activate(tile) for tile in z])
-            slopes.append([self._slope(tile) for tile in z])
+            activations.append([self._apply(self.net.activation, tile) for tile in z])
+            slopes.append([self._apply(self.net.activation.derivative, tile) for tile in z])
             z = self.forward(layer, self._double(activations[layer]), batch.present)
+        return z, activations, slopes
+
+    def gradients(self, batch: Batch) -> list[Ciphertext]:
+        z, activations, slopes = self._forward(batch)
         errors = self.output_errors(z, batch)
         found: list[list[Ciphertext]] = []
         for layer in range(self.net.n_layers - 1, 0, -1):
@@ -168,12 +240,8 @@ class _Pass:
             outputs = [[(i, j)] for i in range(n_in) for j in range(n_out)]
         return turn(self.backend, self.layout, left, right, outputs, self.layout.gradient)
 
-    def _activate(self, z: Ciphertext) -> Ciphertext:
-        value = activate(self.backend, z, self.net.activation, self.layout.mask)
-        return self.backend.drop_limbs(value, self.plan.work_limbs)
-
-    def _slope(self, z: Ciphertext) -> Ciphertext:
-        value = activate(self.backend, z, self.net.activation.derivative, self.layout.mask)
+    def _apply(self, function: Polynomial, z: Ciphertext) -> Ciphertext:
+        value = activate(self.backend, z, function, self.layout.mask)
         return self.backend.drop_limbs(value, self.plan.work_limbs)
 
     def _low(self, tiles: Sequence[Ciphertext]) -> list[Ciphertext]:
@@ -181,30 +249,6 @@ class _Pass:
 
     def _double(self, tiles: Sequence[Ciphertext]) -> list[Ciphertext]:
         return [double(self.backend, self.layout, tile) for tile in tiles]
-
-
-def step(
-    backend: Backend, plan: PerceptronPlan, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]
-) -> list[Ciphertext]:
-    """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile, at the root: low_limbs limbs, weights' scale."""
-    grids, biases = plan.layers(totals)
-    layout = plan.layout
-    folded = []
-
-    def fold(tile: Ciphertext) -> Ciphertext:
-        return rotate_and_add(backend, tile, layout.fold_steps, layout.weights_period)
-
-    for layer, (grid, bias) in enumerate(zip(grids, biases, strict=True)):
-        folded += [backend.rescale(fold(tile)) for line in grid for tile in line]
-        folded += [_bias_gradient(backend, plan, tile, layer) for tile in bias]
-    limbs, modulus = plan.low_limbs + 1, plan.parameters.moduli[plan.low_limbs]
-    wide = plan.weight_scale * modulus
-    out = []
-    for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay, strict=True):
-        kept = backend.multiply_plain(backend.drop_limbs(v, limbs), backend.encode(decay, limbs, wide / v.scale))
-        moved = backend.multiply_plain(g, backend.encode(-plan.step_size * valid, limbs, wide / g.scale))
-        out.append(backend.rescale(backend.add(kept, moved)))
-    return out
 
 
 def _bias_gradient(backend: Backend, plan: PerceptronPlan, errors: Ciphertext, layer: int) -> Ciphertext:

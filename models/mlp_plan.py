@@ -11,11 +11,15 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
+from models.mlp_precision import PerceptronPrecision
 from models.perceptron import Perceptron
+from models.plan import LIMB_BYTES
 from models.tiles import TileLayout, WeightsForm
+from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
 Tile = TypeVar("Tile")
@@ -26,19 +30,11 @@ PRODUCT_LEVELS = 2
 
 @dataclass(frozen=True)
 class PerceptronPlan:
-    """One training run of a perceptron: what is trained, on which parameters, in which tiles.
+    """One training run of a perceptron: a workload, on parameters, in tiles."""
 
-    batch_rows: rows of every party in one iteration; the sum of gradients is divided by all of them.
-    """
-
-    network: Perceptron
+    workload: Workload
     parameters: Parameters
     layout: TileLayout
-    batch_rows: tuple[int, ...]
-    iterations: int
-    learning_rate: float
-    momentum: float
-    l2: float
 
     def __post_init__(self) -> None:
         p = self.parameters
@@ -48,22 +44,25 @@ class PerceptronPlan:
                 f"{PRODUCT_LEVELS}), the parameters have {p.depth} above the refresh; need "
                 f"{p.refresh_limbs + self.levels} limbs, or an activation of lower degree"
             )
-        if max(self.batch_rows) > self.layout.rows:
+        batch = max(self.workload.batch_rows)
+        if batch > self.layout.rows:
             raise ParameterError(
-                f"a batch of {max(self.batch_rows)} rows does not fit the {self.layout.rows} rows of a tile; use "
+                f"a batch of {batch} rows does not fit the {self.layout.rows} rows of a tile; use "
                 "smaller batches, narrower tiles or a larger ring_dim"
             )
         if self.layout.n_slots != p.n_slots:
             raise ParameterError(f"tiles of {self.layout.n_slots} slots on parameters with {p.n_slots}; need the same")
+
+    @property
+    def network(self) -> Perceptron:
+        return self.workload.model
 
     # limbs and scales
 
     @property
     def levels(self) -> int:
         """Levels between two refreshes."""
-        net = self.network
-        functions = [net.link, *([net.activation, net.activation.derivative] if net.hidden else [])]
-        return PRODUCT_LEVELS + max(f.levels for f in functions)
+        return perceptron_levels(self.network)
 
     @property
     def low_limbs(self) -> int:
@@ -84,12 +83,14 @@ class PerceptronPlan:
         """Scale of the encoded rows: z_1 comes out at the default scale."""
         return self.parameters.scale * self.parameters.moduli[self.low_limbs] / self.weight_scale
 
-    # training
+    @property
+    def momentum(self) -> float:
+        return self.workload.momentum
 
     @property
     def step_size(self) -> float:
         """learning_rate / n: the factor of the summed gradients."""
-        return self.learning_rate / sum(self.batch_rows)
+        return self.workload.learning_rate / sum(self.workload.batch_rows)
 
     # tiles
 
@@ -146,11 +147,8 @@ class PerceptronPlan:
 
     @cached_property
     def decay(self) -> list[Floats]:
-        """What a step keeps of each slot: 1 - learning_rate * l2 of a weight, all of a bias, nothing of the padding."""
-        kept = [np.full(shape, 1 - self.learning_rate * self.l2) for shape in self.network.shapes]
-        for w in kept:
-            w[-1] = 1.0
-        return self.pack(kept)
+        """What a step keeps of each slot: as `Workload.decay`, and nothing of the padding."""
+        return self.pack(self.workload.decay)
 
     @property
     def key_plan(self) -> KeyPlan:
@@ -174,9 +172,85 @@ class PerceptronPlan:
         )
 
     @property
-    def message_bits(self) -> float:
-        """log2 of what the largest refreshed scale is above the default one: slopes are read at a larger one."""
-        slope = self.network.activation.derivative
-        if not self.network.hidden or slope.degree != 1:
-            return 0.0
-        return max(0.0, len(self.network.hidden) * math.log2(slope.half_width / slope.coefficients[1]))
+    def weights_period(self) -> int:
+        return self.layout.weights_period
+
+    # work, traffic and memory
+
+    @property
+    def iteration_transfers(self) -> tuple[Transfer, ...]:
+        """What one iteration sends through the tree: every layer's refreshes, then the sum and the weights'."""
+        p, net, tiles = self.parameters, self.network, self.layout.tiles
+        widths = [*net.hidden, net.outputs, *reversed(net.hidden)]
+        own = [t for width in widths for t in self._own_refresh(p.n_parties * tiles(width))]
+        n = self.n_tiles
+        return (
+            *own,
+            Transfer("reduce", "sum", 2 * self.work_limbs * n, p.ring_dim),
+            Transfer("broadcast", "refresh_input", self.low_limbs * n, p.ring_dim),
+            Transfer("reduce", "refresh", (self.low_limbs + p.n_limbs) * n, p.ring_dim),
+            Transfer("broadcast", "refresh_output", p.n_limbs * n, p.ring_dim),
+        )
+
+    def _own_refresh(self, count: int) -> tuple[Transfer, ...]:
+        """All parties' ciphertexts, `count` together."""
+        p = self.parameters
+        low, both = self.low_limbs * count, (self.low_limbs + p.n_limbs) * count
+        return (
+            Transfer("reduce", "refresh_own_input", low, p.ring_dim),
+            Transfer("broadcast", "refresh_own_input", low, p.ring_dim),
+            Transfer("reduce", "refresh", both, p.ring_dim),
+            Transfer("broadcast", "refresh", both, p.ring_dim),
+        )
+
+    @property
+    def key_bytes(self) -> int:
+        """Evaluation keys held by one party (the root holds a few more: counted)."""
+        p, keys = self.parameters, self.key_plan
+        one = 2 * len(p.digit_limbs) * len(p.key_moduli) * p.ring_dim * LIMB_BYTES
+        return (1 + len(keys.everywhere) + len(keys.root_only)) * one
+
+    def batches(self, party: int) -> int:
+        """Different batches that this party cycles through."""
+        return -(-self.workload.rows[party] // self.workload.batch_rows[party])
+
+    def encoded_bytes(self, party: int) -> int:
+        """All encoded diagonals of this party's rows."""
+        p = self.parameters
+        diagonals = self.layout.tiles(self.network.inputs + 1) * self.layout.width
+        return diagonals * self.work_limbs * p.ring_dim // 2 * LIMB_BYTES * self.batches(party)
+
+    # release
+
+    @cached_property
+    def precision(self) -> PerceptronPrecision:
+        """Noise of the weights and of what is released."""
+        return PerceptronPrecision(self)
+
+    @property
+    def prediction_blocks(self) -> int:
+        """Batches of test rows that every party has switched to its key, so that all do the same."""
+        return max(1, -(-max(self.workload.test_rows) // self.layout.rows))
+
+    @property
+    def releases(self) -> int:
+        """How many ciphertexts are opened over the run: means, variances, weights or outputs, quality."""
+        w = self.workload
+        outputs = w.n_parties * self.prediction_blocks * self.layout.tiles(self.network.outputs)
+        opened = {"model": self.n_tiles + 1, "predictions": 1 + outputs, "nothing": 0}[w.release]
+        return max(1, (2 if w.standardises else 0) + opened)
+
+
+def perceptron_levels(net: Perceptron) -> int:
+    """Levels between two refreshes: the deepest function, a product, and the mask or slope that follows."""
+    functions = [net.link, *([net.activation, net.activation.derivative] if net.hidden else [])]
+    return PRODUCT_LEVELS + max(f.levels for f in functions)
+
+
+def perceptron_message_bits(workload: Workload) -> float:
+    """log2 of what is refreshed above the default scale: values up to message_bound, errors read at a larger scale."""
+    slope = workload.model.activation.derivative if workload.hidden else None
+    raised = 0.0
+    if slope is not None and slope.degree == 1:
+        raised = len(workload.hidden) * max(0.0, math.log2(slope.half_width / slope.coefficients[1]))
+    return math.log2(workload.message_bound) + 1 + raised

@@ -43,8 +43,8 @@ class CircuitPlan:
         p, w = self.parameters, self.workload
         if p.depth < w.levels:
             raise ParameterError(
-                f"one iteration consumes {w.levels} levels (forward 1, sigmoid of degree {w.sigmoid.degree} "
-                f"{w.sigmoid.depth}, backward 1), the parameters have {p.depth} above the refresh; need "
+                f"one iteration consumes {w.levels} levels (forward 1, link of degree {w.link.degree} "
+                f"{w.link.depth}, backward 1), the parameters have {p.depth} above the refresh; need "
                 f"{p.refresh_limbs + w.levels} limbs, or a lower degree"
             )
         if p.n_parties != w.n_parties:
@@ -69,12 +69,16 @@ class CircuitPlan:
     @property
     def error_limbs(self) -> int:
         """Limbs of the errors p(X v) - y, and of the gradient before its rescale."""
-        return self.parameters.n_limbs - 1 - self.workload.sigmoid.depth
+        return self.parameters.n_limbs - 1 - self.workload.link.depth
 
     @property
     def low_limbs(self) -> int:
         """Limbs of the weights after a step, where they are refreshed or released."""
         return self.error_limbs - 1
+
+    @property
+    def weights_period(self) -> int:
+        return self.layout.features
 
     @property
     def total_rows(self) -> int:
@@ -91,7 +95,7 @@ class CircuitPlan:
 
         At a larger scale the powers' scales would grow as fast as (X v)^k, and leave that much less to their factors.
         """
-        return self.parameters.scale / self.workload.sigmoid.half_width
+        return self.parameters.scale / self.workload.link.half_width
 
     @property
     def data_scale(self) -> float:
@@ -101,7 +105,7 @@ class CircuitPlan:
         """
         w = self.workload
         forward, backward = self._forward_modulus, self._backward_modulus
-        smaller = self.total_rows * w.momentum_factor * w.sigmoid.half_width
+        smaller = self.total_rows * w.momentum_factor * w.link.half_width
         return math.sqrt(forward * backward * w.learning_rate / smaller)
 
     @property

@@ -2,7 +2,7 @@
 
 Standard deviations are of slot values unless they are said to be of coefficients. Noise that depends on the rows is
 taken for a mean square of 1 in every feature, and for rows up to ROW_NORM_LIMIT; `models.training.check_rows` sees to
-both. Rows of the table stay within the interval of the sigmoid, weights within message_bound.
+both. Rows of the table stay within the interval of the link, weights within message_bound.
 
 What the smudging must hide is bounded, not estimated: `weight_noise_norm` and `logit_noise_norm` hold but for a
 probability of 2^-TAIL_BITS for each of a few terms, over rounding, errors of keys and the secret. The only idealisation
@@ -64,16 +64,7 @@ class Precision:
         return 1 + gains / (features + 1)
 
     def _gain(self, decay: float) -> float:
-        """Sum of the squared responses of a weight at the end to a unit error in each iteration, without curvature.
-
-        The recurrence of the training: w' = decay ((1 + beta) w - beta w_previous).
-        """
-        beta, total = self.plan.momentum, 0.0
-        response, previous = 1.0, 0.0
-        for _ in range(self.plan.workload.iterations):
-            total += response**2
-            response, previous = decay * ((1 + beta) * response - beta * previous), response
-        return total
+        return squared_gain(self.plan.momentum, decay, self.plan.workload.iterations)
 
     @property
     def _summed_std(self) -> float:
@@ -99,12 +90,12 @@ class Precision:
     @property
     def _error_std(self) -> float:
         """Error of p(X v) - y in one slot, as rotated for the backward product."""
-        plan, sigmoid = self.plan, self.plan.workload.sigmoid
+        plan, link = self.plan, self.plan.workload.link
         evaluated = math.hypot(
-            sigmoid.rounding_gain * math.hypot(self._rounding, self._relinearised), self._switching(plan.error_limbs)
+            link.rounding_gain * math.hypot(self._rounding, self._relinearised), self._switching(plan.error_limbs)
         )
         return math.hypot(
-            sigmoid.largest_slope * self._forward_std, math.sqrt(self._ring_dim) * evaluated / plan.error_scale
+            link.largest_slope * self._forward_std, math.sqrt(self._ring_dim) * evaluated / plan.error_scale
         )
 
     @property
@@ -194,7 +185,7 @@ class Precision:
     def weight_error(self) -> float:
         """The largest error of all weights against the clear twin; exceeded with probability PREDICTED_QUANTILE."""
         released = self.release_std if self.plan.workload.release == "model" else 0.0
-        return math.hypot(self.weight_noise_std, released) * _quantile(self.plan.layout.features)
+        return math.hypot(self.weight_noise_std, released) * quantile(self.plan.layout.features)
 
     # the delivered predictions
 
@@ -236,7 +227,7 @@ class Precision:
     def logit_error(self) -> float:
         """The largest error of a block of delivered logits; exceeded with probability PREDICTED_QUANTILE."""
         delivered = self._in_slot(self.logit_smudging, 2 * self.plan.layout.rows) / self.plan.prediction_scale
-        return math.hypot(self.logit_noise_std, delivered) * _quantile(self.plan.layout.rows)
+        return math.hypot(self.logit_noise_std, delivered) * quantile(self.plan.layout.rows)
 
     @property
     def released_error(self) -> float:
@@ -252,6 +243,18 @@ class Precision:
         return math.sqrt(self.plan.workload.n_parties * coefficients / 2) * smudging
 
 
-def _quantile(n: int) -> float:
+def quantile(n: int) -> float:
     """Standard deviations that the largest of n normal values exceeds with probability PREDICTED_QUANTILE at most."""
     return math.sqrt(2 * math.log(2 * n / PREDICTED_QUANTILE))
+
+
+def squared_gain(momentum: float, decay: float, iterations: int) -> float:
+    """Sum of the squared responses of a weight at the end to a unit error in each iteration, without curvature.
+
+    The recurrence of the training: w' = decay ((1 + momentum) w - momentum w_previous).
+    """
+    total, response, previous = 0.0, 1.0, 0.0
+    for _ in range(iterations):
+        total += response**2
+        response, previous = decay * ((1 + momentum) * response - momentum * previous), response
+    return total

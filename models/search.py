@@ -112,7 +112,7 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, 
     if choice.limbs is not None and choice.limbs <= workload.levels:
         raise ParameterError(
             f"limbs = {choice.limbs} leaves no modulus for the refresh: one iteration takes {workload.levels} levels "
-            f"(forward 1, sigmoid of degree {workload.sigmoid.degree} {workload.sigmoid.depth}, backward 1); need more "
+            f"(forward 1, link of degree {workload.link.degree} {workload.link.depth}, backward 1); need more "
             "limbs, or a lower degree"
         )
     candidates: list[_Candidate] = []

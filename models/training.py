@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,8 @@ import numpy.typing as npt
 from mhe.ciphertext import Ciphertext
 from mhe.errors import DataError
 from mhe.party import Party
-from models.linalg import PackedBlock, forward, pack
-from models.logistic import gradient, look_ahead, step
-from models.plan import CircuitPlan
+from models.model import Model
+from models.perceptron import with_constant
 from models.precision import ROW_NORM_LIMIT
 
 Floats = npt.NDArray[np.float64]
@@ -59,7 +59,7 @@ def check_rows(features: Floats, what: str, *, standardised: bool) -> None:
     Raises DataError, naming the row (from 1) or the column, if a row is larger than ROW_NORM_LIMIT times one of
     standard deviations, or if a column of a table that is not standardised has a mean square above 1.
     """
-    norms = np.linalg.norm(with_intercept(features), axis=1) / np.sqrt(features.shape[1] + 1)
+    norms = np.linalg.norm(with_constant(features), axis=1) / np.sqrt(features.shape[1] + 1)
     if len(norms) and norms.max() > ROW_NORM_LIMIT:
         raise DataError(
             f"{what} row {int(norms.argmax()) + 1} of this party is {norms.max():.1f} times as large as a row of "
@@ -73,11 +73,6 @@ def check_rows(features: Floats, what: str, *, standardised: bool) -> None:
         )
 
 
-def with_intercept(features: Floats) -> Floats:
-    """The rows extended by a constant 1: (n, features + 1)."""
-    return np.column_stack([features, np.ones(len(features))])
-
-
 def batch_indices(rows: int, batch: int | None, seed: int, rank: int) -> list[npt.NDArray[np.int64]]:
     """The batches that a party cycles through: consecutive pieces of one shuffle of its rows.
 
@@ -89,66 +84,32 @@ def batch_indices(rows: int, batch: int | None, seed: int, rank: int) -> list[np
     return [order[np.arange(start, start + batch) % rows] for start in range(0, rows, batch)]
 
 
-def pack_batches(
-    plan: CircuitPlan, features: Floats, labels: Floats, seed: int, rank: int, keep: bool
-) -> list[list[PackedBlock]]:
-    """The party's standardised rows (n, features) as packed batches, in the order of their use."""
-    x = with_intercept(features)
-    batches = batch_indices(len(x), plan.workload.batch, seed, rank)
-    return [pack(x[rows], labels[rows], plan.layout, keep=keep) for rows in batches]
+def pack_batches(model: Model, features: Floats, targets: Floats, seed: int, rank: int, keep: bool) -> list[Any]:
+    """The party's standardised rows (n, features) and targets (n, outputs) as packed batches, in the order of use."""
+    pieces = batch_indices(len(features), model.plan.workload.batch, seed, rank)
+    return model.batches(features, targets, pieces, keep=keep)
 
 
 def train(
-    party: Party, plan: CircuitPlan, batches: Sequence[Sequence[PackedBlock]], report: Callable[[Iteration], None]
-) -> Ciphertext | None:
+    party: Party, model: Model, batches: Sequence[Any], report: Callable[[Iteration], None]
+) -> list[Ciphertext] | None:
     """The encrypted weights after the last iteration, at plan.low_limbs limbs: at the root, None elsewhere.
 
-    Every iteration: look ahead, each party's gradient on its own rows, their sum up the tree, the root's step, one
+    Every iteration: look ahead, each party's gradients on its own rows, their sum up the tree, the root's step, one
     collective refresh on the way back down.
     """
-    backend, scale, period = party.backend, plan.weight_scale, plan.layout.features
-    weights = previous = _zero_weights(party, plan)
+    plan, backend = model.plan, party.backend
+    weights = previous = model.start(party)
+    count = len(weights)
     for number in range(1, plan.workload.iterations + 1):
         start = time.perf_counter()
         with party.collective.phase("iteration"):
-            ahead = look_ahead(backend, plan, weights, previous)
-            local = gradient(backend, plan, ahead, batches[(number - 1) % len(batches)])
-            total = party.sum([local])
-            updated = None if total is None else step(backend, plan, ahead, total[0])
+            ahead = model.look_ahead(backend, weights, previous)
+            local = model.gradients(party, ahead, batches[(number - 1) % len(batches)])
+            totals = party.sum(local)
+            updated = None if totals is None else model.step(backend, ahead, totals)
             if number < plan.workload.iterations:
                 previous = weights
-                (weights,) = party.refresh(None if updated is None else [updated], 1, scale, period)
+                weights = party.refresh(updated, count, plan.weight_scale, plan.weights_period)
         report(Iteration(number, time.perf_counter() - start, plan.parameters.n_limbs - plan.low_limbs))
     return updated
-
-
-def _zero_weights(party: Party, plan: CircuitPlan) -> Ciphertext:
-    """Encrypted zeros, with the noise of a rescale and a refresh: that of an encryption, far larger, would stay."""
-    parameters, scale, period = plan.parameters, plan.weight_scale, plan.layout.features
-    limbs = parameters.refresh_limbs
-    wide = party.encrypt_zero(scale * parameters.moduli[limbs], period)
-    low = party.backend.rescale(party.backend.drop_limbs(wide, limbs + 1))
-    (weights,) = party.refresh([low] if party.collective.is_root else None, 1, scale, period)
-    return weights
-
-
-def release_model(party: Party, plan: CircuitPlan, weights: Ciphertext | None) -> Floats:
-    """The weights (features + 1,), intercept last, opened to every party."""
-    period = plan.layout.features
-    slots = party.decrypt(weights, plan.low_limbs, plan.weight_scale, period, plan.precision.weight_noise_norm)
-    return slots[: plan.workload.features + 1]
-
-
-def release_predictions(party: Party, plan: CircuitPlan, weights: Ciphertext | None, features: Floats) -> Floats:
-    """The logits (n,) of this party's standardised test rows, under its own key: nobody else learns them."""
-    backend, layout = party.backend, plan.layout
-    (fresh,) = party.refresh(None if weights is None else [weights], 1, plan.weight_scale, layout.features)
-    low = backend.drop_limbs(fresh, plan.prediction_limbs + 1)
-    raised = backend.multiply_plain(low, backend.encode(np.ones(1), low.limbs, plan.prediction_guard))
-    turned = backend.rotate_hoisted(raised, layout.baby_steps)
-    # as many blocks as the party with the most test rows: the spare ones are empty
-    x = np.zeros((plan.prediction_blocks * layout.rows, plan.workload.features + 1))
-    x[: len(features)] = with_intercept(features)
-    packed = pack(x, np.zeros(len(x)), layout, keep=False)
-    logits = [forward(backend, block, turned, layout, plan.prediction_data_scale) for block in packed]
-    return np.concatenate(party.deliver(logits, plan.precision.logit_noise_norm))[: len(features)]

@@ -1,4 +1,4 @@
-"""The clear twin: the same polynomial, batches, order and momentum as under encryption, in float64 on everybody's
+"""The clear twin: the same polynomials, batches, order and momentum as under encryption, in float64 on everybody's
 rows.
 """
 
@@ -9,31 +9,31 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.plan import CircuitPlan
-from models.training import batch_indices, with_intercept
+from models.model import Plan
+from models.training import batch_indices
 
 Floats = npt.NDArray[np.float64]
 
 
-def train_twin(plan: CircuitPlan, shards: Sequence[tuple[Floats, Floats]], seed: int) -> tuple[Floats, float]:
-    """Weights (features + 1,), intercept last, and the largest |X v| on the way, from every party's (features, labels).
+def train_twin(plan: Plan, shards: Sequence[tuple[Floats, Floats]], seed: int) -> tuple[list[Floats], float]:
+    """Weights, (inputs + 1, outputs) for each layer, and the largest input of a polynomial on the way, from every
+    party's (features (n, inputs), targets (n, outputs)).
 
-    The second value tells whether the polynomial ever left its interval.
+    The second value tells whether a polynomial ever left its interval.
     """
-    workload, beta = plan.workload, plan.momentum
-    rows = [(with_intercept(x), y) for x, y in shards]
-    batches = [batch_indices(len(x), workload.batch, seed, rank) for rank, (x, _) in enumerate(rows)]
-    decay = plan.decay[: workload.features + 1]
-    weights: Floats = np.zeros(workload.features + 1)
-    previous = weights
+    workload, beta, model = plan.workload, plan.momentum, plan.workload.model
+    batches = [batch_indices(len(x), workload.batch, seed, rank) for rank, (x, _) in enumerate(shards)]
+    weights = previous = model.initial_weights(workload.seed)
+    step_size = workload.learning_rate / sum(workload.batch_rows)
     widest = 0.0
     for t in range(workload.iterations):
-        ahead = (1 + beta) * weights - beta * previous
-        total = np.zeros_like(weights)
-        for (x, y), pieces in zip(rows, batches, strict=True):
+        ahead = [(1 + beta) * w - beta * p for w, p in zip(weights, previous, strict=True)]
+        totals = [np.zeros_like(w) for w in weights]
+        for (x, y), pieces in zip(shards, batches, strict=True):
             own = pieces[t % len(pieces)]
-            u = x[own] @ ahead
-            widest = max(widest, float(np.abs(u).max()))
-            total += x[own].T @ (y[own] - workload.sigmoid(u))
-        previous, weights = weights, decay * ahead + total / plan.step_factor
+            found, largest = model.gradient(ahead, x[own], y[own])
+            widest = max(widest, largest)
+            totals = [total + g for total, g in zip(totals, found, strict=True)]
+        previous = weights
+        weights = [decay * v - step_size * g for decay, v, g in zip(workload.decay, ahead, totals, strict=True)]
     return weights, widest

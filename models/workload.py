@@ -6,7 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from models.activations import Polynomial
+from models.perceptron import Perceptron
+
+Floats = npt.NDArray[np.float64]
 
 MOMENTUM_BITS = 10
 """Momentum is used in multiples of 2^-MOMENTUM_BITS at most, so that v = (1 + beta) w - beta w_previous costs no
@@ -20,7 +26,9 @@ class Workload:
     rows: training rows of every party. features: columns, without the intercept. batch: rows per party and iteration,
     or None for all. message_bound: largest absolute weight assumed. release_bits: statistical bits of the smudging of
     released values. precision: largest weight error that is asked for. release: what is opened at the end.
-    standardises: whether means and variances are computed under encryption first. test_rows: of every party.
+    standardises: whether means and variances are computed under encryption first. test_rows: of every party. link,
+    outputs, hidden, activation, seed: of the model (`models.perceptron`) and its first weights; a regression has no
+    hidden layers.
     """
 
     rows: tuple[int, ...]
@@ -30,13 +38,21 @@ class Workload:
     momentum: float
     l2: float
     batch: int | None
-    sigmoid: Polynomial
+    link: Polynomial
     message_bound: float
     release_bits: int
     precision: float
     release: Literal["model", "predictions", "nothing"]
     standardises: bool
     test_rows: tuple[int, ...]
+    outputs: int = 1
+    hidden: tuple[int, ...] = ()
+    activation: Polynomial | None = None
+    seed: int = 0
+
+    @property
+    def model(self) -> Perceptron:
+        return Perceptron(self.features, self.hidden, self.outputs, self.activation or self.link, self.link)
 
     @property
     def n_parties(self) -> int:
@@ -62,15 +78,23 @@ class Workload:
         return 1 - self.learning_rate * self.l2
 
     @property
+    def decay(self) -> list[Floats]:
+        """What a step keeps of each weight, by layer: 1 - learning_rate * l2, and all of an intercept or a bias."""
+        kept = [np.full(shape, self.weight_decay) for shape in self.model.shapes]
+        for layer in kept:
+            layer[-1] = 1.0
+        return kept
+
+    @property
     def levels(self) -> int:
-        """Levels of one iteration: forward, sigmoid, backward."""
-        return self.sigmoid.depth + 2
+        """Levels of one iteration of a regression: forward, link, backward."""
+        return self.link.depth + 2
 
     @property
     def message_bits(self) -> float:
         """log2 of the largest |weight| times the weights' scale, above the default scale (see
         CircuitPlan.weight_scale).
         """
-        smaller = self.learning_rate * self.momentum_factor * self.sigmoid.half_width
+        smaller = self.learning_rate * self.momentum_factor * self.link.half_width
         scale = math.sqrt(sum(self.batch_rows) / smaller)
         return math.log2(self.message_bound * scale) + 1

@@ -35,7 +35,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]]) -> Circuit
         momentum=training.momentum_used,
         l2=model.l2,
         batch=None if training.batch == "full" else training.batch,
-        sigmoid=approximate(sigmoid, model.degree, model.interval, model.method),
+        link=approximate(sigmoid, model.degree, model.interval, model.method),
         message_bound=crypto.message_bound,
         release_bits=config.release.statistical_bits,
         precision=config.release.precision,
@@ -75,13 +75,13 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
     sent = [predict(tree, rank, plan.iteration_transfers).bytes_sent for rank in range(w.n_parties)]
     keys = plan.key_plan
     batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
-    low, high = w.sigmoid.interval
+    low, high = w.link.interval
     last = plan.low_limbs
     lines = {
         "task": f"logistic regression, {w.n_parties} parties, {sum(w.rows)} rows, {w.features} features",
         "training": f"{w.iterations} iterations of {batch}, "
         f"rate {w.learning_rate:g}, momentum {plan.momentum:.6g}, L2 {w.l2:g}",
-        "sigmoid": f"degree {w.sigmoid.degree} on [{low:g}, {high:g}], largest error {w.sigmoid.max_error:.3f}",
+        "sigmoid": f"degree {w.link.degree} on [{low:g}, {high:g}], largest error {w.link.max_error:.3f}",
         "ring": f"dimension {p.ring_dim}, log2(QP) {p.log_qp:.1f}, {p.security_bits}-bit security"
         + (" (simulated, nothing is encrypted)" if config.crypto.backend == "clear" else ""),
         "modulus chain": f"{p.n_limbs} limbs ({_sizes(p.moduli)} bits), {p.digits} digits, "

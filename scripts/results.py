@@ -128,8 +128,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             "iteration": [asdict(predict(tree, rank, plan.iteration_transfers)) for rank in range(p.n_parties)],
         },
         "sigmoid": {
-            "interval": list(plan.workload.sigmoid.interval),
-            "max_error": plan.workload.sigmoid.max_error,
+            "interval": list(plan.workload.link.interval),
+            "max_error": plan.workload.link.max_error,
             "widest_input": None if clear is None else clear.widest,
         },
     }
@@ -188,7 +188,7 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
             "learning_rate or momentum, or widen \\[model] interval[/yellow]"
         )
     if clear is not None:
-        low, high = plan.workload.sigmoid.interval
+        low, high = plan.workload.link.interval
         if clear.widest > max(-low, high):
             console.print(
                 f"[yellow]warning: inputs of the sigmoid reached {clear.widest:.1f}, outside its interval "

@@ -87,7 +87,7 @@ def workload(rows: tuple[int, ...] = (20,), features: int = 3, **changes: Any) -
         "momentum": 0.0,
         "l2": 0.0,
         "batch": None,
-        "sigmoid": sigmoid_polynomial(),
+        "link": sigmoid_polynomial(),
         "message_bound": 16.0,
         "release_bits": INSECURE_TEST_STATISTICAL_BITS,
         "precision": 1e-3,

@@ -32,8 +32,8 @@ WORKLOADS = {
     "one party": workload((768,), 8, **REAL),
     "ten parties": workload((61,) * 10, 8, **REAL),
     "no momentum": workload((154,) * 4, 8, **{**REAL, "momentum": 0.0}),
-    "degree 7": workload((142,) * 4, 30, sigmoid=sigmoid_polynomial(7, 20.0), l2=0.2, **REAL),
-    "degree 15": workload((142,) * 4, 30, sigmoid=sigmoid_polynomial(15), l2=0.2, **{**REAL, "release_bits": 30}),
+    "degree 7": workload((142,) * 4, 30, link=sigmoid_polynomial(7, 20.0), l2=0.2, **REAL),
+    "degree 15": workload((142,) * 4, 30, link=sigmoid_polynomial(15), l2=0.2, **{**REAL, "release_bits": 30}),
     "1024 features": workload((300, 20), 1024, **{**REAL, "iterations": 5}),
     "many rows": workload((10**6, 1, 10**5), 20, **REAL),
     "batches": workload((1000, 50), 20, batch=64, **REAL),
@@ -133,7 +133,7 @@ def test_where_nothing_is_released_all_primes_are_small():
 
 def test_small_rings_are_taken_where_the_statistical_bits_allow_it():
     """A linear activation, few bits: three levels and a floor of a few small limbs fit 214 bits."""
-    task = workload((60,) * 2, 8, sigmoid=sigmoid_polynomial(1), **{**REAL, "release": "nothing"})
+    task = workload((60,) * 2, 8, link=sigmoid_polynomial(1), **{**REAL, "release": "nothing"})
     p = choose_plan(task, Choice(statistical_bits=40), generate_moduli, free=True).parameters
     assert p.ring_dim == 1 << 13
     assert p.log_qp <= LOG_QP_CAPS[128][1 << 13]
@@ -222,7 +222,7 @@ def test_parameters_for_smaller_weights_are_refused():
 PLANS = [
     workload((20, 15), 3),
     workload((20, 15, 1), 30, momentum=0.9, learning_rate=0.1),
-    workload((2000,), 5, momentum=0.5, batch=64, l2=0.1, sigmoid=sigmoid_polynomial(7, 20.0)),
+    workload((2000,), 5, momentum=0.5, batch=64, l2=0.1, link=sigmoid_polynomial(7, 20.0)),
 ]
 
 
@@ -233,7 +233,7 @@ def test_scales_fit_together(task):
     p = plan.parameters
     forward = plan.ahead_scale * plan.data_scale / p.moduli[-1]
     assert forward == pytest.approx(plan.forward_scale, rel=1e-12)
-    assert forward * task.sigmoid.half_width == pytest.approx(p.scale, rel=1e-12)
+    assert forward * task.link.half_width == pytest.approx(p.scale, rel=1e-12)
     gradient = plan.error_scale * plan.data_scale / p.moduli[plan.error_limbs - 1]
     assert plan.weight_scale == pytest.approx(gradient * plan.total_rows / task.learning_rate, rel=1e-12)
     # the largest weight fits the bits that the refresh masks
@@ -333,7 +333,7 @@ class Counting:
 
 @pytest.mark.parametrize("task", [
     workload((20, 15), 3, iterations=1),
-    workload((60, 7), 40, iterations=1, sigmoid=sigmoid_polynomial(7)),
+    workload((60, 7), 40, iterations=1, link=sigmoid_polynomial(7)),
     workload((1200,), 9, iterations=1),
     workload((3, 3, 3), 100, iterations=1),
 ])  # fmt: skip
@@ -356,7 +356,7 @@ def test_operations_follow_from_the_layout(task):
         assert backend.count["hoisted"] == (baby - 1) + blocks * (giant - 1)
         turned = blocks * (giant - 1 + len(layout.spread_steps)) + (baby - 1)
         assert backend.count["rotate"] == turned + (len(layout.fold_steps) if is_root else 0)
-        assert backend.count["multiply"] == blocks * {3: 2, 7: 5}[task.sigmoid.degree]
+        assert backend.count["multiply"] == blocks * {3: 2, 7: 5}[task.link.degree]
         keys = plan.key_plan.everywhere + (plan.key_plan.root_only if is_root else ())
         assert backend.used_rotations == {key % plan.parameters.n_slots for key in keys}
 

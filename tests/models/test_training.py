@@ -50,8 +50,8 @@ CASES = {
     "blocks": workload((1100, 600), 3, momentum=0.9, iterations=4),
     "batches": workload((50, 1, 30), 3, batch=16, momentum=0.5, iterations=6),
     "blocks of batches": workload((1500, 700), 2, batch=600, iterations=4),
-    "degree 7": workload((20, 15), 8, momentum=0.5, sigmoid=sigmoid_polynomial(7, 20.0)),
-    "minimax": workload((20, 15), 8, sigmoid=sigmoid_polynomial(5, 10.0, "minimax")),
+    "degree 7": workload((20, 15), 8, momentum=0.5, link=sigmoid_polynomial(7, 20.0)),
+    "minimax": workload((20, 15), 8, link=sigmoid_polynomial(5, 10.0, "minimax")),
     "one iteration": workload((20, 15), 3, iterations=1, momentum=0.5),
     "ten iterations": workload((40, 35), 3, iterations=10, momentum=0.9, l2=0.1, learning_rate=0.5),
 }
@@ -123,10 +123,10 @@ def gradient_descent(task, shards, slope, momentum=0.0, seed=0):
 def test_twin_is_gradient_descent_with_the_polynomial(name):
     task, plan, shards = CASES[name], insecure_test_plan(CASES[name]), table(CASES[name])
     twin, widest = train_twin(plan, shards, seed=3)
-    expected = gradient_descent(task, shards, task.sigmoid, plan.momentum, seed=3)
+    expected = gradient_descent(task, shards, task.link, plan.momentum, seed=3)
     np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-13 * max(1, np.abs(expected).max()) * task.iterations)
     # the cases are chosen so that the polynomial stays in its interval
-    assert widest < task.sigmoid.half_width
+    assert widest < task.link.half_width
     # the first look is from zero
     assert (widest > 0) == (task.iterations > 1)
 
@@ -134,7 +134,7 @@ def test_twin_is_gradient_descent_with_the_polynomial(name):
 @pytest.mark.parametrize("degree", [1, 3, 5, 7, 9, 15])
 def test_twin_is_as_far_from_exact_as_the_polynomial_from_the_sigmoid(degree):
     """A step of exact gradient descent brings no two points further apart (rate <= 2 / L), so errors add up at most."""
-    task = workload((60, 50), 4, iterations=15, sigmoid=sigmoid_polynomial(degree))
+    task = workload((60, 50), 4, iterations=15, link=sigmoid_polynomial(degree))
     shards = table(task)
     x = with_intercept(np.concatenate([x for x, _ in shards]))
     largest = np.linalg.eigvalsh(x.T @ x / len(x))[-1]
@@ -142,7 +142,7 @@ def test_twin_is_as_far_from_exact_as_the_polynomial_from_the_sigmoid(degree):
     twin, widest = train_twin(insecure_test_plan(task), shards, seed=0)
     exact = gradient_descent(task, shards, sigmoid)
     assert widest <= 8
-    bound = task.iterations * task.learning_rate * task.sigmoid.max_error * np.sqrt(largest)
+    bound = task.iterations * task.learning_rate * task.link.max_error * np.sqrt(largest)
     error = np.linalg.norm(twin - exact)
     assert 1e-6 * bound < error <= bound
 
@@ -150,7 +150,7 @@ def test_twin_is_as_far_from_exact_as_the_polynomial_from_the_sigmoid(degree):
 def test_better_polynomials_come_closer_to_exact_training():
     errors = []
     for degree in (1, 3, 7, 15):
-        task = workload((60, 50), 4, iterations=15, sigmoid=sigmoid_polynomial(degree))
+        task = workload((60, 50), 4, iterations=15, link=sigmoid_polynomial(degree))
         shards = table(task)
         twin, _ = train_twin(insecure_test_plan(task), shards, seed=0)
         errors.append(np.abs(twin - gradient_descent(task, shards, sigmoid)).max())
@@ -161,15 +161,15 @@ def test_better_polynomials_come_closer_to_exact_training():
 @pytest.mark.parametrize("degree", [3, 7])
 def test_gradient_of_the_twin_against_central_differences(degree):
     """The twin descends the loss whose derivative the polynomial is: its integral, minus y u, plus the L2 penalty."""
-    task = workload((9, 8, 1), 4, l2=0.3, learning_rate=0.7, sigmoid=sigmoid_polynomial(degree, 6.0))
+    task = workload((9, 8, 1), 4, l2=0.3, learning_rate=0.7, link=sigmoid_polynomial(degree, 6.0))
     shards = table(task)
     x = with_intercept(np.concatenate([x for x, _ in shards]))
     y = np.concatenate([y for _, y in shards])
-    integral = polynomial.polyint(task.sigmoid.coefficients) * task.sigmoid.half_width
+    integral = polynomial.polyint(task.link.coefficients) * task.link.half_width
 
     def loss(w):
         u = x @ w
-        return np.mean(polynomial.polyval(u / task.sigmoid.half_width, integral) - y * u) + 0.15 * np.sum(w[:-1] ** 2)
+        return np.mean(polynomial.polyval(u / task.link.half_width, integral) - y * u) + 0.15 * np.sum(w[:-1] ** 2)
 
     def after(iterations):
         return train_twin(insecure_test_plan(replace(task, iterations=iterations)), shards, seed=0)[0]

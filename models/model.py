@@ -1,0 +1,67 @@
+"""`Model`: what the training loop needs of a model on encrypted weights, and which model a plan is for.
+
+Weights, gradients and everything else that there is one of for each ciphertext of the model are lists in one order. In
+the clear, weights are one array (inputs + 1, outputs) for each layer, the last row the intercept or bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.interface import Backend
+from mhe.ciphertext import Ciphertext
+from mhe.party import Party
+from models.mlp import PerceptronModel
+from models.mlp_plan import PerceptronPlan
+from models.plan import CircuitPlan
+from models.regression import Regression
+
+Floats = npt.NDArray[np.float64]
+Plan = CircuitPlan | PerceptronPlan
+
+
+class Model(Protocol):
+    """Gradients and steps of one kind of model, for one plan."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    def batches(
+        self, features: Floats, targets: Floats, pieces: Sequence[npt.NDArray[np.int64]], *, keep: bool
+    ) -> list[Any]:
+        """The party's rows (n, features) and targets (n, outputs), cut in pieces and packed.
+
+        keep: whether encoded rows are kept from one use to the next.
+        """
+
+    def start(self, party: Party) -> list[Ciphertext]:
+        """The encrypted weights before the first iteration, at every party."""
+
+    def look_ahead(
+        self, backend: Backend, weights: Sequence[Ciphertext], previous: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """v = (1 + beta) w - beta w_previous."""
+
+    def gradients(self, party: Party, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
+        """Of one party's batch, at v."""
+
+    def step(self, backend: Backend, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """The root's: new weights, at plan.low_limbs limbs and plan.weight_scale, from the sums of all gradients."""
+
+    def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
+        """The weights in the clear, opened to every party."""
+
+    def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
+        """What the model gives for this party's rows (n, features), before the link, under its own key: (n, outputs).
+
+        Nobody else learns it.
+        """
+
+
+def model_of(plan: Plan) -> Model:
+    """The model of a plan."""
+    return Regression(plan) if isinstance(plan, CircuitPlan) else PerceptronModel(plan)

@@ -1,0 +1,109 @@
+"""Generalised linear regression on encrypted weights: the gradient of one party, and the root's step.
+
+The model's mean is link(x w), link a polynomial: of the sigmoid (logistic), the exponential (Poisson) or the identity
+(linear). The gradient of each one's log-likelihood is X^T (y - link(X w)) (McCullagh and Nelder, "Generalized Linear
+Models", 2nd edition, Section 2.5; the canonical links).
+
+The table's rows are extended by a constant 1 for the intercept, which is the last weight. Scales do all the
+arithmetic that constants would cost levels for: the factor learning_rate / n is only a different reading of the scale
+of the gradient.
+
+Nesterov: w' = v - rate * grad(v), v' = (1 + beta) w' - beta w. Only w is refreshed; v is an integer combination of two
+fresh ciphertexts, made by every party for itself, at 2^MOMENTUM_BITS times the scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.interface import Backend
+from mhe.ciphertext import Ciphertext
+from mhe.party import Party
+from models.activations import evaluate
+from models.linalg import PackedBlock, backward, forward, pack, rotate_and_add
+from models.perceptron import with_constant
+from models.plan import CircuitPlan
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A generalised linear model with one output: its weights are one ciphertext of period plan.layout.features."""
+
+    plan: CircuitPlan
+
+    def batches(
+        self, features: Floats, targets: Floats, pieces: Sequence[npt.NDArray[np.int64]], *, keep: bool
+    ) -> list[list[PackedBlock]]:
+        x, y = with_constant(features), targets[:, 0]
+        return [pack(x[rows], y[rows], self.plan.layout, keep=keep) for rows in pieces]
+
+    def start(self, party: Party) -> list[Ciphertext]:
+        return [encrypted_zero(party, self.plan.weight_scale, self.plan.weights_period)]
+
+    def look_ahead(
+        self, backend: Backend, weights: Sequence[Ciphertext], previous: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """At full limbs and 2^MOMENTUM_BITS times the scale. Without momentum, w itself."""
+        beta, factor = self.plan.momentum, float(self.plan.workload.momentum_factor)
+        if beta == 0.0:
+            return list(weights)
+        (w,), (p,) = weights, previous
+        ahead = backend.encode(np.array([1 + beta]), w.limbs, factor)
+        behind = backend.encode(np.array([-beta]), p.limbs, factor)
+        return [backend.multiply_accumulate_plain([(w, ahead), (p, behind)])]
+
+    def gradients(self, party: Party, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock]) -> list[Ciphertext]:
+        """X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step."""
+        backend, plan, layout = party.backend, self.plan, self.plan.layout
+        turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
+        errors = []
+        for block in batch:
+            u = forward(backend, block, turned, layout, plan.data_scale)
+            e = evaluate(backend, u, plan.workload.link.negated, plan.error_scale)
+            errors.append(backend.add_plain(e, backend.encode(block.labels, e.limbs, plan.error_scale)))
+        return [backward(backend, batch, errors, layout, plan.data_scale)]
+
+    def step(self, backend: Backend, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """w' = (1 - rate l2) v + rate/n X^T (y - link(X v))"""
+        plan, (v,), (total,) = self.plan, ahead, totals
+        folded = rotate_and_add(backend, total, plan.layout.fold_steps, plan.layout.features)
+        uphill = backend.reread(folded, scale=folded.scale * plan.step_factor)
+        low = backend.drop_limbs(v, folded.limbs)
+        kept = backend.multiply_plain(low, backend.encode(plan.decay, low.limbs, uphill.scale / low.scale))
+        return [backend.rescale(backend.add(uphill, kept))]
+
+    def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
+        plan, period = self.plan, self.plan.weights_period
+        opened = None if weights is None else weights[0]
+        slots = party.decrypt(opened, plan.low_limbs, plan.weight_scale, period, plan.precision.weight_noise_norm)
+        return [slots[: plan.workload.features + 1, None]]
+
+    def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
+        backend, plan, layout = party.backend, self.plan, self.plan.layout
+        (fresh,) = party.refresh(weights, 1, plan.weight_scale, plan.weights_period)
+        low = backend.drop_limbs(fresh, plan.prediction_limbs + 1)
+        raised = backend.multiply_plain(low, backend.encode(np.ones(1), low.limbs, plan.prediction_guard))
+        turned = backend.rotate_hoisted(raised, layout.baby_steps)
+        # as many blocks as the party with the most test rows: the spare ones are empty
+        x = np.zeros((plan.prediction_blocks * layout.rows, plan.workload.features + 1))
+        x[: len(features)] = with_constant(features)
+        packed = pack(x, np.zeros(len(x)), layout, keep=False)
+        logits = [forward(backend, block, turned, layout, plan.prediction_data_scale) for block in packed]
+        delivered = np.concatenate(party.deliver(logits, plan.precision.logit_noise_norm))
+        return delivered[: len(features), None]
+
+
+def encrypted_zero(party: Party, scale: float, period: int) -> Ciphertext:
+    """Encrypted zeros, with the noise of a rescale and a refresh: that of an encryption, far larger, would stay."""
+    parameters = party.parameters
+    limbs = parameters.refresh_limbs
+    wide = party.encrypt_zero(scale * parameters.moduli[limbs], period)
+    low = party.backend.rescale(party.backend.drop_limbs(wide, limbs + 1))
+    (zero,) = party.refresh([low] if party.collective.is_root else None, 1, scale, period)
+    return zero
