@@ -14,7 +14,6 @@ no Delta.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,15 +23,11 @@ import numpy.typing as npt
 from mhe.encoding import encode_coefficients
 from mhe.errors import LevelError, ParameterError
 from mhe.protocols.common import Residues
-from mhe.ring import products
 from mhe.ring.basis import lift
 from mhe.ring.galois import galois_element
 from mhe.ring.ntt import MIN_RING_DIM
-from mhe.ring.ring import ring
+from mhe.ring.ring import Ring, ring
 from mhe.slot_map import Factor, SlotMap
-
-_TERMS = 16
-"""So many rotations of a polynomial are held at a time."""
 
 _MAPS = 8
 """Maps kept: (diagonals, limbs, 2 period) words each, up to tens of megabytes."""
@@ -52,12 +47,35 @@ def ring_map(slot_map: SlotMap, ring_dim: int, moduli: tuple[int, ...]) -> RingM
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
-    """One factor: automorphisms, and for each an integer, or a row of (terms, limbs, dimension) encoded diagonals."""
+class _IntegerStep:
+    """One factor of integers: the sum of c * sigma_t(x)."""
 
     elements: tuple[int, ...]
-    integers: tuple[int, ...] | None
-    encoded: npt.NDArray[np.uint64] | None
+    integers: tuple[int, ...]
+
+    def apply(self, ring_: Ring, x: Residues) -> Residues:
+        total: Residues | None = None
+        for t, c in zip(self.elements, self.integers, strict=True):
+            term = x if t == 1 else ring_.automorphism(x, t)
+            term = term if c == 1 else ring_.multiply_constant(term, c)
+            total = term if total is None else ring_.add(total, term)
+        assert total is not None
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class _EncodedStep:
+    """One other factor: the sum of encode(d) * sigma_t(x)."""
+
+    elements: tuple[int, ...]
+    encoded: tuple[Residues, ...]
+
+    def apply(self, ring_: Ring, x: Residues) -> Residues:
+        # one diagonal after another, each read from end to end: together they are larger than the caches
+        total, turned = np.zeros_like(x), np.empty_like(x)
+        for t, diagonal in zip(self.elements, self.encoded, strict=True):
+            ring_.multiply_add(total, ring_.automorphism(x, t, turned), diagonal)
+        return total
 
 
 class RingMap:
@@ -79,12 +97,12 @@ class RingMap:
         """Of the result."""
         return self._kept.n_limbs
 
-    def _step(self, factor: Factor, delta: int) -> _Step:
+    def _step(self, factor: Factor, delta: int) -> _IntegerStep | _EncodedStep:
         elements = tuple(galois_element(r, self.dim) for r in factor.rotations)
         if factor.integers is not None:
-            return _Step(elements, factor.integers, None)
-        encoded = [self._encode(np.resize(d, self.dim // 2), float(delta)) for d in factor.diagonals]
-        return _Step(elements, None, np.stack(encoded))
+            return _IntegerStep(elements, factor.integers)
+        encoded = (self._encode(np.resize(d, self.dim // 2), float(delta)) for d in factor.diagonals)
+        return _EncodedStep(elements, tuple(encoded))
 
     def _encode(self, diagonal: npt.NDArray[np.float64], delta: float) -> Residues:
         coefficients = encode_coefficients(diagonal, self.dim, delta)
@@ -99,30 +117,8 @@ class RingMap:
         """
         y = self._ring.ntt(np.ascontiguousarray(x))
         for step in self._steps:
-            y = self._integer_step(y, step.elements, step.integers) if step.integers else self._coded_step(y, step)
+            y = step.apply(self._ring, y)
         return self._divided(self._ring.intt(y))
-
-    def _integer_step(self, x: Residues, elements: Sequence[int], integers: Sequence[int]) -> Residues:
-        total: Residues | None = None
-        for t, c in zip(elements, integers, strict=True):
-            term = x if t == 1 else self._ring.automorphism(x, t)
-            term = term if c == 1 else self._ring.multiply_constant(term, c)
-            total = term if total is None else self._ring.add(total, term)
-        assert total is not None
-        return total
-
-    def _coded_step(self, x: Residues, step: _Step) -> Residues:
-        encoded = step.encoded
-        assert encoded is not None
-        out = np.empty((1, *x.shape), dtype=np.uint64)
-        for start in range(0, len(encoded), _TERMS):
-            turned = [x if t == 1 else self._ring.automorphism(x, t) for t in step.elements[start : start + _TERMS]]
-            pairs = zip(turned, encoded[start : start + _TERMS], strict=True)
-            starts = [[products.address(value), products.address(code)] for value, code in pairs]
-            rows = products.rows_from(starts, *x.shape)
-            products.sum_of_products(out, rows, self._ring.moduli, keep=start > 0)
-        result: Residues = out[0]
-        return result
 
     def _divided(self, x: Residues) -> Residues:
         """Divided by the dropped moduli and rounded, in the coefficient domain."""
