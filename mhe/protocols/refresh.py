@@ -107,10 +107,13 @@ class RefreshProtocol:
         rows = np.empty((len(moduli), self.session.parameters.ring_dim), dtype=np.uint64)
         masks = [self._mask(noise) for _ in self.c1s]
         for i, (mask, c1) in enumerate(zip(masks, self.c1s, strict=True)):
-            self._add_product(rows[self._h0(i)], mask[: len(c1)], secret, c1)
+            h0 = rows[self._h0(i)]
+            h0[:] = mask[: len(c1)]
+            self._add_product(h0, secret, c1)
         for i, output in enumerate(self.outputs):
-            masked = self._mapped_mask(output, masks[output.source], noise)
-            self._add_product(rows[self._h1(i)], masked, secret, self._common(i))
+            h1, error = rows[self._h1(i)], gaussian(noise, rows.shape[1])
+            self._ring(i).add_small(self._mapped_mask(output, masks[output.source]), error, h1)
+            self._add_product(h1, secret, self._common(i))
         return Share(self.name, self.instance, frozenset({self.session.rank}), moduli, rows)
 
     def _mask(self, noise: Stream) -> Residues:
@@ -122,11 +125,10 @@ class RefreshProtocol:
         words = uniform_words(noise, p.mask_bits, p.ring_dim)
         return self.session.cipher_ring().from_words(words, offset=-(1 << (p.mask_bits - 1)))
 
-    def _mapped_mask(self, output: RefreshOutput, mask: Residues, noise: Stream) -> Residues:
-        """phi(M_i) + e_i, coefficient domain."""
+    def _mapped_mask(self, output: RefreshOutput, mask: Residues) -> Residues:
+        """phi(M_i), coefficient domain."""
         phi = self._map(output)
-        value = mask if phi is None else self._spread(phi, phi(mask[:, :: phi.stride]))
-        return self.session.cipher_ring(len(value)).add_small(value, gaussian(noise, self.session.parameters.ring_dim))
+        return mask if phi is None else self._spread(phi, phi(mask[:, :: phi.stride]))
 
     def _spread(self, phi: RingMap, thin: Residues) -> Residues:
         """A polynomial in X^stride as one in X."""
@@ -134,12 +136,11 @@ class RefreshProtocol:
         out[:, :: phi.stride] = thin
         return out
 
-    def _add_product(self, out: Residues, addend: Residues, secret: SecretShare, c: Residues) -> None:
-        """out = addend + s c; the addend is in the coefficient domain, all else in the evaluation domain."""
+    def _add_product(self, x: Residues, secret: SecretShare, c: Residues) -> None:
+        """x + s c instead of x, which comes in the coefficient domain and leaves in the evaluation domain."""
         ring_ = self.session.cipher_ring(len(c))
-        out[:] = addend
-        ring_.ntt_in_place(out)
-        ring_.multiply_add(out, secret.residues(self.session.cipher_ring())[: len(c)], c)
+        ring_.ntt_in_place(x)
+        ring_.multiply_add(x, secret.residues(self.session.cipher_ring())[: len(c)], c)
 
     def _common(self, index: int) -> Residues:
         """a' of one output: kept, for it is needed for the share and again for the fresh ciphertext."""
