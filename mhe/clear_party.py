@@ -18,8 +18,15 @@ from mhe.collective import Collective
 from mhe.errors import LevelError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
-from mhe.security import refresh_error_std, rerandomised_norm, rerandomised_std, smudging_std
+from mhe.security import (
+    mapped_refresh_rounding_std,
+    refresh_error_std,
+    rerandomised_norm,
+    rerandomised_std,
+    smudging_std,
+)
 from mhe.share import Share
+from mhe.slot_map import RefreshOutput, check_periods, plain_outputs
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,21 +76,28 @@ class ClearParty:
         return [self._import(row[: c.period], c.limbs, c.scale) for row, c in zip(rows, ciphertexts, strict=True)]
 
     def refresh(
-        self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
+        outputs = tuple(outputs) or plain_outputs(count)
+        check_periods(outputs, [period] * count)
         for ciphertext in ciphertexts or ():
             self._check_refreshable(ciphertext)
         values = [self.backend.export_ciphertext(c).values for c in ciphertexts or ()]
         rows = self._from_root("refresh", np.concatenate(values) if values else None)
-        return [self._import(self._refreshed(row, scale), self.parameters.n_limbs, scale) for row in rows]
+        return [self._refreshed(rows[output.source], scale, output) for output in outputs]
 
-    def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
-        out = []
+    def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
+        outputs = tuple(outputs) or plain_outputs(len(ciphertexts))
+        check_periods(outputs, [c.period for c in ciphertexts])
         for ciphertext in ciphertexts:
             self._check_refreshable(ciphertext)
-            values = self._refreshed(self._rerandomised(ciphertext)[0], ciphertext.scale)
-            out.append(self._import(values, self.parameters.n_limbs, ciphertext.scale))
-        return out
+        values = [self._rerandomised(c)[0] for c in ciphertexts]
+        return [self._refreshed(values[o.source], ciphertexts[o.source].scale, o) for o in outputs]
 
     def encrypted_sum(self, values: Floats) -> Floats:
         total = self.collective.reduce(self._share("encrypted_sum", values[None]))
@@ -126,9 +140,15 @@ class ClearParty:
         width = rerandomised_std(self.parameters, ciphertext.limbs) * math.sqrt(self.parameters.n_slots)
         return self._noisy(self.backend.export_ciphertext(ciphertext).values, width / ciphertext.scale)
 
-    def _refreshed(self, values: Floats, scale: float) -> Floats:
-        width = refresh_error_std(self.parameters.n_parties) * math.sqrt(self.parameters.n_slots)
-        return self._noisy(values, width / scale)
+    def _refreshed(self, values: Floats, scale: float, output: RefreshOutput) -> Ciphertext:
+        p = self.parameters
+        if output.levels >= p.n_limbs:
+            raise LevelError(f"the map takes {output.levels} limbs of {p.n_limbs}; compose it of fewer factors")
+        variance = refresh_error_std(p.n_parties) ** 2 * p.n_slots
+        if output.slot_map is not None:
+            values = output.slot_map(np.resize(values, output.slot_map.period))
+            variance += (output.levels > 0) * mapped_refresh_rounding_std(p.n_parties) ** 2 * len(values)
+        return self._import(self._noisy(values, math.sqrt(variance) / scale), p.n_limbs - output.levels, scale)
 
     def _noisy(self, values: Floats, std: float) -> Floats:
         return values if self._random is None else values + self._random.normal(0, std, values.shape)

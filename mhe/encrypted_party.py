@@ -27,6 +27,7 @@ from mhe.ring.galois import conjugation_element, galois_element
 from mhe.security import fresh_error_std, norm_bound, rerandomised_norm, secret_spread, smudging_std
 from mhe.session import SEED_BYTES, Session
 from mhe.share import Share, aggregate, check_complete, check_reduced
+from mhe.slot_map import RefreshOutput, check_periods, plain_outputs
 
 Floats = npt.NDArray[np.float64]
 BackendFactory = Callable[[Parameters, str], RingBackend]
@@ -131,27 +132,41 @@ class EncryptedParty:
         return [self.backend.import_ciphertext(r, c.period) for r, c in zip(parts, ciphertexts, strict=True)]
 
     def refresh(
-        self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
-        limbs = self.parameters.refresh_limbs
+        limbs, outputs = self.parameters.refresh_limbs, tuple(outputs) or plain_outputs(count)
+        check_periods(outputs, [period] * count)
         exported = [self._exported(c, limbs) for c in ciphertexts or ()]
-        c1s = self._send_down("refresh_input", [c.c1 for c in exported], count, limbs)
-        protocol = RefreshProtocol(self.session, tuple(c1s))
+        c1s = self._send_down("refresh_input", [c.c1 for c in exported], [limbs] * count)
+        protocol = RefreshProtocol(self.session, tuple(c1s), outputs)
         total = self.collective.reduce(protocol.share(self._secret))
         fresh = {} if total is None else protocol.finalize(total, {i: c.c0 for i, c in enumerate(exported)})
-        c0s = self._send_down("refresh_output", list(fresh.values()), count, self.parameters.n_limbs)
-        return [self.backend.import_ciphertext(protocol.fresh(i, c0, scale), period) for i, c0 in enumerate(c0s)]
+        c0s = self._send_down("refresh_output", list(fresh.values()), [protocol.limbs(i) for i in range(len(outputs))])
+        return [
+            self.backend.import_ciphertext(protocol.fresh(i, c0, scale), output.period(period))
+            for i, (c0, output) in enumerate(zip(c0s, outputs, strict=True))
+        ]
 
-    def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
+    def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
+        outputs = tuple(outputs) or plain_outputs(len(ciphertexts))
+        check_periods(outputs, [c.period for c in ciphertexts])
         exported = [self._rerandomised(c) for c in ciphertexts]
         c1s = self._pool("refresh_own_input", [c.c1 for c in exported])
-        protocol = RefreshProtocol(self.session, tuple(c1s))
+        everybody = range(0, len(c1s), len(ciphertexts))
+        pooled = tuple(RefreshOutput(first + o.source, o.slot_map) for first in everybody for o in outputs)
+        protocol = RefreshProtocol(self.session, tuple(c1s), pooled)
         total = self._everywhere(protocol.share(self._secret))
         own = self._own(len(ciphertexts))
         c0s = protocol.finalize(total, {i: e.c0 for i, e in zip(own, exported, strict=True)})
+        sources = [ciphertexts[o.source] for o in outputs]
         return [
-            self.backend.import_ciphertext(protocol.fresh(i, c0s[i], c.scale), c.period)
-            for i, c in zip(own, ciphertexts, strict=True)
+            self.backend.import_ciphertext(protocol.fresh(i, c0s[i], c.scale), o.period(c.period))
+            for i, c, o in zip(self._own(len(outputs)), sources, outputs, strict=True)
         ]
 
     # release
@@ -201,11 +216,11 @@ class EncryptedParty:
         """Decrypt `count` evenly spaced coefficients of the root's (c0, c1), for everybody; and what that adds to each
         at most.
         """
-        (c1,) = self._send_down("decryption_input", [] if c1 is None else [c1], 1, limbs)
+        (c1,) = self._send_down("decryption_input", [] if c1 is None else [c1], [limbs])
         protocol = DecryptionProtocol(self.session, c1, count, self._smudging(noise_norm, 1))
         total = self.collective.reduce(protocol.share(self._secret))
         answer = [] if total is None or c0 is None else [protocol.finalize(total, c0)]
-        (opened,) = self._send_down("decryption_output", answer, 1, limbs)
+        (opened,) = self._send_down("decryption_output", answer, [limbs])
         return protocol.integers(opened), protocol.error_bound()
 
     def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
@@ -279,11 +294,11 @@ class EncryptedParty:
     def _residues(share: Share) -> Residues:
         return share.rows  # type: ignore[return-value]
 
-    def _send_down(self, name: str, parts: Sequence[Residues], count: int, limbs: int) -> list[Residues]:
-        """The root's `count` polynomials of `limbs` limbs each, at every party."""
-        moduli = self.parameters.moduli[:limbs] * count
+    def _send_down(self, name: str, parts: Sequence[Residues], limbs: Sequence[int]) -> list[Residues]:
+        """The root's polynomials, of so many limbs each, at every party."""
+        moduli = tuple(q for n in limbs for q in self.parameters.moduli[:n])
         mine = np.concatenate(parts) if self.collective.is_root else None
-        return list(self._from_root(name, moduli, mine).reshape(count, limbs, -1))
+        return np.split(self._from_root(name, moduli, mine), np.cumsum(limbs)[:-1])
 
     def _from_root(self, name: str, moduli: tuple[int, ...], rows: Residues | None) -> Residues:
         """The root's rows, at every party. Raises ShareError if the root is at another step than this party."""

@@ -18,6 +18,7 @@ from mhe.ciphertext import Ciphertext
 from mhe.collective import Collective
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
+from mhe.slot_map import RefreshOutput
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,12 +51,24 @@ class Party(Protocol):
         """
 
     def refresh(
-        self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
-        """The root's `count` ciphertexts, back at full limbs, at every party."""
+        """The root's `count` ciphertexts, back at full limbs, at every party.
 
-    def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
-        """Every party's own ciphertexts, equally many each, back at full limbs: all owners in one round."""
+        outputs: what is made of them, by default each as it is; a mapped one has its map's period, and its levels fewer
+        limbs. The same at every party.
+        """
+
+    def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
+        """Every party's own ciphertexts, equally many each, back at full limbs: all owners in one round.
+
+        outputs: as in `refresh`, of every owner's ciphertexts.
+        """
 
     def decrypt(
         self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float

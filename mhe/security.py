@@ -113,6 +113,11 @@ def refresh_error_std(n_parties: int) -> float:
     return ERROR_STD * math.sqrt(n_parties)
 
 
+def mapped_refresh_rounding_std(n_parties: int) -> float:
+    """Coefficients that a linear map with a division adds in a refresh: one rounding per party, and one of the sum."""
+    return math.sqrt((n_parties + 1) / 12)
+
+
 def key_switch_to_receiver_std(ring_dim: int, n_parties: int, smudging: float) -> float:
     """Coefficients that a switch to a receiver's key adds: the parties' smudging, u*e_pk, and e1*s_receiver."""
     small = ERROR_STD**2 * (ring_dim * secret_variance(n_parties) + n_parties * ring_dim * 2 / 3)

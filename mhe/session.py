@@ -45,7 +45,7 @@ class Session:
         """
         digest = hashlib.sha256(b"mhe instance")
         for part in (self.seed, self.parameters.digest, protocol.encode(), *inputs):
-            view = memoryview(part)
+            view = memoryview(part)  # type: ignore[arg-type]  # before Python 3.12 no type says "buffer"
             digest.update(view.nbytes.to_bytes(8, "little"))
             digest.update(view)
         return digest.digest()

@@ -1,5 +1,5 @@
 """Collective refresh (bootstrapping): the same message back at the full modulus, in one round, for any number of
-ciphertexts.
+ciphertexts; or linear maps of it, for next to nothing.
 
 Mouchet, Troncoso-Pastoriza, Bossuat, Hubaux, ePrint 2020/304, protocol ColBootstrap, in its CKKS form. For each
 ciphertext, with a' from the common seed and M_i uniform and mask_bits long:
@@ -14,6 +14,15 @@ that lifting it to Q is exact.
 h0_i has no error of its own, other than in the paper. To N-1 colluders, who know their own shares, h0_i is the message
 with its noise plus M_i and nothing else; and h1_i looks uniform under a', which is used once. An error added to M_i
 would change the distribution of h0_i by 2^(5 - mask_bits) per coefficient only.
+
+**Linear maps.** With phi of `mhe.protocols.ring_map`, exactly linear on integer polynomials,
+
+    h1_i = s_i a' + phi(M_i) + e_i,   c0' = phi(lift(c0 + sum h0_i)) - sum h1_i
+
+make a ciphertext of phi(message): the masks cancel as before. What is lifted is the masked value itself, so the floor
+is the same. phi(M_i) is seen under s_i a' + e_i only, which hides anything; several outputs of one mask have an a' and
+an error each. Where phi has a division, all sides divide and round for themselves and Q is smaller by the divisor. phi
+reads the coefficients that carry a vector of its period, and drops the noise in all others.
 """
 
 from __future__ import annotations
@@ -25,26 +34,32 @@ from functools import cached_property
 import numpy as np
 
 from mhe.ciphertext import RingCiphertext
-from mhe.errors import LevelError
+from mhe.errors import LevelError, ParameterError
 from mhe.keys import SecretShare
 from mhe.protocols.common import Residues
+from mhe.protocols.ring_map import RingMap, ring_map
 from mhe.ring.basis import lift
-from mhe.ring.ring import ring
+from mhe.ring.ring import Ring, ring
 from mhe.ring.sampling import Stream, gaussian, secret_stream, uniform, uniform_words
 from mhe.security import refresh_error_std, tail
 from mhe.session import Session
 from mhe.share import Share, check_complete
+from mhe.slot_map import RefreshOutput, plain_outputs
 
 
 @dataclass(frozen=True)
 class RefreshProtocol:
     """Refresh of a batch of ciphertexts, given by their c1 parts: each (refresh_limbs, ring_dim).
 
-    Rows of a share: for every ciphertext h0 (refresh_limbs), then h1 (n_limbs).
+    outputs: what is made of them, in this order; by default each as it is. An output has n_limbs limbs, less its
+    map's levels. The same at every party.
+
+    Rows of a share: for every ciphertext h0 (refresh_limbs), then for every output h1 (its limbs).
     """
 
     session: Session
     c1s: tuple[Residues, ...]
+    outputs: tuple[RefreshOutput, ...] = ()
     name = "refresh"
 
     def __post_init__(self) -> None:
@@ -55,32 +70,51 @@ class RefreshProtocol:
                     f"a refresh takes ciphertexts of {p.refresh_limbs} limbs, got {len(c1)}; "
                     "drop limbs, or refresh before the last rescale"
                 )
+        if not self.outputs:
+            object.__setattr__(self, "outputs", plain_outputs(len(self.c1s)))
+        for output in self.outputs:
+            if not 0 <= output.source < len(self.c1s):
+                raise ParameterError(f"an output of input {output.source}; need one of {len(self.c1s)}, from 0")
+            self._map(output)
 
     @cached_property
     def instance(self) -> bytes:
-        return self.session.instance(self.name, *self.c1s)
+        """Covers the inputs, and which output is which map of which of them."""
+        made = [b"%d " % o.source + (b"" if o.slot_map is None else o.slot_map.digest) for o in self.outputs]
+        return self.session.instance(self.name, b"%d" % len(self.c1s), *self.c1s, *made)
+
+    def limbs(self, index: int) -> int:
+        """Of this output."""
+        return self.session.parameters.n_limbs - self.outputs[index].levels
+
+    def _ring(self, index: int) -> Ring:
+        return self.session.cipher_ring(self.limbs(index))
+
+    @cached_property
+    def _low(self) -> Ring:
+        return self.session.cipher_ring(self.session.parameters.refresh_limbs)
+
+    def _map(self, output: RefreshOutput) -> RingMap | None:
+        p = self.session.parameters
+        return None if output.slot_map is None else ring_map(output.slot_map, p.ring_dim, p.moduli)
+
+    # a party's part
 
     def share(self, secret: SecretShare) -> Share:
-        """(batch * (refresh_limbs + n_limbs), ring_dim)"""
+        """(sum of the limbs of all inputs and outputs, ring_dim)"""
         secret.serve_once(self.name, self.instance)
-        p, noise = self.session.parameters, secret_stream()
-        low = p.refresh_limbs
-        rows = np.empty((len(self.c1s), low + p.n_limbs, p.ring_dim), dtype=np.uint64)
-        for i, c1 in enumerate(self.c1s):
-            mask = self._mask(noise)
-            self._add_product(rows[i, :low], mask[:low], secret, c1)
-            masked = self.session.cipher_ring().add_small(mask, gaussian(noise, p.ring_dim))
-            self._add_product(rows[i, low:], masked, secret, self._common(i))
-        everything = rows.reshape(-1, p.ring_dim)
-        me = frozenset({self.session.rank})
-        return Share(self.name, self.instance, me, self._row_moduli * len(self.c1s), everything)
-
-    def _add_product(self, out: Residues, addend: Residues, secret: SecretShare, c: Residues) -> None:
-        """out = addend + s c; the addend is in the coefficient domain, all else in the evaluation domain."""
-        ring = self.session.cipher_ring(len(c))
-        out[:] = addend
-        ring.ntt_in_place(out)
-        ring.multiply_add(out, secret.residues(self.session.cipher_ring())[: len(c)], c)
+        noise, moduli = secret_stream(), self._row_moduli
+        rows = np.empty((len(moduli), self.session.parameters.ring_dim), dtype=np.uint64)
+        masks = [self._mask(noise) for _ in self.c1s]
+        for i, (mask, c1) in enumerate(zip(masks, self.c1s, strict=True)):
+            h0 = rows[self._h0(i)]
+            h0[:] = mask[: len(c1)]
+            self._add_product(h0, secret, c1)
+        for i, output in enumerate(self.outputs):
+            h1, error = rows[self._h1(i)], gaussian(noise, rows.shape[1])
+            self._ring(i).add_small(self._mapped_mask(output, masks[output.source]), error, h1)
+            self._add_product(h1, secret, self._common(i))
+        return Share(self.name, self.instance, frozenset({self.session.rank}), moduli, rows)
 
     def _mask(self, noise: Stream) -> Residues:
         """Every coefficient a uniform integer in [-2^(mask_bits-1), 2^(mask_bits-1)), as residues modulo all of Q.
@@ -88,59 +122,108 @@ class RefreshProtocol:
         In the coefficient domain.
         """
         p = self.session.parameters
-        return self.session.cipher_ring().from_words(
-            uniform_words(noise, p.mask_bits, p.ring_dim), offset=-(1 << (p.mask_bits - 1))
-        )
+        words = uniform_words(noise, p.mask_bits, p.ring_dim)
+        return self.session.cipher_ring().from_words(words, offset=-(1 << (p.mask_bits - 1)))
+
+    def _mapped_mask(self, output: RefreshOutput, mask: Residues) -> Residues:
+        """phi(M_i), coefficient domain."""
+        phi = self._map(output)
+        return mask if phi is None else self._spread(phi, phi(mask[:, :: phi.stride]))
+
+    def _spread(self, phi: RingMap, thin: Residues) -> Residues:
+        """A polynomial in X^stride as one in X."""
+        out = np.zeros((len(thin), self.session.parameters.ring_dim), dtype=np.uint64)
+        out[:, :: phi.stride] = thin
+        return out
+
+    def _add_product(self, x: Residues, secret: SecretShare, c: Residues) -> None:
+        """x + s c instead of x, which comes in the coefficient domain and leaves in the evaluation domain."""
+        ring_ = self.session.cipher_ring(len(c))
+        ring_.ntt_in_place(x)
+        ring_.multiply_add(x, secret.residues(self.session.cipher_ring())[: len(c)], c)
 
     def _common(self, index: int) -> Residues:
-        """a' of one ciphertext: kept, for it is needed for the share and again for the fresh ciphertext."""
+        """a' of one output: kept, for it is needed for the share and again for the fresh ciphertext."""
         if index not in self._expanded:
             stream = self.session.common(self.name, self.instance.hex(), index)
-            self._expanded[index] = uniform(stream, self.session.cipher_ring())
+            self._expanded[index] = uniform(stream, self._ring(index))
         return self._expanded[index]
 
     @cached_property
     def _expanded(self) -> dict[int, Residues]:
         return {}
 
+    # where things stand in the rows of a share
+
     @property
     def _row_moduli(self) -> tuple[int, ...]:
-        p = self.session.parameters
-        return p.moduli[: p.refresh_limbs] + p.moduli
+        made = (q for i in range(len(self.outputs)) for q in self._ring(i).moduli)
+        return (*self._low.moduli * len(self.c1s), *made)
+
+    def _h0(self, index: int) -> slice:
+        return slice(index * self._low.n_limbs, (index + 1) * self._low.n_limbs)
+
+    def _h1(self, index: int) -> slice:
+        start = len(self.c1s) * self._low.n_limbs + sum(self.limbs(i) for i in range(index))
+        return slice(start, start + self.limbs(index))
+
+    # what is made of the total
 
     def finalize(self, total: Share, c0s: Mapping[int, Residues]) -> dict[int, Residues]:
-        """The new c0 (n_limbs, ring_dim) of those ciphertexts of the batch whose old c0 are given, by index.
+        """The new c0 (its limbs, ring_dim) by output, of all outputs of those inputs whose old c0 are given, by index.
 
         Raises ShareError unless every party contributed exactly once.
         """
-        p = self.session.parameters
-        check_complete(total, self.name, self.instance, p.n_parties)
-        rows: Residues = total.rows.reshape(len(self.c1s), -1, p.ring_dim)  # type: ignore[assignment]
-        full, low = self.session.cipher_ring(), self.session.cipher_ring(p.refresh_limbs)
-        return {
-            index: full.subtract(self._lifted(low.add(c0, rows[index, : low.n_limbs])), rows[index, low.n_limbs :])
-            for index, c0 in c0s.items()
-        }
+        check_complete(total, self.name, self.instance, self.session.parameters.n_parties)
+        rows: Residues = total.rows  # type: ignore[assignment]
+        masked = {i: self._low.add(c0, rows[self._h0(i)]) for i, c0 in c0s.items()}
+        coefficients = {i: self._low.intt(x) for i, x in masked.items()}
+        made = {}
+        for index, output in enumerate(self.outputs):
+            if output.source in c0s:
+                phi, source = self._map(output), output.source
+                if phi is None:
+                    value = self._lifted(masked[source], coefficients[source])
+                else:
+                    value = self._mapped(phi, coefficients[source])
+                made[index] = self._ring(index).subtract(value, rows[self._h1(index)])
+        return made
 
-    def _lifted(self, masked: Residues) -> Residues:
+    def _lifted(self, masked: Residues, coefficients: Residues) -> Residues:
         """The centred integers with these residues at the low modulus, at the full one; evaluation domain.
 
         Only the limbs that are new need transforms: the others are the same.
         """
         p = self.session.parameters
-        low = self.session.cipher_ring(p.refresh_limbs)
         if p.refresh_limbs == p.n_limbs:
             return masked
         new = ring(p.ring_dim, p.moduli[p.refresh_limbs :])
-        lifted = lift(low.intt(masked), low.moduli, new.moduli)
+        lifted = lift(coefficients, self._low.moduli, new.moduli)
         new.ntt_in_place(lifted)
         return np.concatenate([masked, lifted])
 
+    def _mapped(self, phi: RingMap, coefficients: Residues) -> Residues:
+        """phi of the same; evaluation domain."""
+        thin = np.ascontiguousarray(coefficients[:, :: phi.stride])
+        spread = self._spread(phi, phi(lift(thin, self._low.moduli, self.session.parameters.moduli)))
+        self.session.cipher_ring(len(spread)).ntt_in_place(spread)
+        return spread
+
     def fresh(self, index: int, c0: Residues, scale: float) -> RingCiphertext:
-        """The refreshed ciphertext, c1 expanded from the common seed."""
+        """The refreshed ciphertext of this output, c1 expanded from the common seed. scale: the input's."""
         return RingCiphertext(c0, self._common(index), scale, self.session.key_id)
 
-    def error_bound(self) -> float:
-        """Largest coefficient by which the refreshed message differs, but for probability 2^-40."""
+    def error_bound(self, index: int = 0, message: float = 0.0) -> float:
+        """Largest coefficient by which this output differs from phi of the input, but for probability 2^-40.
+
+        message: bound on the input's slots times its scale, of which the encoding of phi loses a part. The noise of
+        the input is mapped like its message: it grows by up to `SlotMap.growth`. A division rounds once for every
+        party, and once at the end.
+        """
         p = self.session.parameters
-        return tail(p.ring_dim * len(self.c1s)) * refresh_error_std(p.n_parties)
+        phi = self._map(self.outputs[index])
+        bound = tail(p.ring_dim * len(self.outputs)) * refresh_error_std(p.n_parties)
+        if phi is None:
+            return bound
+        rounding = (p.n_parties + 1) / 2 if self.outputs[index].levels else 0.0
+        return bound + rounding + phi.encoding_error() * message

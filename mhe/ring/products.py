@@ -182,7 +182,7 @@ class _Sums:
 
 
 def _product(arithmetic: type[_FloatSum] | type[_WordSum]) -> Any:
-    """The loop over one row of a single product, which stays in registers: out[row] = keep * out[row] + x[row]*y[row]."""
+    """The loop over one row of a single product, kept in registers: out[row] = keep * out[row] + x[row] * y[row]."""
 
     def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         row, p, reciprocal, keep = (arguments[i] for i in (1, 4, 5, 7))

@@ -116,12 +116,15 @@ class Residues:
         )
         return out
 
-    def add_small(self, x: Words, c: npt.NDArray[np.int64]) -> Words:
-        """x + c, for int64 integers (n,) that are below every modulus in absolute value."""
+    def add_small(self, x: Words, c: npt.NDArray[np.int64], out: Words | None = None) -> Words:
+        """x + c, for int64 integers (n,) that are below every modulus in absolute value.
+
+        out: an array of the same shape to write to, that the caller has just made.
+        """
         x, c = self._operand(x), np.require(c, requirements=("C", "A"))
         if c.dtype != np.int64 or c.shape != x.shape[1:]:
             raise ParameterError(f"integers are {c.dtype} of shape {c.shape}; need int64 {x.shape[1:]}")
-        out = np.empty_like(x)
+        out = np.empty_like(x) if out is None else self._operand(out)
         modular.add_small_kernel(x, c, self._moduli, out)
         return out
 

@@ -79,10 +79,13 @@ class Ring(Residues):
             ntt.inverse(row, table)
         return out
 
-    def automorphism(self, x: Words, t: int) -> Words:
-        """x(X^t) for odd t of any sign, in the EVALUATION domain, where it is a permutation of the values."""
+    def automorphism(self, x: Words, t: int, out: Words | None = None) -> Words:
+        """x(X^t) for odd t of any sign, in the EVALUATION domain, where it is a permutation of the values.
+
+        out: an array of the same shape to write to, that the caller has just made.
+        """
         x = self._operand(x)
-        out = np.empty_like(x)
+        out = np.empty_like(x) if out is None else self._operand(out)
         modular.permute_kernel(x, self._index(t), out)
         return out
 

@@ -26,6 +26,7 @@ from mhe.security import (
     smudging_std,
     tail,
 )
+from mhe.slot_map import RefreshOutput, SlotMap
 from network.local import run_parties
 from tests import oracle
 
@@ -313,6 +314,55 @@ def test_refresh_of_everybodys_own(run_encrypted, make_ciphertext, n_parties, co
             error = np.abs(opened(party, after, joint) - opened(party, before, joint)).max()
             assert error <= slot_error(std, 2 * PERIOD)
             assert np.abs(opened(party, after, joint) - values_of(rank, i)).max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["clear", "encrypted"])
+@pytest.mark.parametrize("n_parties", [1, 3])
+def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, kind, n_parties):
+    """Two maps of one ciphertext and another one as it is; the simulation has the same limbs, periods and values."""
+    matrix = SlotMap.matrix(np.random.default_rng(3).normal(size=(2 * PERIOD, 2 * PERIOD)))
+    turned = SlotMap.rotation(PERIOD, 3)
+    outputs = (RefreshOutput(1, matrix), RefreshOutput(0), RefreshOutput(1, turned))
+
+    def program(party):
+        rank, root = party.collective.rank, party.collective.is_root
+        low = [make_ciphertext(party, values_of(7, i), 3) for i in range(2)]
+        mine = [make_ciphertext(party, values_of(rank, i), 3) for i in range(2)]
+        made = [*party.refresh(low if root else None, 2, SCALE, PERIOD, outputs), *party.refresh_own(mine, outputs)]
+        return [
+            (c.limbs, c.scale, c.period, party.decrypt(c if root else None, c.limbs, SCALE, c.period, 1.0))
+            for c in made
+        ]
+
+    results = request.getfixturevalue(f"run_{kind}")(n_parties, program)
+    # what is decrypted is always the root's
+    values = [[values_of(seed, i) for i in range(2)] for seed in (7, 0)]
+    expected = [v for a, b in values for v in (matrix(np.tile(b, 2)), a, turned(b))]
+    for made in results:
+        for (limbs, scale, period, got), wanted, levels in zip(made, expected, [1, 0, 0] * 2, strict=True):
+            assert (limbs, scale, period) == (5 - levels, SCALE, len(wanted))
+            assert np.abs(got - wanted).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["clear", "encrypted"])
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ((RefreshOutput(1),), "an output of input 1; need one of 1"),
+        ((RefreshOutput(0, SlotMap.rotation(PERIOD // 2, 1)),), "need a multiple of it"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(request, make_ciphertext, kind, outputs, message):
+    def of_root(party):
+        low = make_ciphertext(party, values_of(0), 3)
+        party.refresh([low] if party.collective.is_root else None, 1, SCALE, PERIOD, outputs)
+
+    def own(party):
+        party.refresh_own([make_ciphertext(party, values_of(0), 3)], outputs)
+
+    for program in (of_root, own):
+        with pytest.raises(ParameterError, match=message):
+            request.getfixturevalue(f"run_{kind}")(2, program)
 
 
 # release
