@@ -29,7 +29,8 @@ SCALE_BITS = range(60, 29, -1)
 PRESCRIBED_SCALE_BITS = range(58, 29, -1)
 
 SPECIAL_MARGINS = (-24, 8)
-"""Least and largest difference in bits between an evaluator's free special primes and its largest digit. Fewer bits than the digit do where a key switch is followed by a rescale, which takes the noise away."""
+"""Least and largest difference in bits between an evaluator's free special primes and its largest digit.
+Fewer bits than the digit do where a key switch is followed by a rescale, which takes the noise away."""
 
 MARGIN_STEP = 8
 """Of shapes that cost the same and are this close in margin, only the one with the largest scale is looked at."""
