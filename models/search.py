@@ -29,7 +29,7 @@ SCALE_BITS = range(60, 29, -1)
 PRESCRIBED_SCALE_BITS = range(58, 29, -1)
 
 SPECIAL_MARGINS = (-24, 8)
-"""Least and largest difference in bits between the special primes of an evaluator with free primes and its largest digit.
+"""Least and largest difference in bits between an evaluator's free special primes and its largest digit.
 Fewer bits than the digit do where a key switch is followed by a rescale, which takes the noise away."""
 
 MARGIN_STEP = 8

@@ -80,7 +80,9 @@ def _wheel() -> Check:
         return Check("openfhe", "not installed", f"run 'make setup'; {ONLY_OPENFHE}", needed=False)
     fits = bool(suffix) and version.endswith(suffix)
     need = f"need the one that ends in {suffix}" if suffix else "there is none for this Python"
-    return Check("openfhe", f"wheel {version}", "" if fits else f"{need}: run 'make setup'; {ONLY_OPENFHE}", needed=False)
+    return Check(
+        "openfhe", f"wheel {version}", "" if fits else f"{need}: run 'make setup'; {ONLY_OPENFHE}", needed=False
+    )
 
 
 def _glibc() -> Check:

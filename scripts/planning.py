@@ -134,8 +134,8 @@ def _smudging(plan: CircuitPlan) -> str:
         noise, width, scale = precision.logit_noise_norm, precision.logit_smudging, plan.prediction_scale
     noise_bits, width_bits, scale_bits = (math.log2(x) for x in (noise, width, scale))
     return (
-        f"{w.release_bits} statistical bits over {plan.releases} releases: noise below 2^{noise_bits:.1f}, each party's "
-        f"smudging 2^{width_bits:.1f} wide, scale 2^{scale_bits:.1f}"
+        f"{w.release_bits} statistical bits over {plan.releases} releases: noise below 2^{noise_bits:.1f}, each "
+        f"party's smudging 2^{width_bits:.1f} wide, scale 2^{scale_bits:.1f}"
     )
 
 

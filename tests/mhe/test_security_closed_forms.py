@@ -375,3 +375,39 @@ def test_fewer_limbs_never_mean_more_noise():
     assert values == sorted(values)
     # a division by a modulus beats the fresh error that is left where there is nothing to divide by
     assert security.rerandomised_std(p, 3) < security.rerandomised_std(p, 4) / 10
+
+
+def test_norm_of_correlated_noise_is_bounded():
+    """Rank one is the worst covariance: the norm is one normal value, and the bound covers even 8 deviations of it."""
+    bound = security.correlated_norm_bound(1.0)
+    assert math.erfc(bound / math.sqrt(2)) < 2.0**-security.TAIL_BITS
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(3, 40))
+    draws = random.normal(size=(2000, 3)) @ mixing
+    trace = float(np.square(mixing).sum())
+    assert np.linalg.norm(draws, axis=1).max() < security.correlated_norm_bound(math.sqrt(trace))
+    assert security.correlated_norm_bound(2.0) == pytest.approx(2 * bound)
+
+
+@pytest.mark.parametrize("slots", [1, 8, 256])
+def test_no_secret_makes_rounding_larger_than_the_spread_allows(slots):
+    """|s|^2 over the mean, averaged over so many slots: for one slot it is exponentially distributed."""
+    n, draws = 512, 2000
+    random = np.random.default_rng(slots)
+    secrets = random.integers(-1, 2, (draws, n))
+    values = np.fft.fft(secrets * np.exp(1j * np.pi * np.arange(n) / n), axis=1)[:, :slots]
+    mean = (np.abs(values) ** 2).mean(axis=1) / (n * security.secret_variance(1))
+    assert np.sqrt(mean.max()) < security.secret_spread(1 / slots)
+    # the bound is for 2^-40, the draws are 2^11: not far above what is seen
+    assert security.secret_spread(1 / slots) < 3 * np.sqrt(mean.max())
+    assert security.secret_spread(0.0) == 1.0
+
+
+def test_centred_lifts_add_less():
+    shape = Shape(1 << 10, 40, 40, 6, 2, 3, 40, 3)
+    p = Parameters.of_shape(
+        shape, generate_moduli(shape), n_parties=2, refresh_limbs=3, message_bits=1, statistical_bits=10, insecure=True
+    )
+    centred, lifted = (security.key_switch_std(p, 6, security.key_error_std(2), centred=c) for c in (True, False))
+    # three special primes: a mean square of 3/12 + 9/4 against 1/12
+    assert lifted == pytest.approx(centred * math.sqrt(30), rel=1e-2)

@@ -123,19 +123,19 @@ def test_free_primes_cost_less_than_prescribed_ones(name):
     assert cost(free, round(math.log2(free.parameters.special_moduli[0]))) < cost(prescribed, 60)
 
 
-def test_where_nothing_is_released_all_primes_are_small():
-    """No smudging asks for a large scale: every limb stays below 2^50, and half the ring does."""
+def test_where_nothing_is_released_levels_are_small():
+    """No smudging asks for a large scale: the primes of the levels stay below 2^50."""
     p = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli, free=True).parameters
-    assert max(p.moduli + p.special_moduli) < 1 << FLOAT_MODULUS_BITS
+    assert max(p.moduli[p.refresh_limbs :]) < 1 << FLOAT_MODULUS_BITS
     prescribed = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli, free=False).parameters
     assert p.ring_dim <= prescribed.ring_dim
 
 
 def test_small_rings_are_taken_where_the_statistical_bits_allow_it():
-    """A linear activation, few bits: three levels and a floor of a few small limbs fit 214 bits."""
-    task = workload((60,) * 2, 8, link=sigmoid_polynomial(1), **{**REAL, "release": "nothing"})
+    """A linear activation, few bits: three levels and a floor of two small limbs fit 214 bits."""
+    task = workload((60, 60), 4, link=sigmoid_polynomial(1), iterations=5, message_bound=8.0, release="nothing")
     p = choose_plan(task, Choice(statistical_bits=40), generate_moduli, free=True).parameters
-    assert p.ring_dim == 1 << 13
+    assert (p.ring_dim, p.n_limbs, len(p.special_moduli)) == (1 << 13, 5, 1)
     assert p.log_qp <= LOG_QP_CAPS[128][1 << 13]
 
 
@@ -243,6 +243,10 @@ def test_scales_fit_together(task):
 def test_momentum_is_a_multiple_of_a_power_of_two():
     assert insecure_test_plan(workload(momentum=0.9)).momentum == 922 / 1024
     assert insecure_test_plan(workload(momentum=0.0)).momentum == 0.0
+    # no more bits than it has: each costs half a bit of the weights' scale
+    factors = [workload(momentum=m).momentum_factor for m in (0.0, 0.5, 0.75, 0.9, 0.9999)]
+    assert factors == [1, 2, 4, 1024, 1024]
+    assert insecure_test_plan(workload(momentum=0.75)).momentum == 0.75
     assert insecure_test_plan(workload(momentum=0.9999)).momentum <= 1
 
 

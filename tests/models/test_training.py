@@ -276,7 +276,8 @@ def test_noise_that_the_smudging_hides_is_below_its_bound(name):
         runs.append(np.array([float(c) for c in coefficients[::step]]))
     difference = np.linalg.norm(runs[1] - runs[0])
     bound = plan.precision.weight_noise_norm
-    assert bound / 500 < difference / np.sqrt(2) < bound
+    # it allows for the worst correlation, secret and rows at once: some 9 bits above a run
+    assert bound / 4000 < difference / np.sqrt(2) < bound
 
 
 def test_a_refresh_comes_at_the_limbs_that_the_plan_says():

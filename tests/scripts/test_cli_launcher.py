@@ -62,7 +62,7 @@ def test_doctor_names_problem_and_remedy(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(doctor.metadata, "version", lambda _: "1.6.1.0.99.9")
     result = CliRunner().invoke(cli.app, ["doctor"])
     assert result.exit_code == 1
-    assert "PROBLEM openfhe      wheel 1.6.1.0.99.9" in result.output
+    assert "advice  openfhe      wheel 1.6.1.0.99.9" in result.output
     assert "PROBLEM mpiexec" in result.output
     assert "-> mpiexec found neither" in result.output
 

@@ -84,7 +84,7 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("model", "interval", [1, 8], "low < 0 < high"),
         ("model", "interval", [-8], "low < 0 < high"),
         ("model", "degree", 99, "31"),
-        ("crypto", "backend", "seal", "'native' or 'clear'"),
+        ("crypto", "backend", "seal", "'openfhe' or 'clear'"),
         ("crypto", "security_bits", 100, "128 or 192"),
         ("crypto", "ring_dim", 5000, "power of two"),
         ("crypto", "statistical_bits", 10, "30"),
