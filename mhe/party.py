@@ -23,26 +23,14 @@ from mhe.slot_map import RefreshOutput
 Floats = npt.NDArray[np.float64]
 
 
-class Party(Protocol):
-    """What a model needs from the scheme and from the other parties."""
+class Compute(Protocol):
+    """What a step on ciphertexts needs: an evaluator, sums over the parties, and refreshes."""
 
     @property
     def backend(self) -> Backend: ...
 
     @property
-    def collective(self) -> Collective: ...
-
-    @property
     def parameters(self) -> Parameters: ...
-
-    def make_keys(self, plan: KeyPlan) -> None:
-        """Generate the relinearisation key and exactly the planned other ones."""
-
-    def encrypted_sum(self, values: Floats) -> Floats:
-        """The sum over the parties of their vectors (n,), released to all; no party sees another's vector."""
-
-    def encrypt_zero(self, scale: float, period: int) -> Ciphertext:
-        """A fresh encryption of zeros, the same at every party."""
 
     def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:
         """Sums over the parties, one for each place in their equally long lists: at the root, None elsewhere.
@@ -69,6 +57,22 @@ class Party(Protocol):
 
         outputs: as in `refresh`, of every owner's ciphertexts.
         """
+
+
+class Party(Compute, Protocol):
+    """What a model needs from the scheme and from the other parties."""
+
+    @property
+    def collective(self) -> Collective: ...
+
+    def make_keys(self, plan: KeyPlan) -> None:
+        """Generate the relinearisation key and exactly the planned other ones."""
+
+    def encrypted_sum(self, values: Floats) -> Floats:
+        """The sum over the parties of their vectors (n,), released to all; no party sees another's vector."""
+
+    def encrypt_zero(self, scale: float, period: int) -> Ciphertext:
+        """A fresh encryption of zeros, the same at every party."""
 
     def decrypt(
         self, ciphertext: Ciphertext | None, limbs: int, scale: float, period: int, noise_norm: float

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext
-from mhe.errors import LevelError
+from mhe.errors import LevelError, ParameterError
 from mhe.parameters import Parameters
 from mhe.security import refresh_error_std, rerandomised_std
+from mhe.slot_map import RefreshOutput
 
 
 @dataclass
@@ -41,11 +42,20 @@ class TrackingParty:
             out.append(self.backend.ciphertext(Size(n * size.value, n**0.5 * size.noise), c.limbs, c.scale, c.period))
         return out
 
-    def refresh(self, ciphertexts: Sequence[Ciphertext], count: int, scale: float, period: int) -> list[Ciphertext]:
+    def refresh(
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
+    ) -> list[Ciphertext]:
+        _check_plain(outputs)
         self.counts["refresh", self.parameters.refresh_limbs] += count
-        return [self._refreshed(c) for c in ciphertexts]
+        return [self._refreshed(c) for c in ciphertexts or ()]
 
-    def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
+    def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
+        _check_plain(outputs)
         self.counts["refresh_own", self.parameters.refresh_limbs] += len(ciphertexts)
         return [self._refreshed(self._rerandomised(c)) for c in ciphertexts]
 
@@ -61,3 +71,8 @@ class TrackingParty:
     def _noisier(self, c: Ciphertext, coefficient_std: float) -> Ciphertext:
         std = self.backend.slot_noise(coefficient_std, c.scale)
         return self.backend.ciphertext(self.backend.size(c).with_noise(std), c.limbs, c.scale, c.period)
+
+
+def _check_plain(outputs: Sequence[RefreshOutput]) -> None:
+    if outputs:
+        raise ParameterError("refreshes with linear maps are not followed; plan the run without them")

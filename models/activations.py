@@ -100,6 +100,34 @@ def sigmoid(u: Floats) -> Floats:
     return np.asarray(0.5 * (1 + np.tanh(u / 2)), dtype=np.float64)
 
 
+def softplus(u: Floats) -> Floats:
+    return np.logaddexp(0.0, u)
+
+
+def tanh(u: Floats) -> Floats:
+    return np.asarray(np.tanh(u), dtype=np.float64)
+
+
+def exponential(u: Floats) -> Floats:
+    return np.asarray(np.exp(u), dtype=np.float64)
+
+
+def softmax_of_one(classes: int) -> Callable[[Floats], Floats]:
+    """What softmax gives a class with output u while all others are 0: the function of one variable nearest to it."""
+    others = np.log(max(classes - 1, 1))
+    return lambda u: sigmoid(u - others)
+
+
+def identity() -> Polynomial:
+    return Polynomial((0.0, 1.0), (-1.0, 1.0), 0.0)
+
+
+def square(interval: tuple[float, float]) -> Polynomial:
+    """0.5 u + 0.125 u^2, which is itself everywhere: one level, and the interval only says what is expected of u."""
+    width = max(-interval[0], interval[1])
+    return Polynomial((0.0, 0.5 * width, 0.125 * width**2), interval, 0.0)
+
+
 def approximate(
     function: Callable[[Floats], Floats], degree: int, interval: tuple[float, float], method: str
 ) -> Polynomial:

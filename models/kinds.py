@@ -34,10 +34,10 @@ class Kind:
 
 
 KINDS: Mapping[KindName, Kind] = {
-    "linear": Kind("real", frozenset(), ("squared",)),
-    "poisson": Kind("counts", POLYNOMIAL, ()),
+    "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd")),
+    "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd")),
     "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
-    "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",)),
-    "mlp": Kind("classes", POLYNOMIAL | {"hidden", "activation"}, ("squared", "cross_entropy")),
+    "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
+    "mlp": Kind("classes", POLYNOMIAL | {"hidden", "activation"}, ("squared", "cross_entropy"), ("nesterov", "gd")),
 }
 """Whoever implements a kind, a solver or a schedule adds it here, and the configuration lets it through."""

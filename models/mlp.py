@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
-from mhe.party import Party
+from mhe.party import Compute, Party
 from models.activations import Polynomial, activate
 from models.linalg import rotate_and_add
 from models.mlp_plan import PerceptronPlan
@@ -86,7 +86,7 @@ class PerceptronModel:
             for w, p in zip(*low, strict=True)
         ]
 
-    def gradients(self, party: Party, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
         """Tile by tile as the weights, before fold and rescale: at plan.work_limbs limbs."""
         return _Pass(party, self.plan, ahead).gradients(batch)
 
@@ -128,7 +128,7 @@ class PerceptronModel:
         return np.concatenate(outputs)
 
 
-def outputs_of_rows(party: Party, plan: PerceptronPlan, weights: Sequence[Ciphertext], x: Floats) -> list[Ciphertext]:
+def outputs_of_rows(party: Compute, plan: PerceptronPlan, weights: Sequence[Ciphertext], x: Floats) -> list[Ciphertext]:
     """z of the last layer for at most layout.rows clear rows: half tiles at plan.low_limbs limbs and default scale."""
     model = PerceptronModel(plan)
     forward = _Pass(party, plan, model.look_ahead(party.backend, weights, weights))
@@ -138,7 +138,7 @@ def outputs_of_rows(party: Party, plan: PerceptronPlan, weights: Sequence[Cipher
 class _Pass:
     """One party's way forward and back through the layers."""
 
-    def __init__(self, party: Party, plan: PerceptronPlan, ahead: Sequence[Ciphertext]) -> None:
+    def __init__(self, party: Compute, plan: PerceptronPlan, ahead: Sequence[Ciphertext]) -> None:
         self.party, self.plan, self.backend = party, plan, party.backend
         self.net, self.layout = plan.network, plan.layout
         self.grids, self.biases = plan.layers(ahead)

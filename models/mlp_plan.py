@@ -228,6 +228,11 @@ class PerceptronPlan:
         return PerceptronPrecision(self)
 
     @property
+    def prediction_scale(self) -> float:
+        """Scale of the delivered outputs."""
+        return self.parameters.scale
+
+    @property
     def prediction_blocks(self) -> int:
         """Batches of test rows that every party has switched to its key, so that all do the same."""
         return max(1, -(-max(self.workload.test_rows) // self.layout.rows))

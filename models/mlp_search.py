@@ -18,9 +18,12 @@ SCALE_BITS = (60, 56, 52, FAST_BITS, 45, 42, 39, 36)
 """Tried from the most precise down; next to FAST_BITS or below, a limb costs less."""
 
 
-def choose_perceptron_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli) -> PerceptronPlan:
+def choose_perceptron_plan(
+    workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool
+) -> PerceptronPlan:
     """The plan in the smallest ring with a precise enough chain, of those the cheapest.
 
+    free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of 60 bits.
     Raises ParameterError naming the binding constraint if nothing fits.
     """
     rings = RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
@@ -32,7 +35,7 @@ def choose_perceptron_plan(workload: Workload, choice: Choice, make_moduli: Make
     for ring_dim in rings:
         try:
             layout = choose_tiles(workload, ring_dim // 2)
-            shapes = sorted(_shapes(workload, choice, ring_dim), key=_cost)
+            shapes = sorted(_shapes(workload, choice, ring_dim, free=free), key=_cost)
         except ParameterError as error:
             problem = error
             continue
@@ -71,21 +74,32 @@ def choose_tiles(workload: Workload, n_slots: int) -> TileLayout:
     return TileLayout(n_slots, width, min(baby, width))
 
 
-def _shapes(workload: Workload, choice: Choice, ring_dim: int) -> Iterator[Shape]:
-    """Chains of free sizes within the cap. Raises ParameterError if none fits."""
+def _shapes(workload: Workload, choice: Choice, ring_dim: int, *, free: bool) -> Iterator[Shape]:
+    """Chains within the cap on log2(QP). Raises ParameterError if none fits."""
     levels = perceptron_levels(workload.model)
     found, problem = False, None
     for scale_bits in SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
         floor = ROUNDING_BITS + refresh_floor_bits(
             choice.statistical_bits, scale_bits, perceptron_message_bits(workload), workload.n_parties
         )
-        floor_limbs = math.ceil(floor / (choice.first_bits or FAST_BITS))
-        first_bits = choice.first_bits or math.ceil(floor / floor_limbs)
-        limbs = floor_limbs + levels
+        low_limbs = math.ceil(floor / (choice.first_bits or FAST_BITS))
+        first_bits = choice.first_bits or math.ceil(floor / low_limbs)
+        if not free:
+            first_bits = choice.first_bits or FIRST_BITS
+            low_limbs = 1 + max(0, math.ceil((floor - first_bits) / scale_bits))
+        floor_limbs, limbs = low_limbs if free else 1, low_limbs + levels
         for digits in sorted({len(digit_ranges(limbs, d)) for d in range(1, limbs + 1)}):
             if choice.digits not in (None, digits):
                 continue
             shape = Shape(ring_dim, first_bits, scale_bits, limbs, digits, floor_limbs)
+            if not free:
+                try:
+                    check_cap(ring_dim, shape.log_qp, choice.security_bits)
+                    found = True
+                    yield shape
+                except ParameterError as error:
+                    problem = problem or error
+                continue
             number = math.ceil(shape.largest_digit_bits / FAST_BITS)
             room = math.floor(LOG_QP_CAPS[choice.security_bits].get(ring_dim, 0) - 1 - sum(shape.limb_bits))
             bits = min(FAST_BITS, room // number)
@@ -135,7 +149,7 @@ def _plan(
             shape,
             make_moduli(shape),
             n_parties=workload.n_parties,
-            refresh_limbs=shape.floor_limbs,
+            refresh_limbs=shape.n_limbs - perceptron_levels(workload.model),
             message_bits=perceptron_message_bits(workload),
             security_bits=choice.security_bits,
             statistical_bits=choice.statistical_bits,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
-from mhe.party import Party
+from mhe.party import Compute, Party
 from models.mlp import PerceptronModel
 from models.mlp_plan import PerceptronPlan
 from models.plan import CircuitPlan
@@ -46,7 +46,7 @@ class Model(Protocol):
     ) -> list[Ciphertext]:
         """v = (1 + beta) w - beta w_previous."""
 
-    def gradients(self, party: Party, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
+    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
         """Of one party's batch, at v."""
 
     def step(self, backend: Backend, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]) -> list[Ciphertext]:

@@ -67,6 +67,12 @@ class Perceptron:
             x = self.activation(with_constant(x) @ w)
         return np.asarray(with_constant(x) @ weights[-1], dtype=np.float64)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where all polynomials that stand for another function approximate it; endless where none does."""
+        ends = [f.interval for f in (self.link, *([self.activation] if self.hidden else ())) if f.degree > 1]
+        return (max(low for low, _ in ends), min(high for _, high in ends)) if ends else (-np.inf, np.inf)
+
     def gradient(self, weights: Sequence[Floats], x: Floats, y: Floats) -> tuple[list[Floats], float]:
         """Gradients of the loss summed over rows x (rows, inputs), y (rows, outputs), and the largest |z| met."""
         inputs, slopes, widest = [], [], 0.0
@@ -88,3 +94,10 @@ class Perceptron:
 def with_constant(x: Floats) -> Floats:
     """The rows extended by a constant 1."""
     return np.column_stack([x, np.ones(len(x))])
+
+
+def targets_of(labels: Floats, outputs: int) -> Floats:
+    """What the outputs are trained towards, (rows, outputs), for coded labels (rows,): themselves, or one of each class
+    in place of its number.
+    """
+    return labels[:, None] if outputs == 1 else np.eye(outputs)[labels.astype(np.int64)]

@@ -18,6 +18,7 @@ from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters, log2_product
 from models.packing import BlockLayout, choose_layout
+from models.perceptron import Perceptron
 from models.precision import ROW_NORM_LIMIT, Precision
 from models.workload import Workload
 
@@ -54,6 +55,10 @@ class CircuitPlan:
                 f"weights need {w.message_bits:.1f} bits above the scale, the parameters allow {p.message_bits:.1f}; "
                 "lower message_bound or raise it in the parameters"
             )
+
+    @property
+    def network(self) -> Perceptron:
+        return self.workload.model
 
     @cached_property
     def layout(self) -> BlockLayout:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
-from mhe.party import Party
+from mhe.party import Compute, Party
 from models.activations import evaluate
 from models.linalg import PackedBlock, backward, forward, pack, rotate_and_add
 from models.perceptron import with_constant
@@ -58,7 +58,7 @@ class Regression:
         behind = backend.encode(np.array([-beta]), p.limbs, factor)
         return [backend.multiply_accumulate_plain([(w, ahead), (p, behind)])]
 
-    def gradients(self, party: Party, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock]) -> list[Ciphertext]:
+    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock]) -> list[Ciphertext]:
         """X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step."""
         backend, plan, layout = party.backend, self.plan, self.plan.layout
         turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)

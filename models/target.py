@@ -34,6 +34,11 @@ class Target:
     kind: TargetKind
     values: tuple[float, ...] = ()
 
+    @property
+    def outputs(self) -> int:
+        """Outputs of a model of it: one for each of the classes of "classes", one otherwise."""
+        return len(self.values) if self.kind == "classes" else 1
+
     def code(self, labels: Floats, what: str) -> Floats:
         """Labels (rows,) as a model takes them: classes as 0.0, 1.0, ..., numbers and counts as they are.
 

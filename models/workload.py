@@ -80,7 +80,7 @@ class Workload:
     @property
     def decay(self) -> list[Floats]:
         """What a step keeps of each weight, by layer: 1 - learning_rate * l2, and all of an intercept or a bias."""
-        kept = [np.full(shape, self.weight_decay) for shape in self.model.shapes]
+        kept: list[Floats] = [np.full(shape, self.weight_decay) for shape in self.model.shapes]
         for layer in kept:
             layer[-1] = 1.0
         return kept

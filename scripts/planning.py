@@ -11,37 +11,55 @@ from rich.console import Console
 from rich.table import Table
 
 from mhe.moduli import generate_moduli as generate_own_moduli
-from models.activations import approximate, sigmoid
+from models.activations import (
+    Polynomial,
+    approximate,
+    exponential,
+    identity,
+    sigmoid,
+    softmax_of_one,
+    softplus,
+    square,
+    tanh,
+)
+from models.mlp_search import choose_perceptron_plan
+from models.model import Plan
 from models.plan import CircuitPlan
 from models.search import Choice, MakeModuli, choose_plan
 from models.workload import Workload
 from network.topology import Tree
 from network.traffic import predict
-from scripts.config import Config
+from scripts.config import Config, ModelConfig
 
 KEPT_DIAGONALS_BYTES = 1 << 30
 """Encoded diagonals are kept across iterations as long as they take no more than this per party."""
 
 
-def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]]) -> CircuitPlan:
-    """The plan for parties with these summaries (models.data.summary). Raises ParameterError if there is none."""
+def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: int) -> Plan:
+    """The plan for parties with these summaries (models.data.summary) and a model of so many outputs.
+
+    Raises ParameterError if there is none.
+    """
     model, training, crypto = config.model, config.training, config.crypto
-    columns = len(summaries[0]["columns"])
     workload = Workload(
         rows=tuple(s["rows"] for s in summaries),
-        features=columns,
+        features=len(summaries[0]["columns"]),
         iterations=training.iterations,
         learning_rate=training.learning_rate,
         momentum=training.momentum_used,
         l2=model.l2,
         batch=None if training.batch == "full" else training.batch,
-        link=approximate(sigmoid, model.degree, model.interval, model.method),
+        link=link_of(model, outputs),
         message_bound=crypto.message_bound,
         release_bits=config.release.statistical_bits,
         precision=config.release.precision,
         release=config.release.what,
         standardises=config.data.standardize,
         test_rows=tuple(s["test_rows"] for s in summaries),
+        outputs=outputs,
+        hidden=model.hidden,
+        activation=activation_of(model) if model.hidden else None,
+        seed=training.seed,
     )
     choice = Choice(
         crypto.security_bits,
@@ -52,7 +70,25 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]]) -> Circuit
         crypto.digits,
         crypto.limbs,
     )
-    return choose_plan(workload, choice, moduli_maker(crypto.backend), free=crypto.backend != "openfhe")
+    free = crypto.backend != "openfhe"
+    choose = choose_plan if outputs == 1 and not model.hidden else choose_perceptron_plan
+    return choose(workload, choice, moduli_maker(crypto.backend), free=free)
+
+
+def link_of(model: ModelConfig, outputs: int) -> Polynomial:
+    """The polynomial that makes means of outputs."""
+    if model.kind == "linear" or (model.kind == "mlp" and model.loss in ("auto", "squared")):
+        return identity()
+    function = {"logistic": sigmoid, "poisson": exponential}.get(model.kind, softmax_of_one(outputs))
+    return approximate(function, model.degree, model.interval, model.method)
+
+
+def activation_of(model: ModelConfig) -> Polynomial:
+    """The polynomial behind a hidden layer."""
+    if model.activation == "square":
+        return square(model.interval)
+    function = {"sigmoid": sigmoid, "softplus": softplus, "tanh": tanh}[model.activation]
+    return approximate(function, model.degree, model.interval, model.method)
 
 
 def moduli_maker(backend: str) -> MakeModuli:
@@ -64,31 +100,29 @@ def moduli_maker(backend: str) -> MakeModuli:
     return generate_moduli
 
 
-def keeps_diagonals(plan: CircuitPlan, rank: int) -> bool:
+def keeps_diagonals(plan: Plan, rank: int) -> bool:
     return plan.encoded_bytes(rank) <= KEPT_DIAGONALS_BYTES
 
 
-def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
+def describe(plan: Plan, config: Config, console: Console) -> None:
     """Print everything that is known about the run before it starts."""
-    w, p, layout = plan.workload, plan.parameters, plan.layout
+    w, p = plan.workload, plan.parameters
     tree = Tree(w.n_parties, config.network.arity, config.network.root)
     sent = [predict(tree, rank, plan.iteration_transfers).bytes_sent for rank in range(w.n_parties)]
     keys = plan.key_plan
     batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
-    low, high = w.link.interval
     last = plan.low_limbs
     lines = {
-        "task": f"logistic regression, {w.n_parties} parties, {sum(w.rows)} rows, {w.features} features",
+        "task": f"{_task(config, plan)}, {w.n_parties} parties, {sum(w.rows)} rows, {w.features} features",
         "training": f"{w.iterations} iterations of {batch}, "
         f"rate {w.learning_rate:g}, momentum {plan.momentum:.6g}, L2 {w.l2:g}",
-        "sigmoid": f"degree {w.link.degree} on [{low:g}, {high:g}], largest error {w.link.max_error:.3f}",
+        **_functions(config, plan),
         "ring": f"dimension {p.ring_dim}, log2(QP) {p.log_qp:.1f}, {p.security_bits}-bit security"
         + (" (simulated, nothing is encrypted)" if config.crypto.backend == "clear" else ""),
         "modulus chain": f"{p.n_limbs} limbs ({_sizes(p.moduli)} bits), {p.digits} digits, "
         f"{len(p.special_moduli)} special primes ({_sizes(p.special_moduli)} bits)",
-        "levels": f"{w.levels} per iteration, refresh at {last} limbs with {p.statistical_bits} statistical bits",
-        "packing": f"{layout.n_diagonals} diagonals ({len(layout.baby_steps)} baby x {len(layout.giant_steps)} giant "
-        f"steps), blocks of {layout.rows} rows",
+        "levels": f"{p.depth} between refreshes, at {last} limbs with {p.statistical_bits} statistical bits",
+        "packing": _packing(plan),
         "keys": f"1 relinearisation, {len(keys.everywhere)} rotation, {len(keys.root_only)} rotation at the root only",
         "memory per party": f"keys {_mib(plan.key_bytes)}, encoded rows "
         + " / ".join(
@@ -110,13 +144,47 @@ def describe(plan: CircuitPlan, config: Config, console: Console) -> None:
     console.print(table)
 
 
+def _task(config: Config, plan: Plan) -> str:
+    net = plan.network
+    if net.hidden:
+        return f"perceptron {'-'.join(map(str, net.widths))}"
+    return f"{config.model.kind} regression" + (f" of {net.outputs} classes" if net.outputs > 1 else "")
+
+
+def _functions(config: Config, plan: Plan) -> dict[str, str]:
+    """The polynomials that stand for other functions."""
+    net, names = plan.network, {}
+    if net.hidden:
+        names[config.model.activation] = net.activation
+    if net.link.degree > 1:
+        names["link"] = net.link
+    return {
+        name: f"degree {p.degree} on [{p.interval[0]:g}, {p.interval[1]:g}], largest error {p.max_error:.3f}"
+        for name, p in names.items()
+    }
+
+
+def _packing(plan: Plan) -> str:
+    if isinstance(plan, CircuitPlan):
+        blocks = plan.layout
+        return (
+            f"{blocks.n_diagonals} diagonals ({len(blocks.baby_steps)} baby x {len(blocks.giant_steps)} giant steps), "
+            f"blocks of {blocks.rows} rows"
+        )
+    layout = plan.layout
+    return (
+        f"{plan.n_tiles} tiles of {layout.width} columns ({layout.baby} baby x {len(layout.giants)} giant steps), "
+        f"batches of up to {layout.rows} rows"
+    )
+
+
 def _sizes(moduli: Sequence[int]) -> str:
     """Bits of each, runs of one size taken together: 4 x 49 + 4 x 58."""
     runs = [(bits, len(list(run))) for bits, run in groupby(round(math.log2(q)) for q in moduli)]
     return " + ".join(f"{count} x {bits}" if count > 1 else str(bits) for bits, count in runs)
 
 
-def _release(plan: CircuitPlan) -> str:
+def _release(plan: Plan) -> str:
     precision = plan.precision
     if plan.workload.release == "nothing":
         return f"nothing; weights are computed to {precision.weight_error:.1g}"
@@ -126,7 +194,7 @@ def _release(plan: CircuitPlan) -> str:
     return f"{what}; {values} are precise to {precision.released_error:.1g} ({bits:.1f} bits after the point)"
 
 
-def _smudging(plan: CircuitPlan) -> str:
+def _smudging(plan: Plan) -> str:
     """What hides the noise of the release, in coefficients at the scale of what is released."""
     w, precision = plan.workload, plan.precision
     noise, width, scale = precision.weight_noise_norm, precision.weight_smudging, plan.weight_scale

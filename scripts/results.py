@@ -17,14 +17,19 @@ from rich.console import Console
 from rich.table import Table
 
 from models.activations import sigmoid
-from models.metrics import Quality
-from models.plan import CircuitPlan
-from models.reference import LinearModel
+from models.model import Plan
+from models.quality import NAMES, Figures
+from models.target import Target
 from models.training import Iteration, Standardisation
 from network.collective import TreeCollective
 from network.topology import Tree
 from network.traffic import predict
 from scripts.config import Config
+
+Floats = npt.NDArray[np.float64]
+
+LABELS = {"auc": "AUC", "r2": "R2", "rmse": "RMSE"}
+"""How a figure is called in the table, where not by its name."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Clear:
-    """The clear twin, its quality and that of scikit-learn's optimum; widest: largest |X v| that the polynomial saw."""
+    """The clear twin's weights, its quality and that of scikit-learn; widest: largest input of a polynomial."""
 
-    twin: LinearModel
-    twin_quality: Quality
-    exact_quality: Quality
+    twin: Sequence[Floats]
+    twin_figures: Figures
+    exact_figures: Figures
     widest: float
 
 
@@ -55,21 +60,21 @@ class Outcome:
     """Everything that a party knows at the end of a run."""
 
     config: Config
-    plan: CircuitPlan
+    plan: Plan
+    target: Target
     summaries: Sequence[Mapping[str, Any]]
     seconds: Mapping[str, float]
     usages: Sequence[Usage]
-    model: LinearModel | None
-    quality: Quality | None
+    weights: Sequence[Floats] | None
+    figures: Figures | None
     clear: Clear | None
 
     @property
     def max_weight_error(self) -> float | None:
-        """Largest difference of a released weight, intercept included, from the clear twin's."""
-        if self.model is None or self.clear is None:
+        """Largest difference of a released weight, intercepts included, from the clear twin's."""
+        if self.weights is None or self.clear is None:
             return None
-        coefficients = np.abs(self.model.coef - self.clear.twin.coef).max()
-        return float(max(coefficients, abs(self.model.intercept - self.clear.twin.intercept)))
+        return max(float(np.abs(w - t).max()) for w, t in zip(self.weights, self.clear.twin, strict=True))
 
 
 def usage(collective: TreeCollective, iteration: Mapping[str, float] | None) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     """The content of result.json; the README documents it, and it is stable."""
     plan, config, p = outcome.plan, outcome.config, outcome.plan.parameters
     tree = Tree(p.n_parties, config.network.arity, config.network.root)
-    found, clear = outcome.quality, outcome.clear
+    clear, nothing = outcome.clear, dict.fromkeys(NAMES[outcome.target.kind])
     return {
         "model": config.model.kind,
         "parties": p.n_parties,
@@ -118,80 +123,97 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "iterations": plan.workload.iterations,
         "seconds": {name: round(value, 3) for name, value in outcome.seconds.items()},
         "per_party": [asdict(u) for u in outcome.usages],
-        "accuracy": None if found is None else found.accuracy,
-        "auc": None if found is None else found.auc,
-        "clear_twin": None if clear is None else _scores(clear.twin_quality),
-        "exact": None if clear is None else _scores(clear.exact_quality),
+        **(nothing if outcome.figures is None else outcome.figures),
+        "clear_twin": None if clear is None else clear.twin_figures,
+        "exact": None if clear is None else clear.exact_figures,
         "max_weight_error": outcome.max_weight_error,
         "predicted": {
             "max_weight_error": plan.precision.weight_error,
             "iteration": [asdict(predict(tree, rank, plan.iteration_transfers)) for rank in range(p.n_parties)],
         },
-        "sigmoid": {
-            "interval": list(plan.workload.link.interval),
-            "max_error": plan.workload.link.max_error,
+        "polynomials": {
+            "interval": _interval(plan),
             "widest_input": None if clear is None else clear.widest,
         },
     }
 
 
-def _scores(quality: Quality) -> dict[str, float | None]:
-    return {"accuracy": quality.accuracy, "auc": quality.auc}
+def _interval(plan: Plan) -> list[float] | None:
+    """Where all polynomials hold; None where there is none but the identity."""
+    low, high = plan.network.interval
+    return [low, high] if math.isfinite(low) else None
 
 
 def write_result(out: Path, outcome: Outcome) -> None:
     (out / "result.json").write_text(json.dumps(as_json(outcome), indent=2) + "\n", encoding="utf-8")
 
 
-def write_predictions(out: Path, rank: int, logits: npt.NDArray[np.float64]) -> None:
-    """This party's own predictions, in the order of its test rows: row (from 1), logit, probability, class."""
+def write_predictions(out: Path, rank: int, target: Target, scores: Floats) -> None:
+    """This party's own predictions, in the order of its test rows: row (from 1), then what the label's kind calls for.
+
+    binary: logit, probability, predicted (0 or 1). classes: a score of each, predicted. real: predicted. counts:
+    predicted mean.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["row,logit,probability,predicted"]
-    for row, (logit, probability) in enumerate(zip(logits, sigmoid(logits), strict=True), start=1):
-        lines.append(f"{row},{logit:.6g},{probability:.6g},{int(logit > 0)}")
+    names, columns = _predictions(target, scores)
+    lines = [",".join(("row", *names))]
+    lines += [",".join((str(row), *(f"{x:.6g}" for x in cells))) for row, cells in enumerate(columns, start=1)]
     (out / f"predictions-{rank}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_model(out: Path, model: LinearModel, standard: Standardisation) -> None:
-    """coef (1, features) and intercept (1,) on standardised features, which are (x - mean) / scale."""
-    np.savez(
-        out / "model.npz",
-        coef=model.coef[None],
-        intercept=np.array([model.intercept]),
-        mean=standard.mean,
-        scale=standard.scale,
-    )
+def _predictions(target: Target, scores: Floats) -> tuple[tuple[str, ...], Floats]:
+    first = scores[:, 0]
+    if target.kind == "binary":
+        return ("logit", "probability", "predicted"), np.column_stack([first, sigmoid(first), first > 0])
+    if target.kind == "classes":
+        called = np.asarray(target.values)[scores.argmax(axis=1)]
+        return (*(f"score_{v:g}" for v in target.values), "predicted"), np.column_stack([scores, called])
+    return ("predicted",), np.column_stack([first if target.kind == "real" else np.exp(first)])
+
+
+def write_model(out: Path, weights: Sequence[Floats], standard: Standardisation) -> None:
+    """coef (outputs, features) and intercept (outputs,) on standardised features, which are (x - mean) / scale.
+
+    With hidden layers one of each a layer: coef_0, intercept_0, coef_1, ...
+    """
+    arrays: dict[str, Any] = {}
+    for layer, w in enumerate(weights):
+        suffix = f"_{layer}" if len(weights) > 1 else ""
+        arrays["coef" + suffix], arrays["intercept" + suffix] = w[:-1].T, w[-1]
+    np.savez(out / "model.npz", mean=standard.mean, scale=standard.scale, **arrays)
 
 
 def print_table(console: Console, outcome: Outcome, out: Path) -> None:
     """The run in one table: quality encrypted, in the clear and at the optimum; time; traffic, measured and
     predicted.
     """
-    found, clear, plan = outcome.quality, outcome.clear, outcome.plan
+    clear, plan = outcome.clear, outcome.plan
     tree = Tree(plan.workload.n_parties, outcome.config.network.arity, outcome.config.network.root)
     table = Table(title="result", title_justify="left", box=None, pad_edge=False)
-    for name in ("", "encrypted", "clear twin", "exact optimum"):
+    reference = "scikit-learn" if plan.network.hidden else "exact optimum"
+    for name in ("", "encrypted", "clear twin", reference):
         table.add_column(name, justify="left" if not name else "right")
-    columns = (found, *((None, None) if clear is None else (clear.twin_quality, clear.exact_quality)))
-    table.add_row("accuracy", *(_percent(None if q is None else q.accuracy) for q in columns))
-    table.add_row("AUC", *(_number(None if q is None else q.auc) for q in columns))
+    columns = (outcome.figures, *((None, None) if clear is None else (clear.twin_figures, clear.exact_figures)))
+    for name in NAMES[outcome.target.kind]:
+        shown = _percent if name == "accuracy" else _number
+        table.add_row(LABELS.get(name, name), *(shown(None if f is None else f[name]) for f in columns))
     console.print(table)
     if outcome.max_weight_error is not None:
         console.print(
             f"largest weight error against the twin: {outcome.max_weight_error:.1e} "
             f"(planned: {plan.precision.weight_error:.1e})"
         )
-    largest = 0.0 if outcome.model is None else float(np.abs(outcome.model.coef).max())
+    largest = max((float(np.abs(w).max()) for w in outcome.weights or ()), default=0.0)
     if largest > outcome.config.crypto.message_bound:
         console.print(
-            f"[yellow]warning: a weight is {largest:.3g}, beyond message_bound: the training has diverged; lower "
-            "learning_rate or momentum, or widen \\[model] interval[/yellow]"
+            f"[yellow]warning: a weight is {largest:.3g}, beyond message_bound: the training has diverged, or needs a "
+            "larger one; lower learning_rate or momentum, widen \\[model] interval, or raise it[/yellow]"
         )
     if clear is not None:
-        low, high = plan.workload.link.interval
+        low, high = plan.network.interval
         if clear.widest > max(-low, high):
             console.print(
-                f"[yellow]warning: inputs of the sigmoid reached {clear.widest:.1f}, outside its interval "
+                f"[yellow]warning: inputs of a polynomial reached {clear.widest:.1f}, outside its interval "
                 f"\\[{low:g}, {high:g}]: widen \\[model] interval, or lower learning_rate[/yellow]"
             )
     s = outcome.seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,22 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from mhe.backend.native import NativeBackend
+from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
 from mhe.errors import MHEError, NetworkError
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
-from models.metrics import DEFAULT_BINS, Quality, quality, quality_from_counts, score_counts
-from models.plan import CircuitPlan
-from models.reference import LinearModel, fit_exact
+from models.model import Model, Plan, model_of
+from models.perceptron import targets_of
+from models.quality import Figures, contribution, exact_figures, figures
+from models.reference import fit_exact
 from models.target import Target
 from models.training import (
     Iteration,
     Standardisation,
     check_rows,
     pack_batches,
-    release_model,
-    release_predictions,
     standardisation,
     standardise,
     train,
@@ -62,8 +62,8 @@ def plan(config: Config, n_parties: int) -> None:
     ranks = range(n_parties)
     shards = pooled(source, n_parties) if source.is_common else [load_shard(source, rank, n_parties) for rank in ranks]
     summaries = [summary(shard, source.target) for shard in shards]
-    check_summaries(summaries, source.target)
-    describe(make_plan(config, summaries), config, make_console(quiet=False))
+    target = check_summaries(summaries, source.target)
+    describe(make_plan(config, summaries, target.outputs), config, make_console(quiet=False))
 
 
 def run(config: Config, out: Path, force: bool) -> None:
@@ -81,10 +81,11 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
     """
     console = make_console(quiet=not collective.is_root)
     shard, target, summaries = _agree_on_data(config, collective, out, force)
-    circuit = together(collective, lambda: make_plan(config, summaries))
+    circuit = together(collective, lambda: make_plan(config, summaries, target.outputs))
     collective.bind(circuit.parameters.digest)
     describe(circuit, config, console)
-    recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations), circuit)
+    model = model_of(circuit)
+    recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations))
 
     start = time.perf_counter()
     with recorder.reporter.phase("keys and standardisation"):
@@ -93,13 +94,14 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
         rows = together(collective, lambda: _checked_rows(config, standard, shard))
         party.make_keys(circuit.key_plan)
         rank = collective.rank
-        batches = pack_batches(circuit, rows, shard.labels, config.training.seed, rank, keeps_diagonals(circuit, rank))
+        targets = targets_of(shard.labels, target.outputs)
+        batches = pack_batches(model, rows, targets, config.training.seed, rank, keeps_diagonals(circuit, rank))
     trained = time.perf_counter()
     with recorder.reporter.training():
-        weights = train(party, circuit, batches, recorder.iteration)
+        encrypted = train(party, model, batches, recorder.iteration)
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
-        model, scores, found = _release(config, party, circuit, weights, standard, shard)
+        weights, scores, found = _release(party, model, target, encrypted, standard, shard)
     done = time.perf_counter()
     party.close()
 
@@ -114,20 +116,20 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
         Usage(**json.loads(blob))
         for blob in collective.allgather(json.dumps(usage(collective, recorder.whole_iteration())).encode())
     ]
-    outcome = Outcome(config, circuit, summaries, seconds, usages, model, found, clear)
+    outcome = Outcome(config, circuit, target, summaries, seconds, usages, weights, found, clear)
     if config.release.what == "predictions" and scores is not None:
-        write_predictions(out, rank, scores)
+        write_predictions(out, rank, target, scores)
     if collective.is_root:
         out.mkdir(parents=True, exist_ok=True)
         write_result(out, outcome)
         (out / "metrics.jsonl").write_text("".join(recorder.lines), encoding="utf-8")
-        if model is not None:
-            write_model(out, model, standard)
+        if weights is not None:
+            write_model(out, weights, standard)
         print_table(console, outcome, out)
     return outcome
 
 
-def join(config: Config, collective: TreeCollective, circuit: CircuitPlan) -> Party:
+def join(config: Config, collective: TreeCollective, circuit: Plan) -> Party:
     """This party's end of the scheme, with a fresh secret share where there is something to keep secret."""
     workload = circuit.workload
     if config.crypto.backend == "clear":
@@ -225,7 +227,6 @@ class _Recorder:
 
     collective: TreeCollective
     reporter: Reporter
-    circuit: CircuitPlan
 
     def __post_init__(self) -> None:
         self.lines: list[str] = []
@@ -245,33 +246,31 @@ class _Recorder:
 
 
 def _release(
-    config: Config,
     party: Party,
-    circuit: CircuitPlan,
-    weights: Any,
+    model: Model,
+    target: Target,
+    encrypted: Sequence[Ciphertext] | None,
     standard: Standardisation,
     shard: Shard,
-) -> tuple[LinearModel | None, Floats | None, Quality | None]:
-    """(the model if it is released, this party's test logits and the quality on all test rows if anything is)."""
-    model: LinearModel | None = None
-    if config.release.what == "nothing":
+) -> tuple[list[Floats] | None, Floats | None, Figures | None]:
+    """(the weights if they are released, this party's test outputs and the quality on all test rows if anything is)."""
+    what = model.plan.workload.release
+    if what == "nothing":
         return None, None, None
-    test = standard(shard.test_features)
-    if config.release.what == "model":
-        slots = release_model(party, circuit, weights)
-        model = LinearModel(slots[:-1], float(slots[-1]))
-        scores = model.scores(test)
+    weights, test = None, standard(shard.test_features)
+    if what == "model":
+        weights = model.release(party, encrypted)
+        scores = model.plan.network.outputs_of(weights, test)
     else:
-        scores = release_predictions(party, circuit, weights, test)
-    n_bins = min(DEFAULT_BINS, circuit.parameters.ring_dim // 2)
-    counts = score_counts(scores, shard.test_labels, n_bins).astype(np.float64)
-    return model, scores, quality_from_counts(np.rint(party.encrypted_sum(counts)).astype(np.int64))
+        scores = model.predict(party, encrypted, test)
+    own = contribution(target.kind, scores, shard.test_labels, model.plan.parameters.ring_dim)
+    return weights, scores, figures(target.kind, party.encrypted_sum(own))
 
 
 def _clear_models(
     config: Config,
     collective: TreeCollective,
-    circuit: CircuitPlan,
+    circuit: Plan,
     shard: Shard,
     target: Target,
     say: Callable[[str], None],
@@ -293,16 +292,13 @@ def _clear_models(
     standard = Standardisation(np.zeros(whole.n_features), np.ones(whole.n_features))
     if config.data.standardize:
         standard = standardisation(whole.features.mean(axis=0), whole.features.var(axis=0))
-    twin, widest = train_twin(circuit, [(standard(s.features), s.labels) for s in shards], config.training.seed)
-    exact = fit_exact(standard(whole.features), whole.labels, config.model.l2)
-    test = standard(whole.test_features)
-    clear_twin = LinearModel(twin[:-1], float(twin[-1]))
-    return Clear(
-        clear_twin,
-        quality(clear_twin.scores(test), whole.test_labels),
-        quality(exact.scores(test), whole.test_labels),
-        widest,
-    )
+    rows = [(standard(s.features), targets_of(s.labels, target.outputs)) for s in shards]
+    twin, widest = train_twin(circuit, rows, config.training.seed)
+    model = config.model
+    exact = fit_exact(model.kind, standard(whole.features), whole.labels, model.l2, model.hidden)
+    test, labels = standard(whole.test_features), whole.test_labels
+    twin_figures = exact_figures(target.kind, circuit.network.outputs_of(twin, test), labels)
+    return Clear(twin, twin_figures, exact_figures(target.kind, exact(test), labels), widest)
 
 
 def _to_json(shard: Shard) -> bytes:
