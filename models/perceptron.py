@@ -51,13 +51,15 @@ class Perceptron:
         return "plain" if layer % 2 == 0 else "skewed"
 
     def initial_weights(self, seed: int) -> list[Floats]:
-        """One (inputs + 1, outputs) array a layer, by a public seed: normal of variance 2 / inputs, zero bias; zero for
-        a model without hidden layers (He, Zhang, Ren, Sun, ICCV 2015).
+        """One (inputs + 1, outputs) array a layer, by a public seed: normal, zero bias; zero without hidden layers.
+
+        Half as wide as Glorot and Bengio ("Understanding the difficulty of training deep feedforward neural networks",
+        AISTATS 2010) have it for functions that saturate: polynomials grow instead, and must not leave their interval.
         """
         random = np.random.default_rng(seed)
         weights = []
         for n_in, n_out in self.shapes:
-            spread = np.sqrt(2 / (n_in - 1)) if self.hidden else 0.0
+            spread = 0.5 * np.sqrt(2 / (n_in - 1 + n_out)) if self.hidden else 0.0
             weights.append(np.vstack([random.normal(0.0, 1.0, (n_in - 1, n_out)) * spread, np.zeros((1, n_out))]))
         return weights
 
