@@ -94,22 +94,37 @@ def lift(x: Words, source: tuple[int, ...], target: tuple[int, ...]) -> Words:
 
     Raises ParameterError if x is not (len(source), n), or the moduli do not fit.
     """
-    plan = _plan(tuple(source), tuple(target))
-    x = modular.contiguous(x)
-    if len(x) != len(source):
-        raise ParameterError(f"{len(x)} rows of residues; need {len(source)}, one per source modulus")
+    lifting = Lifting(x, tuple(source), tuple(target))
     out = np.empty((len(target), x.shape[1]), dtype=np.uint64)
-    rows = plan.pieces.shape[1]
-    if rows <= vector_basis.MAX_ROWS and x.shape[1] % vector_basis.COLUMNS == 0:
-        terms = np.empty((rows, x.shape[1]), dtype=np.uint64)
-        _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, plan.is_long, terms)
-        vector_basis.weighted_sums_kernel(terms, out, plan.pieces, plan.piece_quotients, plan.target)
-        return out
-    terms = np.empty((len(source) + 1, x.shape[1]), dtype=np.uint64)
-    whole = np.zeros_like(plan.is_long)
-    _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, whole, terms)
-    modular.combine_kernel(terms, plan.factors, plan.factor_ratios, plan.target, out)
+    lifting.rows(slice(None), out)
     return out
+
+
+class Lifting:
+    """A `lift` of which the rows are made one by one, when they are needed: a row that is used at once is still in the
+    cache. Raises as `lift`.
+    """
+
+    def __init__(self, x: Words, source: tuple[int, ...], target: tuple[int, ...]) -> None:
+        self._plan = plan = _plan(source, target)
+        x = modular.contiguous(x)
+        if len(x) != len(source):
+            raise ParameterError(f"{len(x)} rows of residues; need {len(source)}, one per source modulus")
+        rows = plan.pieces.shape[1]
+        self._fast = rows <= vector_basis.MAX_ROWS and x.shape[1] % vector_basis.COLUMNS == 0
+        is_long = plan.is_long if self._fast else np.zeros_like(plan.is_long)
+        self._terms = np.empty((rows if self._fast else len(source) + 1, x.shape[1]), dtype=np.uint64)
+        _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, is_long, self._terms)
+
+    def rows(self, chosen: slice, out: Words) -> None:
+        """The residues modulo these of the target moduli, into `out` (their number, n)."""
+        plan, terms = self._plan, self._terms
+        if self._fast:
+            vector_basis.weighted_sums_kernel(
+                terms, out, plan.pieces[chosen], plan.piece_quotients[chosen], plan.target[chosen]
+            )
+        else:
+            modular.combine_kernel(terms, plan.factors[chosen], plan.factor_ratios[chosen], plan.target[chosen], out)
 
 
 @kernel(VOID, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, array_of(types.float64, 1), array_of(types.boolean, 1), OUT_ROWS)

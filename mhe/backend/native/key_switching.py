@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
 from mhe.ring import modular, products
-from mhe.ring.basis import lift
+from mhe.ring.basis import Lifting
 from mhe.ring.modular import (
     IN_ROW,
     IN_ROWS,
@@ -37,6 +38,7 @@ from mhe.ring.modular import (
     reduce_twice,
     types,
 )
+from mhe.ring.parallel import Run, in_turn
 from mhe.ring.ring import Ring, automorphism_index, ring
 
 Index = npt.NDArray[np.uint32]
@@ -53,18 +55,30 @@ class Division:
     kept: Ring
     dropped: Ring
 
-    def __call__(self, x: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER) -> Words:
+    def __call__(
+        self, x: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER, run: Run[int] = in_turn
+    ) -> Words:
         """(kept limbs, ring_dim), evaluation domain; the addend is added to the quotient.
 
         index: position i of the result is taken from position index[i], as `Ring.automorphism` does.
         """
         n_kept = self.kept.n_limbs
-        remainder = lift(self.dropped.intt(x[n_kept:]), self.dropped.moduli, self.kept.moduli)
-        self.kept.ntt_in_place(remainder)
-        moduli = self.kept.moduli
-        factors, ratios, words = _inverses(moduli, self.dropped.modulus)
-        out = np.empty((len(moduli), self.kept.ring_dim), dtype=np.uint64)
-        divide_kernel(x[:n_kept], remainder, factors, ratios, words, addend, index, out)
+        kept, n = self.kept, self.kept.ring_dim
+        lifting = Lifting(self.dropped.intt(x[n_kept:], run), self.dropped.moduli, kept.moduli)
+        factors, ratios, words = _inverses(kept.moduli, self.dropped.modulus)
+        out = np.empty((n_kept, n), dtype=np.uint64)
+
+        def row(i: int) -> None:
+            """One limb through all steps, while it is in the cache."""
+            chosen, remainder = slice(i, i + 1), np.empty((1, n), dtype=np.uint64)
+            lifting.rows(chosen, remainder)
+            kept.ntt_row(i, remainder[0])
+            added = addend[chosen] if len(addend) else addend
+            divide_kernel(
+                x[chosen], remainder, factors[chosen], ratios[chosen], words[chosen], added, index, out[chosen]
+            )
+
+        run(row, range(n_kept))
         return out
 
 
@@ -96,25 +110,38 @@ class KeySwitcher:
     """Key switching of one parameter set."""
 
     parameters: Parameters
+    run: Run[Any] = in_turn
+    """How independent limbs are gone through."""
 
     def decompose(self, c: Words) -> Digits:
         """c: (limbs, ring_dim), evaluation domain."""
         p, limbs = self.parameters, len(c)
-        base = ring(p.ring_dim, p.moduli[:limbs])
-        moduli = base.moduli + p.special_moduli
-        coefficients = base.intt(c)
+        whole = ring(p.ring_dim, p.moduli[:limbs] + p.special_moduli)
+        coefficients = ring(p.ring_dim, p.moduli[:limbs]).intt(c, self.run)
         active = [range(d.start, min(d.stop, limbs)) for d in p.digit_limbs if d.start < limbs]
-        addresses = np.empty((len(moduli), len(active)), dtype=np.uint64)
+        addresses = np.empty((whole.n_limbs, len(active)), dtype=np.uint64)
         own = products.rows_from(products.address(c), limbs, p.ring_dim)
-        rows = [c]
+        liftings, rows = [], [c]
+        places: list[tuple[int, int, int]] = []
         for column, digit in enumerate(active):
-            others = [i for i in range(len(moduli)) if i not in digit]
-            target = tuple(moduli[i] for i in others)
-            lifted = lift(coefficients[digit.start : digit.stop], moduli[digit.start : digit.stop], target)
-            ring(p.ring_dim, target).ntt_in_place(lifted)
+            others = [i for i in range(whole.n_limbs) if i not in digit]
+            source, target = whole.moduli[digit.start : digit.stop], tuple(whole.moduli[i] for i in others)
+            liftings.append(Lifting(coefficients[digit.start : digit.stop], source, target))
+            lifted = np.empty((len(others), p.ring_dim), dtype=np.uint64)
             addresses[digit.start : digit.stop, column] = own[digit.start : digit.stop]
             addresses[others, column] = products.rows_from(products.address(lifted), len(others), p.ring_dim)
             rows.append(lifted)
+            places += [(column, row, i) for row, i in enumerate(others)]
+
+        def lift_row(place: tuple[int, int, int]) -> None:
+            """One limb of one digit through both steps, while it is in the cache."""
+            column, row, i = place
+            chosen = slice(row, row + 1)
+            out = rows[1 + column][chosen]
+            liftings[column].rows(chosen, out)
+            whole.ntt_row(i, out[0])
+
+        self.run(lift_row, places)
         return Digits(limbs, addresses, tuple(rows))
 
     def inner_product(self, digits: Digits, key: EvaluationKey) -> Words:
@@ -136,7 +163,7 @@ class KeySwitcher:
         """One polynomial modulo Q*P divided by P: (limbs + special limbs, ring_dim) -> (limbs, ring_dim)."""
         p = self.parameters
         limbs = len(x) - len(p.special_moduli)
-        return division(p.ring_dim, p.moduli[:limbs], p.special_moduli)(x, addend, index)
+        return division(p.ring_dim, p.moduli[:limbs], p.special_moduli)(x, addend, index, self.run)
 
     def switch(self, c: Words, key: EvaluationKey, c0: Words, c1: Words) -> tuple[Words, Words]:
         """(c0, c1) plus c under the new secret. c, c0, c1: (limbs, ring_dim)."""
