@@ -1,7 +1,7 @@
 """Matrices of symmetric rows times vectors of pairs: the products of encoded plaintexts with ciphertexts.
 
 A real plaintext takes the same value at a root and at its inverse, so that the second half of its residues is the first
-one backwards (`mhe.ring.ntt.forward_symmetric`), and is neither stored nor read: a product costs half the memory
+one backwards (`mhe.ring.symmetric`), and is neither stored nor read: a product costs half the memory
 traffic. What a product of many rows has to read again and again are the ciphertexts, not the rows; so the columns are
 taken in blocks that stay in the caches, of all ciphertexts at once, while the blocks of the rows stream past.
 
