@@ -13,9 +13,9 @@ Source: Han and Ki, "Better bootstrapping for approximate homomorphic encryption
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,31 +55,35 @@ class Division:
     kept: Ring
     dropped: Ring
 
-    def __call__(
-        self, x: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER, run: Run[int] = in_turn
-    ) -> Words:
-        """(kept limbs, ring_dim), evaluation domain; the addend is added to the quotient.
-
-        index: position i of the result is taken from position index[i], as `Ring.automorphism` does.
-        """
+    def __call__(self, x: Words, run: Run[int] = in_turn) -> Words:
+        """(kept limbs, ring_dim), evaluation domain."""
         n_kept = self.kept.n_limbs
-        kept, n = self.kept, self.kept.ring_dim
-        lifting = Lifting(self.dropped.intt(x[n_kept:], run), self.dropped.moduli, kept.moduli)
-        factors, ratios, words = _inverses(kept.moduli, self.dropped.modulus)
-        out = np.empty((n_kept, n), dtype=np.uint64)
+        lifting = self.remainder(x[n_kept:], run)
+        out = np.empty((n_kept, self.kept.ring_dim), dtype=np.uint64)
 
-        def row(i: int) -> None:
-            """One limb through all steps, while it is in the cache."""
-            chosen, remainder = slice(i, i + 1), np.empty((1, n), dtype=np.uint64)
-            lifting.rows(chosen, remainder)
-            kept.ntt_row(i, remainder[0])
-            added = addend[chosen] if len(addend) else addend
-            divide_kernel(
-                x[chosen], remainder, factors[chosen], ratios[chosen], words[chosen], added, index, out[chosen]
-            )
+        def limb(i: int) -> None:
+            self.limb(i, x[i : i + 1], lifting, out)
 
-        run(row, range(n_kept))
+        run(limb, range(n_kept))
         return out
+
+    def remainder(self, dropped: Words, run: Run[int] = in_turn) -> Lifting:
+        """The residues modulo `dropped`, ready to be lifted to the limbs that are kept."""
+        return Lifting(self.dropped.intt(dropped, run), self.dropped.moduli, self.kept.moduli)
+
+    def limb(
+        self, i: int, x: Words, remainder: Lifting, out: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER
+    ) -> None:
+        """Limb i of the quotient of x, (1, ring_dim), plus that of the addend, into out (limbs, ring_dim).
+
+        index: position j of the result is taken from position index[j], as `Ring.automorphism` does.
+        """
+        chosen = slice(i, i + 1)
+        lifted = np.empty((1, self.kept.ring_dim), dtype=np.uint64)
+        remainder.rows(chosen, lifted)
+        self.kept.ntt_row(i, lifted[0])
+        factors, ratios, words = (part[chosen] for part in _inverses(self.kept.moduli, self.dropped.modulus))
+        divide_kernel(x, lifted, factors, ratios, words, addend[chosen], index, out[chosen])
 
 
 @lru_cache(maxsize=256)
@@ -105,80 +109,113 @@ class Digits:
     rows: tuple[Words, ...]
 
 
+Make = Callable[[int], None]
+"""Makes the rows of all digits modulo one modulus of Q*P."""
+
+
 @dataclass(frozen=True, eq=False)
 class KeySwitcher:
-    """Key switching of one parameter set."""
+    """Key switching of one parameter set.
+
+    A limb goes through as many steps as possible while it is in the cache. run: how independent limbs are gone through.
+    """
 
     parameters: Parameters
-    run: Run[Any] = in_turn
-    """How independent limbs are gone through."""
+    run: Run[int] = in_turn
 
     def decompose(self, c: Words) -> Digits:
         """c: (limbs, ring_dim), evaluation domain."""
+        digits, make = self._digits(c)
+        self.run(make, range(len(digits.addresses)))
+        return digits
+
+    def _digits(self, c: Words) -> tuple[Digits, Make]:
+        """The digits, of which the rows are still to be made."""
         p, limbs = self.parameters, len(c)
         whole = ring(p.ring_dim, p.moduli[:limbs] + p.special_moduli)
         coefficients = ring(p.ring_dim, p.moduli[:limbs]).intt(c, self.run)
         active = [range(d.start, min(d.stop, limbs)) for d in p.digit_limbs if d.start < limbs]
         addresses = np.empty((whole.n_limbs, len(active)), dtype=np.uint64)
         own = products.rows_from(products.address(c), limbs, p.ring_dim)
-        liftings, rows = [], [c]
-        places: list[tuple[int, int, int]] = []
+        parts: list[tuple[Lifting, dict[int, int], Words]] = []
         for column, digit in enumerate(active):
             others = [i for i in range(whole.n_limbs) if i not in digit]
             source, target = whole.moduli[digit.start : digit.stop], tuple(whole.moduli[i] for i in others)
-            liftings.append(Lifting(coefficients[digit.start : digit.stop], source, target))
+            lifting = Lifting(coefficients[digit.start : digit.stop], source, target)
             lifted = np.empty((len(others), p.ring_dim), dtype=np.uint64)
             addresses[digit.start : digit.stop, column] = own[digit.start : digit.stop]
             addresses[others, column] = products.rows_from(products.address(lifted), len(others), p.ring_dim)
-            rows.append(lifted)
-            places += [(column, row, i) for row, i in enumerate(others)]
+            parts.append((lifting, {i: row for row, i in enumerate(others)}, lifted))
 
-        def lift_row(place: tuple[int, int, int]) -> None:
-            """One limb of one digit through both steps, while it is in the cache."""
-            column, row, i = place
-            chosen = slice(row, row + 1)
-            out = rows[1 + column][chosen]
-            liftings[column].rows(chosen, out)
-            whole.ntt_row(i, out[0])
+        def make(i: int) -> None:
+            for lifting, places, lifted in parts:
+                row = places.get(i)
+                if row is not None:
+                    lifting.rows(slice(row, row + 1), lifted[row : row + 1])
+                    whole.ntt_row(i, lifted[row])
 
-        self.run(lift_row, places)
-        return Digits(limbs, addresses, tuple(rows))
+        return Digits(limbs, addresses, (c, *(lifted for _, _, lifted in parts))), make
 
-    def inner_product(self, digits: Digits, key: EvaluationKey) -> Words:
-        """Sum over the digits of digit * (b_d, a_d): (2, limbs + special limbs, ring_dim) modulo Q*P."""
-        p, limbs = self.parameters, digits.limbs
-        n_digits = digits.addresses.shape[1]
+    def _factors(self, digits: Digits, key: EvaluationKey) -> Words:
+        """Addresses of the rows of digits and key that are multiplied: (limbs + special limbs, digits, 3)."""
+        p, n_digits = self.parameters, digits.addresses.shape[1]
         width = len(p.key_moduli)
-        rows = np.r_[0:limbs, p.n_limbs : width]
+        rows = np.r_[0 : digits.limbs, p.n_limbs : width]
         factors = np.empty((len(rows), n_digits, 3), dtype=np.uint64)
         factors[:, :, 0] = digits.addresses
         for place, part in ((1, key.b), (2, key.a)):
             table = products.rows_from(products.address(part), len(p.digit_limbs) * width, p.ring_dim)
             factors[:, :, place] = table.reshape(-1, width)[:n_digits, rows].T
-        out = np.empty((2, len(rows), p.ring_dim), dtype=np.uint64)
-        products.sum_of_products(out, factors, p.moduli[:limbs] + p.special_moduli)
-        return out
+        return factors
 
-    def divide(self, x: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER) -> Words:
-        """One polynomial modulo Q*P divided by P: (limbs + special limbs, ring_dim) -> (limbs, ring_dim)."""
-        p = self.parameters
-        limbs = len(x) - len(p.special_moduli)
-        return division(p.ring_dim, p.moduli[:limbs], p.special_moduli)(x, addend, index, self.run)
+    def _apply(
+        self, digits: Digits, make: Make | None, key: EvaluationKey, addends: Sequence[Words], index: Index
+    ) -> tuple[Words, Words]:
+        """The sum over the digits of digit * (b_d, a_d), divided by P, plus the addends.
+
+        make: for digits of which the rows are still to be made.
+        """
+        p, limbs, n = self.parameters, digits.limbs, self.parameters.ring_dim
+        moduli = p.moduli[:limbs] + p.special_moduli
+        factors = self._factors(digits, key)
+
+        def inner_product(i: int) -> Words:
+            """(2, 1, ring_dim), modulo moduli[i]."""
+            if make is not None:
+                make(i)
+            both = np.empty((2, 1, n), dtype=np.uint64)
+            products.sum_of_products(both, factors[i : i + 1], moduli[i : i + 1])
+            return both
+
+        special = np.empty((2, len(p.special_moduli), n), dtype=np.uint64)
+
+        def special_limb(i: int) -> None:
+            special[:, i] = inner_product(limbs + i)[:, 0]
+
+        self.run(special_limb, range(len(p.special_moduli)))
+        divide = division(n, p.moduli[:limbs], p.special_moduli)
+        remainders = [divide.remainder(part, self.run) for part in special]
+        out = np.empty((limbs, n), dtype=np.uint64), np.empty((limbs, n), dtype=np.uint64)
+
+        def limb(i: int) -> None:
+            parts = zip(inner_product(i), remainders, out, addends, strict=True)
+            for x, remainder, target, addend in parts:
+                divide.limb(i, x, remainder, target, addend, index)
+
+        self.run(limb, range(limbs))
+        return out
 
     def switch(self, c: Words, key: EvaluationKey, c0: Words, c1: Words) -> tuple[Words, Words]:
         """(c0, c1) plus c under the new secret. c, c0, c1: (limbs, ring_dim)."""
-        first, second = self.inner_product(self.decompose(c), key)
-        return self.divide(first, c0), self.divide(second, c1)
+        return self._apply(*self._digits(c), key, (c0, c1), _IN_ORDER)
 
-    def rotate(self, digits: Digits, c0: Words, key: EvaluationKey, t: int) -> tuple[Words, Words]:
-        """The ciphertext (c0, c) of the decomposed c, switched and turned by X -> X^t.
+    def rotate(self, c: Words | Digits, c0: Words, key: EvaluationKey, t: int) -> tuple[Words, Words]:
+        """The ciphertext (c0, c), with c as it is or decomposed already, switched and turned by X -> X^t.
 
         The key is the one of mhe/ring/galois.py: it switches to sigma_u(s), u = t^-1, before the automorphism.
         """
-        n = self.parameters.ring_dim
-        index = automorphism_index(n, t)
-        first, second = self.inner_product(digits, key)
-        return self.divide(first, c0, index), self.divide(second, index=index)
+        digits, make = (c, None) if isinstance(c, Digits) else self._digits(c)
+        return self._apply(digits, make, key, (c0, _NO_ROWS), automorphism_index(self.parameters.ring_dim, t))
 
 
 @inlined
