@@ -77,6 +77,10 @@ class Ring(Residues):
         """Coefficient to evaluation domain of limb i alone, in place: (N,), C-contiguous."""
         ntt.forward(row, self._tables[i])
 
+    def intt_row(self, i: int, row: Words) -> None:
+        """Evaluation to coefficient domain of limb i alone, in place: (N,), C-contiguous."""
+        ntt.inverse(row, self._tables[i])
+
     def intt(self, x: Words, run: Run[int] = in_turn) -> Words:
         """Evaluation to coefficient domain."""
         out = self._operand(x).copy()

@@ -16,9 +16,8 @@ from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
 from mhe.errors import BackendError, KeyMismatchError, ParameterError
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
-from mhe.ring import products
 from mhe.ring.galois import galois_element
-from mhe.ring.matrix import matrix_product
+from mhe.ring.matrix import aligned, matrix_product
 from mhe.ring.modular import Words, contiguous, first_unreduced_row, words
 from mhe.ring.parallel import Threads, in_turn
 from mhe.ring.ring import Ring, ring
@@ -195,22 +194,17 @@ class NativeBackend:
         self, matrix: Sequence[Sequence[Words]], vector: Sequence[Pair], limbs: int, total: Sequence[Pair] | None
     ) -> list[Pair]:
         """The products of the rows with the vector, added to `total` in place."""
-        shape = (limbs, self._parameters.ring_dim)
-        out = list(total or [(np.empty(shape, dtype=np.uint64), np.empty(shape, dtype=np.uint64)) for _ in matrix])
+        n = self._parameters.ring_dim
+        out = list(total or [(aligned(limbs, n), aligned(limbs, n)) for _ in matrix])
         matrix_product(out, matrix, vector, self._parameters.moduli[:limbs], keep=bool(total), run=self._run)
         return out
 
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         """Adds a key switching error. KeyMismatchError if no relinearisation key was loaded."""
         form = rules.product_form(self._parameters, a, b)
-        (a0, a1), (b0, b1), base = self._pair(a), self._pair(b), self._ring(form.limbs)
         if self._relinearisation is None:
             raise KeyMismatchError("no relinearisation key is loaded; make the keys before multiplying ciphertexts")
-        cross = np.empty_like(a0)
-        both = [[products.address(a0), products.address(b1)], [products.address(a1), products.address(b0)]]
-        products.sum_of_products(cross[None], products.rows_from(both, *cross.shape), base.moduli)
-        switched = self._switcher.switch(base.multiply(a1, b1), self._relinearisation, base.multiply(a0, b0), cross)
-        return self._result(switched, form)
+        return self._result(self._switcher.multiply(self._pair(a), self._pair(b), self._relinearisation), form)
 
     def rescale(self, a: Ciphertext) -> Ciphertext:
         """Adds a rounding error."""

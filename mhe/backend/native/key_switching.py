@@ -42,7 +42,7 @@ from mhe.ring.parallel import Run, in_turn
 from mhe.ring.ring import Ring, automorphism_index, ring
 
 Index = npt.NDArray[np.uint32]
-
+Pair = tuple[Words, Words]
 
 _NO_ROWS: Words = np.empty((0, 0), dtype=np.uint64)
 _IN_ORDER: Index = np.empty(0, dtype=np.uint32)
@@ -74,7 +74,7 @@ class Division:
     def limb(
         self, i: int, x: Words, remainder: Lifting, out: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER
     ) -> None:
-        """Limb i of the quotient of x, (1, ring_dim), plus that of the addend, into out (limbs, ring_dim).
+        """Limb i of the quotient of x, (1, ring_dim), plus the addend (the same, or no rows), into out (limbs, ring_dim).
 
         index: position j of the result is taken from position index[j], as `Ring.automorphism` does.
         """
@@ -83,7 +83,7 @@ class Division:
         remainder.rows(chosen, lifted)
         self.kept.ntt_row(i, lifted[0])
         factors, ratios, words = (part[chosen] for part in _inverses(self.kept.moduli, self.dropped.modulus))
-        divide_kernel(x, lifted, factors, ratios, words, addend[chosen], index, out[chosen])
+        divide_kernel(x, lifted, factors, ratios, words, addend, index, out[chosen])
 
 
 @lru_cache(maxsize=256)
@@ -110,7 +110,10 @@ class Digits:
 
 
 Make = Callable[[int], None]
-"""Makes the rows of all digits modulo one modulus of Q*P."""
+"""Makes what belongs to one modulus, given its place among the limbs and special limbs."""
+
+Addend = Callable[[int], Words]
+"""One limb of what is added to a quotient: (1, ring_dim), or no rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +132,18 @@ class KeySwitcher:
         self.run(make, range(len(digits.addresses)))
         return digits
 
-    def _digits(self, c: Words) -> tuple[Digits, Make]:
-        """The digits, of which the rows are still to be made."""
+    def _digits(self, c: Words, fill: Make = lambda _: None) -> tuple[Digits, Make]:
+        """The digits, of which the rows are still to be made. fill: makes one limb of c first."""
         p, limbs = self.parameters, len(c)
         whole = ring(p.ring_dim, p.moduli[:limbs] + p.special_moduli)
-        coefficients = ring(p.ring_dim, p.moduli[:limbs]).intt(c, self.run)
+        coefficients = np.empty_like(c)
+
+        def to_coefficients(i: int) -> None:
+            fill(i)
+            coefficients[i] = c[i]
+            whole.intt_row(i, coefficients[i])
+
+        self.run(to_coefficients, range(limbs))
         active = [range(d.start, min(d.stop, limbs)) for d in p.digit_limbs if d.start < limbs]
         addresses = np.empty((whole.n_limbs, len(active)), dtype=np.uint64)
         own = products.rows_from(products.address(c), limbs, p.ring_dim)
@@ -169,8 +179,8 @@ class KeySwitcher:
         return factors
 
     def _apply(
-        self, digits: Digits, make: Make | None, key: EvaluationKey, addends: Sequence[Words], index: Index
-    ) -> tuple[Words, Words]:
+        self, digits: Digits, make: Make | None, key: EvaluationKey, addends: Sequence[Addend], index: Index
+    ) -> Pair:
         """The sum over the digits of digit * (b_d, a_d), divided by P, plus the addends.
 
         make: for digits of which the rows are still to be made.
@@ -200,22 +210,44 @@ class KeySwitcher:
         def limb(i: int) -> None:
             parts = zip(inner_product(i), remainders, out, addends, strict=True)
             for x, remainder, target, addend in parts:
-                divide.limb(i, x, remainder, target, addend, index)
+                divide.limb(i, x, remainder, target, addend(i), index)
 
         self.run(limb, range(limbs))
         return out
 
-    def switch(self, c: Words, key: EvaluationKey, c0: Words, c1: Words) -> tuple[Words, Words]:
-        """(c0, c1) plus c under the new secret. c, c0, c1: (limbs, ring_dim)."""
-        return self._apply(*self._digits(c), key, (c0, c1), _IN_ORDER)
+    def multiply(self, a: Pair, b: Pair, key: EvaluationKey) -> Pair:
+        """The product of two ciphertexts, relinearised: its part with s^2 is switched, the others are added to that."""
+        (a0, a1), (b0, b1) = a, b
+        limbs, n = a0.shape
+        moduli = self.parameters.moduli[:limbs]
+        square = np.empty((limbs, n), dtype=np.uint64)
 
-    def rotate(self, c: Words | Digits, c0: Words, key: EvaluationKey, t: int) -> tuple[Words, Words]:
+        def product(i: int, out: Words, *pairs: tuple[Words, Words]) -> Words:
+            factors = [[[products.address(x[i]), products.address(y[i])] for x, y in pairs]]
+            products.sum_of_products(out[None], np.array(factors, dtype=np.uint64), moduli[i : i + 1])
+            return out
+
+        def row() -> Words:
+            return np.empty((1, n), dtype=np.uint64)
+
+        def fill(i: int) -> None:
+            product(i, square[i : i + 1], (a1, b1))
+
+        return self._apply(
+            *self._digits(square, fill),
+            key,
+            (lambda i: product(i, row(), (a0, b0)), lambda i: product(i, row(), (a0, b1), (a1, b0))),
+            _IN_ORDER,
+        )
+
+    def rotate(self, c: Words | Digits, c0: Words, key: EvaluationKey, t: int) -> Pair:
         """The ciphertext (c0, c), with c as it is or decomposed already, switched and turned by X -> X^t.
 
         The key is the one of mhe/ring/galois.py: it switches to sigma_u(s), u = t^-1, before the automorphism.
         """
         digits, make = (c, None) if isinstance(c, Digits) else self._digits(c)
-        return self._apply(digits, make, key, (c0, _NO_ROWS), automorphism_index(self.parameters.ring_dim, t))
+        index = automorphism_index(self.parameters.ring_dim, t)
+        return self._apply(digits, make, key, (lambda i: c0[i : i + 1], lambda _: _NO_ROWS), index)
 
 
 @inlined
