@@ -83,10 +83,10 @@ _word_short, _word_long = (_term(WordLanes, long=long) for long in (False, True)
 
 
 def _sum(kind: type[FloatLanes] | type[WordLanes]) -> Any:
-    """Row i of the sums. quotients: the weights as floats for FloatLanes, divided by p for WordLanes."""
+    """Columns start .. stop of row i of the sums. quotients: the weights as floats for FloatLanes, divided by p for WordLanes."""
 
     def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        i, p, reciprocal, anchor = arguments[4:]
+        i, start, stop, p, reciprocal, anchor = arguments[4:]
         terms, out, weights, quotients = (
             context.make_array(signature.args[k])(context, b, arguments[k]) for k in range(4)
         )
@@ -99,7 +99,7 @@ def _sum(kind: type[FloatLanes] | type[WordLanes]) -> Any:
         begin = (anchors, zeros) if floating else (floats.constant(0), zeros)
         kinds = (FLOAT_VECTOR if floating else WORD_VECTOR, FLOAT_VECTOR)
         states = [tuple(cgutils.alloca_once(b, k) for k in kinds) for _ in range(UNROLLED)]
-        with cgutils.for_range_slice(b, n.type(0), n, n.type(COLUMNS)) as (column, _):
+        with cgutils.for_range_slice(b, start, stop, n.type(COLUMNS)) as (column, _):
             places = [b.add(column, n.type(LANES * u)) for u in range(UNROLLED)]
             for state in states:
                 for place, value in zip(state, begin, strict=True):
@@ -129,8 +129,11 @@ def _sum(kind: type[FloatLanes] | type[WordLanes]) -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def weighted_sum(typing_context, terms, out, weights, quotients, i, p, reciprocal, anchor):  # type: ignore[no-untyped-def]
-        return VOID(terms, out, weights, quotients, types.intp, WORD, types.float64, types.float64), emit
+    def weighted_sum(  # type: ignore[no-untyped-def]
+        typing_context, terms, out, weights, quotients, i, start, stop, p, reciprocal, anchor
+    ):
+        index, real = types.intp, types.float64
+        return VOID(terms, out, weights, quotients, index, index, index, WORD, real, real), emit
 
     return weighted_sum
 
@@ -172,8 +175,11 @@ def weighted_sums_kernel(
     anchors: Floats,
 ) -> None:  # fmt: skip
     """out[i] = sum_k weights[i, k] * terms[k] modulo moduli[i]; the sizes are those of the module's text."""
-    for i in range(out.shape[0]):
-        if floating[i]:
-            _float_sum(terms, out, weights, quotients, i, moduli[i], reciprocals[i], anchors[i])
-        else:
-            _word_sum(terms, out, weights, quotients, i, moduli[i], reciprocals[i], anchors[i])
+    for start in range(0, out.shape[1], BLOCK):
+        stop = min(start + BLOCK, out.shape[1])
+        for i in range(out.shape[0]):
+            p, reciprocal, anchor = moduli[i], reciprocals[i], anchors[i]
+            if floating[i]:
+                _float_sum(terms, out, weights, quotients, i, start, stop, p, reciprocal, anchor)
+            else:
+                _word_sum(terms, out, weights, quotients, i, start, stop, p, reciprocal, anchor)

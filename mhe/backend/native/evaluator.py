@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from mhe.parameters import Parameters
 from mhe.ring.galois import galois_element
 from mhe.ring.matrix import aligned, matrix_product
 from mhe.ring.modular import Words, contiguous, first_unreduced_row, words
-from mhe.ring.parallel import Threads, in_turn
+from mhe.ring.parallel import Run, Threads, in_turn
 from mhe.ring.ring import Ring, ring
 
 TERMS_AT_ONCE = 8
@@ -46,7 +47,8 @@ class NativeBackend:
             raise ParameterError("key_id is empty; need the name of the collective key")
         self._parameters = parameters
         self._key_id = key_id
-        self._run = Threads(threads)
+        self._threads = Threads(threads)
+        self._run: Run[Any] = self._threads if threads > 1 else in_turn
         self._switcher = KeySwitcher(parameters, self._run)
         self._moduli = words(parameters.moduli)
         self._relinearisation: EvaluationKey | None = None
@@ -255,7 +257,7 @@ class NativeBackend:
 
     def close(self) -> None:
         """Drop the keys and end the threads. Idempotent."""
-        self._run.close()
+        self._threads.close()
         self._relinearisation = None
         self._rotations.clear()
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,35 +56,46 @@ class Division:
     kept: Ring
     dropped: Ring
 
-    def __call__(self, x: Words, run: Run[int] = in_turn) -> Words:
+    def __call__(self, x: Words, run: Run[Any] = in_turn) -> Words:
         """(kept limbs, ring_dim), evaluation domain."""
         n_kept = self.kept.n_limbs
         lifting = self.remainder(x[n_kept:], run)
         out = np.empty((n_kept, self.kept.ring_dim), dtype=np.uint64)
 
-        def limb(i: int) -> None:
-            self.limb(i, x[i : i + 1], lifting, out)
+        def piece(chosen: slice) -> None:
+            self.limbs(chosen, x[chosen], lifting, out)
 
-        run(limb, range(n_kept))
+        run(piece, pieces(0, n_kept, run))
         return out
 
-    def remainder(self, dropped: Words, run: Run[int] = in_turn) -> Lifting:
+    def remainder(self, dropped: Words, run: Run[Any] = in_turn) -> Lifting:
         """The residues modulo `dropped`, ready to be lifted to the limbs that are kept."""
         return Lifting(self.dropped.intt(dropped, run), self.dropped.moduli, self.kept.moduli)
 
-    def limb(
-        self, i: int, x: Words, remainder: Lifting, out: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER
+    def limbs(
+        self, chosen: slice, x: Words, remainder: Lifting, out: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER
     ) -> None:
-        """Limb i of the quotient of x, (1, ring_dim), plus the addend (the same, or no rows), into out (limbs, ring_dim).
+        """These limbs of the quotient: x, theirs alone, plus the addend (the same, or no rows), into out, of all limbs.
 
         index: position j of the result is taken from position index[j], as `Ring.automorphism` does.
         """
-        chosen = slice(i, i + 1)
-        lifted = np.empty((1, self.kept.ring_dim), dtype=np.uint64)
+        lifted = np.empty_like(x)
         remainder.rows(chosen, lifted)
-        self.kept.ntt_row(i, lifted[0])
+        for i, row in enumerate(lifted, chosen.start):
+            self.kept.ntt_row(i, row)
         factors, ratios, words = (part[chosen] for part in _inverses(self.kept.moduli, self.dropped.modulus))
         divide_kernel(x, lifted, factors, ratios, words, addend, index, out[chosen])
+
+
+LIMBS_AT_ONCE = 2
+"""So many limbs go through all steps together: their rows fit the second cache, and what all limbs need is read half as
+often."""
+
+
+def pieces(start: int, stop: int, run: Run[Any]) -> list[slice]:
+    """The limbs start .. stop in the portions in which they are gone through: single ones for several threads."""
+    size = LIMBS_AT_ONCE if run is in_turn else 1
+    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
 
 @lru_cache(maxsize=256)
@@ -109,11 +121,11 @@ class Digits:
     rows: tuple[Words, ...]
 
 
-Make = Callable[[int], None]
-"""Makes what belongs to one modulus, given its place among the limbs and special limbs."""
+Make = Callable[[slice], None]
+"""Makes what belongs to some moduli, given their places among the limbs and special limbs."""
 
-Addend = Callable[[int], Words]
-"""One limb of what is added to a quotient: (1, ring_dim), or no rows."""
+Addend = Callable[[slice], Words]
+"""Some limbs of what is added to a quotient: (their number, ring_dim), or no rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +136,12 @@ class KeySwitcher:
     """
 
     parameters: Parameters
-    run: Run[int] = in_turn
+    run: Run[Any] = in_turn
 
     def decompose(self, c: Words) -> Digits:
         """c: (limbs, ring_dim), evaluation domain."""
         digits, make = self._digits(c)
-        self.run(make, range(len(digits.addresses)))
+        self.run(make, pieces(0, len(digits.addresses), self.run))
         return digits
 
     def _digits(self, c: Words, fill: Make = lambda _: None) -> tuple[Digits, Make]:
@@ -139,7 +151,7 @@ class KeySwitcher:
         coefficients = np.empty_like(c)
 
         def to_coefficients(i: int) -> None:
-            fill(i)
+            fill(slice(i, i + 1))
             coefficients[i] = c[i]
             whole.intt_row(i, coefficients[i])
 
@@ -157,11 +169,13 @@ class KeySwitcher:
             addresses[others, column] = products.rows_from(products.address(lifted), len(others), p.ring_dim)
             parts.append((lifting, {i: row for row, i in enumerate(others)}, lifted))
 
-        def make(i: int) -> None:
+        def make(chosen: slice) -> None:
             for lifting, places, lifted in parts:
-                row = places.get(i)
-                if row is not None:
-                    lifting.rows(slice(row, row + 1), lifted[row : row + 1])
+                found = {i: places[i] for i in range(chosen.start, chosen.stop) if i in places}
+                if found:
+                    rows = slice(min(found.values()), max(found.values()) + 1)
+                    lifting.rows(rows, lifted[rows])
+                for i, row in found.items():
                     whole.ntt_row(i, lifted[row])
 
         return Digits(limbs, addresses, (c, *(lifted for _, _, lifted in parts))), make
@@ -189,30 +203,30 @@ class KeySwitcher:
         moduli = p.moduli[:limbs] + p.special_moduli
         factors = self._factors(digits, key)
 
-        def inner_product(i: int) -> Words:
-            """(2, 1, ring_dim), modulo moduli[i]."""
+        def inner_product(chosen: slice) -> Words:
+            """(2, limbs chosen, ring_dim)."""
             if make is not None:
-                make(i)
-            both = np.empty((2, 1, n), dtype=np.uint64)
-            products.sum_of_products(both, factors[i : i + 1], moduli[i : i + 1])
+                make(chosen)
+            both = np.empty((2, chosen.stop - chosen.start, n), dtype=np.uint64)
+            products.sum_of_products(both, factors[chosen], moduli[chosen])
             return both
 
         special = np.empty((2, len(p.special_moduli), n), dtype=np.uint64)
 
-        def special_limb(i: int) -> None:
-            special[:, i] = inner_product(limbs + i)[:, 0]
+        def special_limbs(chosen: slice) -> None:
+            special[:, chosen.start - limbs : chosen.stop - limbs] = inner_product(chosen)
 
-        self.run(special_limb, range(len(p.special_moduli)))
+        self.run(special_limbs, pieces(limbs, len(moduli), self.run))
         divide = division(n, p.moduli[:limbs], p.special_moduli)
         remainders = [divide.remainder(part, self.run) for part in special]
         out = np.empty((limbs, n), dtype=np.uint64), np.empty((limbs, n), dtype=np.uint64)
 
-        def limb(i: int) -> None:
-            parts = zip(inner_product(i), remainders, out, addends, strict=True)
+        def kept_limbs(chosen: slice) -> None:
+            parts = zip(inner_product(chosen), remainders, out, addends, strict=True)
             for x, remainder, target, addend in parts:
-                divide.limb(i, x, remainder, target, addend(i), index)
+                divide.limbs(chosen, x, remainder, target, addend(chosen), index)
 
-        self.run(limb, range(limbs))
+        self.run(kept_limbs, pieces(0, limbs, self.run))
         return out
 
     def multiply(self, a: Pair, b: Pair, key: EvaluationKey) -> Pair:
@@ -222,23 +236,24 @@ class KeySwitcher:
         moduli = self.parameters.moduli[:limbs]
         square = np.empty((limbs, n), dtype=np.uint64)
 
-        def product(i: int, out: Words, *pairs: tuple[Words, Words]) -> Words:
-            factors = [[[products.address(x[i]), products.address(y[i])] for x, y in pairs]]
-            products.sum_of_products(out[None], np.array(factors, dtype=np.uint64), moduli[i : i + 1])
+        def product(chosen: slice, out: Words, *pairs: Pair) -> Words:
+            starts = [[products.address(x[chosen]), products.address(y[chosen])] for x, y in pairs]
+            products.sum_of_products(out[None], products.rows_from(starts, len(out), n), moduli[chosen])
             return out
 
-        def row() -> Words:
-            return np.empty((1, n), dtype=np.uint64)
+        def rows(chosen: slice) -> Words:
+            return np.empty((chosen.stop - chosen.start, n), dtype=np.uint64)
 
-        def fill(i: int) -> None:
-            product(i, square[i : i + 1], (a1, b1))
+        def fill(chosen: slice) -> None:
+            product(chosen, square[chosen], (a1, b1))
 
-        return self._apply(
-            *self._digits(square, fill),
-            key,
-            (lambda i: product(i, row(), (a0, b0)), lambda i: product(i, row(), (a0, b1), (a1, b0))),
-            _IN_ORDER,
-        )
+        def first(chosen: slice) -> Words:
+            return product(chosen, rows(chosen), (a0, b0))
+
+        def second(chosen: slice) -> Words:
+            return product(chosen, rows(chosen), (a0, b1), (a1, b0))
+
+        return self._apply(*self._digits(square, fill), key, (first, second), _IN_ORDER)
 
     def rotate(self, c: Words | Digits, c0: Words, key: EvaluationKey, t: int) -> Pair:
         """The ciphertext (c0, c), with c as it is or decomposed already, switched and turned by X -> X^t.
@@ -247,7 +262,7 @@ class KeySwitcher:
         """
         digits, make = (c, None) if isinstance(c, Digits) else self._digits(c)
         index = automorphism_index(self.parameters.ring_dim, t)
-        return self._apply(digits, make, key, (lambda i: c0[i : i + 1], lambda _: _NO_ROWS), index)
+        return self._apply(digits, make, key, (lambda chosen: c0[chosen], lambda _: _NO_ROWS), index)
 
 
 @inlined
