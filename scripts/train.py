@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,16 +140,16 @@ def join(config: Config, collective: TreeCollective, circuit: Plan) -> Party:
     return EncryptedParty(
         collective,
         circuit.parameters,
-        evaluator(config.crypto.backend),
+        evaluator(config.crypto.backend, config.crypto.threads),
         statistical_bits=workload.release_bits,
         releases=circuit.releases,
     )
 
 
-def evaluator(backend: str) -> BackendFactory:
+def evaluator(backend: str, threads: int) -> BackendFactory:
     """What makes the evaluator of this name. OpenFHE is imported only where it is used."""
     if backend == "native":
-        return NativeBackend
+        return partial(NativeBackend, threads=threads)
     from mhe.backend.openfhe import OpenFHEBackend
 
     return OpenFHEBackend

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mhe.errors import ParameterError
-from mhe.ring import modular, vector_basis
+from mhe.ring import modular, vector_basis, vectors
 from mhe.ring.modular import (
     BLOCK,
     IN_ROW,
@@ -30,10 +31,6 @@ MAX_SOURCE_LIMBS = 64
 """So many source moduli the bound on the rounding error in `lift` is worked out for."""
 
 
-PIECE = 31
-"""Residues too long for `vector_basis` are cut at this bit."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Plan:
     """Constants of one change of basis from q_1 .. q_k (product Q) to p_1 .. p_m; ratios are those of mul_lazy."""
@@ -45,9 +42,16 @@ class _Plan:
     target: Words
     factors: Words  # (m, k + 1): Q/q_i mod p_j, and -Q mod p_j in the last column
     factor_ratios: Words
-    pieces: Words  # the same for y_i cut into a lower and an upper piece where q_i is long: (m, rows)
-    piece_quotients: npt.NDArray[np.float64]  # pieces / p_j
-    is_long: npt.NDArray[np.bool_]  # (k,)
+    fast: _FastPlan | None
+
+
+@dataclass(frozen=True, eq=False)
+class _FastPlan:
+    """The same for `vector_basis`, in its arguments' order; y_i is cut into a lower and an upper piece where long."""
+
+    n_rows: int
+    source: tuple[Any, ...]
+    target: tuple[npt.NDArray[Any], ...]  # one row for each target modulus
 
 
 @lru_cache(maxsize=256)
@@ -64,9 +68,6 @@ def _plan(source: tuple[int, ...], target: tuple[int, ...]) -> _Plan:
     except ValueError as error:
         raise ParameterError(f"source moduli {source} have a common factor; need distinct primes") from error
     factors, factor_ratios = modular.constants([[*(q // p for p in source), -q]] * len(target), target)
-    is_long = np.array([p.bit_length() > vector_basis.PIECE_BITS for p in source])
-    weights = [w for p, long in zip(source, is_long, strict=True) for w in (q // p, (q // p) << PIECE)[: 1 + long]]
-    pieces = [[w % p for w in (*weights, -q)] for p in target]
     return _Plan(
         words(source),
         inverses.ravel(),
@@ -75,9 +76,38 @@ def _plan(source: tuple[int, ...], target: tuple[int, ...]) -> _Plan:
         words(target),
         factors,
         factor_ratios,
-        np.array(pieces, dtype=np.uint64),
-        np.array([[w / p for w in row] for row, p in zip(pieces, target, strict=True)]),
-        is_long,
+        _fast_plan(source, target, vectors.FLOAT_LIMIT),
+    )
+
+
+def _fast_plan(source: tuple[int, ...], target: tuple[int, ...], limit: np.uint64) -> _FastPlan | None:
+    """limit: below it, moduli are computed with in float64. None if there are too many rows."""
+    q = prod(source)
+    long = [p.bit_length() > vector_basis.PIECE_BITS for p in source]
+    n_rows = len(source) + sum(long) + 1
+    if n_rows > vector_basis.MAX_ROWS:
+        return None
+    inverses = [pow(q // p, -1, p) for p in source]
+    in_floats = [p < int(limit) for p in source]
+    factors = [
+        np.array([w - p if w > p // 2 else w], dtype=np.float64).view(np.uint64)[0] if floating else np.uint64(w)
+        for w, p, floating in zip(inverses, source, in_floats, strict=True)
+    ]
+    ratios = words(modular.shoup(w, p) for w, p in zip(inverses, source, strict=True))
+    weights = [
+        w for p, cut in zip(source, long, strict=True) for w in (q // p, (q // p) << vector_basis.PIECE)[: 1 + cut]
+    ]
+    return _FastPlan(
+        n_rows,
+        (
+            words(source),
+            np.array(factors),
+            ratios,
+            np.array([1.0 / p for p in source]),
+            np.array(in_floats),
+            np.array(long),
+        ),
+        vector_basis.weights_for((*weights, -q), target, limit),
     )
 
 
@@ -89,59 +119,65 @@ def lift(x: Words, source: tuple[int, ...], target: tuple[int, ...]) -> Words:
 
     Why exact: with y_i = x_i (Q/q_i)^-1 mod q_i, the integer z satisfies sum_i y_i Q/q_i = z + vQ for an integer v, so
     sum_i y_i/q_i = v + z/Q is within 1/4 of v. In double precision each of the k <= 64 terms below 1 comes with three
-    roundings, and k - 1 additions of numbers below k round k - 1 times more: an error below (3k + k^2) 2^-53 < 2^-40.
-    The computed sum is within 1/4 + 2^-40 < 1/2 of v, and rounds to v.
+    roundings, and k - 1 additions of numbers below k round k - 1 times more: an error below (3k + k^2) 2^-53 < 2^-40,
+    with fused multiply-adds and terms in two pieces below twice that. The computed sum is within 1/4 + 2^-39 < 1/2 of
+    v, and rounds to v.
 
     Raises ParameterError if x is not (len(source), n), or the moduli do not fit.
     """
-    plan = _plan(tuple(source), tuple(target))
-    x = modular.contiguous(x)
-    if len(x) != len(source):
-        raise ParameterError(f"{len(x)} rows of residues; need {len(source)}, one per source modulus")
+    lifting = Lifting(x, tuple(source), tuple(target))
     out = np.empty((len(target), x.shape[1]), dtype=np.uint64)
-    rows = plan.pieces.shape[1]
-    if rows <= vector_basis.MAX_ROWS and x.shape[1] % vector_basis.COLUMNS == 0:
-        terms = np.empty((rows, x.shape[1]), dtype=np.uint64)
-        _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, plan.is_long, terms)
-        vector_basis.weighted_sums_kernel(terms, out, plan.pieces, plan.piece_quotients, plan.target)
-        return out
-    terms = np.empty((len(source) + 1, x.shape[1]), dtype=np.uint64)
-    whole = np.zeros_like(plan.is_long)
-    _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, whole, terms)
-    modular.combine_kernel(terms, plan.factors, plan.factor_ratios, plan.target, out)
+    lifting.rows(slice(None), out)
     return out
 
 
-@kernel(VOID, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, array_of(types.float64, 1), array_of(types.boolean, 1), OUT_ROWS)
+class Lifting:
+    """A `lift` of which the rows are made one by one, when they are needed: a row that is used at once is still in the
+    cache. Raises as `lift`.
+    """
+
+    def __init__(self, x: Words, source: tuple[int, ...], target: tuple[int, ...]) -> None:
+        self._plan = plan = _plan(source, target)
+        x = modular.contiguous(x)
+        if len(x) != len(source):
+            raise ParameterError(f"{len(x)} rows of residues; need {len(source)}, one per source modulus")
+        self._fast = plan.fast if x.shape[1] % vector_basis.COLUMNS == 0 else None
+        if self._fast is not None:
+            self._floats = np.empty((self._fast.n_rows, x.shape[1]))
+            vector_basis.terms_kernel(x, *self._fast.source, self._floats)
+        else:
+            self._words = np.empty((len(source) + 1, x.shape[1]), dtype=np.uint64)
+            _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, self._words)
+
+    def rows(self, chosen: slice, out: Words) -> None:
+        """The residues modulo these of the target moduli, into `out` (their number, n)."""
+        if self._fast is not None:
+            vector_basis.weighted_sums_kernel(self._floats, out, *(part[chosen] for part in self._fast.target))
+            return
+        plan = self._plan
+        modular.combine_kernel(self._words, plan.factors[chosen], plan.factor_ratios[chosen], plan.target[chosen], out)
+
+
+@kernel(VOID, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, array_of(types.float64, 1), OUT_ROWS)
 def _terms_kernel(
     x: Words,
     moduli: Words,
     factors: Words,
     factor_ratios: Words,
     reciprocals: npt.NDArray[np.float64],
-    is_long: npt.NDArray[np.bool_],
     terms: Words,
 ) -> None:
-    """terms = y_1 .. y_k, v; a long y_i as two rows, the lower PIECE bits and the upper ones."""
+    """terms = y_1 .. y_k, v."""
     total = np.empty(BLOCK, dtype=np.float64)
-    mask = (np.uint64(1) << np.uint64(PIECE)) - np.uint64(1)
     for start in range(0, x.shape[1], BLOCK):
         size = min(BLOCK, x.shape[1] - start)
         total[:] = 0.5
-        row = 0
         for i in range(x.shape[0]):
             p, w, w_ratio, reciprocal = moduli[i], factors[i], factor_ratios[i], reciprocals[i]
-            residues, scaled = x[i, start : start + size], terms[row, start : start + size]
+            residues, scaled = x[i, start : start + size], terms[i, start : start + size]
             for j in range(size):
                 y = reduce_twice(mul_lazy(residues[j], w, w_ratio, p), p)
                 scaled[j] = y
                 total[j] += np.float64(y) * reciprocal
-            row += 1
-            if is_long[i]:
-                upper = terms[row, start : start + size]
-                for j in range(size):
-                    upper[j] = scaled[j] >> np.uint64(PIECE)
-                    scaled[j] &= mask
-                row += 1
         for j in range(size):
-            terms[row, start + j] = np.uint64(total[j])
+            terms[x.shape[0], start + j] = np.uint64(total[j])

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mhe.ring import modular
-from mhe.ring.basis import lift
+from mhe.ring.basis import Lifting
 from mhe.ring.modular import (
     IN_ROW,
     IN_ROWS,
@@ -28,6 +29,7 @@ from mhe.ring.modular import (
     reduce_twice,
     types,
 )
+from mhe.ring.parallel import Run, in_turn
 from mhe.ring.ring import Ring, ring
 
 Index = npt.NDArray[np.uint32]
@@ -46,20 +48,46 @@ class Division:
     kept: Ring
     dropped: Ring
 
-    def __call__(self, x: Words, addend: Words = NO_ROWS, index: Index = IN_ORDER) -> Words:
-        """x: C-contiguous, evaluation domain, as the result (kept limbs, ring_dim) is.
-
-        addend: (kept limbs, ring_dim), added to the quotient. index: position i of the result is taken from position
-        index[i], as `Ring.automorphism` does.
-        """
+    def __call__(self, x: Words, run: Run[Any] = in_turn) -> Words:
+        """(kept limbs, ring_dim), evaluation domain."""
         n_kept = self.kept.n_limbs
-        remainder = lift(self.dropped.intt(x[n_kept:]), self.dropped.moduli, self.kept.moduli)
-        self.kept.ntt_in_place(remainder)
-        moduli = self.kept.moduli
-        factors, ratios, words = _inverses(moduli, self.dropped.modulus)
-        out = np.empty((len(moduli), self.kept.ring_dim), dtype=np.uint64)
-        divide_kernel(x[:n_kept], remainder, factors, ratios, words, addend, index, out)
+        lifting = self.remainder(x[n_kept:], run)
+        out = np.empty((n_kept, self.kept.ring_dim), dtype=np.uint64)
+
+        def piece(chosen: slice) -> None:
+            self.limbs(chosen, x[chosen], lifting, out)
+
+        run(piece, pieces(0, n_kept, run))
         return out
+
+    def remainder(self, dropped: Words, run: Run[Any] = in_turn) -> Lifting:
+        """The residues modulo `dropped`, ready to be lifted to the limbs that are kept."""
+        return Lifting(self.dropped.intt(dropped, run), self.dropped.moduli, self.kept.moduli)
+
+    def limbs(
+        self, chosen: slice, x: Words, remainder: Lifting, out: Words, addend: Words = NO_ROWS, index: Index = IN_ORDER
+    ) -> None:
+        """These limbs of the quotient: x, theirs alone, plus the addend (the same, or no rows), into out, of all limbs.
+
+        index: position j of the result is taken from position index[j], as `Ring.automorphism` does.
+        """
+        lifted = np.empty_like(x)
+        remainder.rows(chosen, lifted)
+        for i, row in enumerate(lifted, chosen.start):
+            self.kept.ntt_row(i, row)
+        factors, ratios, words = (part[chosen] for part in _inverses(self.kept.moduli, self.dropped.modulus))
+        divide_kernel(x, lifted, factors, ratios, words, addend, index, out[chosen])
+
+
+LIMBS_AT_ONCE = 2
+"""So many limbs go through all steps together: their rows fit the second cache, and what all limbs need is read half as
+often."""
+
+
+def pieces(start: int, stop: int, run: Run[Any]) -> list[slice]:
+    """The limbs start .. stop in the portions in which they are gone through: single ones for several threads."""
+    size = LIMBS_AT_ONCE if run is in_turn else 1
+    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
 
 @lru_cache(maxsize=256)
@@ -70,7 +98,6 @@ def _inverses(moduli: tuple[int, ...], divisor: int) -> tuple[Words, Words, Word
 
 @lru_cache(maxsize=256)
 def division(ring_dim: int, kept: tuple[int, ...], dropped: tuple[int, ...]) -> Division:
-    """The division of polynomials modulo kept + dropped, all of them primes that `ring` accepts."""
     return Division(ring(ring_dim, kept), ring(ring_dim, dropped))
 
 

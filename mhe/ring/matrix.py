@@ -1,7 +1,7 @@
 """Matrices of symmetric rows times vectors of pairs: the products of encoded plaintexts with ciphertexts.
 
 A real plaintext takes the same value at a root and at its inverse, so that the second half of its residues is the first
-one backwards (`mhe.ring.ntt.forward_symmetric`), and is neither stored nor read: a product costs half the memory
+one backwards (`mhe.ring.symmetric`), and is neither stored nor read: a product costs half the memory
 traffic. What a product of many rows has to read again and again are the ciphertexts, not the rows; so the columns are
 taken in blocks that stay in the caches, of all ciphertexts at once, while the blocks of the rows stream past.
 
@@ -30,7 +30,7 @@ from numba.extending import intrinsic
 from mhe.ring import products
 from mhe.ring.modular import IN_ROW, IN_ROWS, OUT_ROW, VOID, WORD, Words, kernel, shoup, types, words
 from mhe.ring.parallel import Run, in_turn
-from mhe.ring.vectors import FLOAT_LIMIT, LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
+from mhe.ring.vectors import ALIGNMENT, FLOAT_LIMIT, LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
 
 COLUMNS = 2 * LANES
 """The number of columns of a ciphertext must be a multiple of it."""
@@ -43,6 +43,9 @@ GROUP = 4
 
 PARTS = 4
 """Columns of the ciphertexts that meet one column of a plaintext: c0 and c1, in both halves."""
+
+STREAMED_ROWS = 4
+"""Results of so many rows are stored past the caches."""
 
 Pair = tuple[Words, Words]
 """c0 and c1 of a ciphertext."""
@@ -168,6 +171,9 @@ def _prepare(kind: type[_FloatSum] | type[_WordSum]) -> Any:
         to, source, opposite = arguments[5:]
         with step.vectors() as (column, _):
             at = builder.add(to, column)
+            ahead, behind = (step.integer(sign * BLOCK) for sign in (1, -1))
+            lanes.prefetch(step.pointer(source), builder.add(column, ahead))
+            lanes.prefetch(step.pointer(opposite), builder.add(step.mirrored(column), behind))
             here = lanes.load(step.pointer(source), column, WORD_VECTOR)
             there = lanes.reverse(lanes.load(step.pointer(opposite), step.mirrored(column), WORD_VECTOR))
             lanes.store(scratch, at, lanes.enter(here))
@@ -222,7 +228,7 @@ def _accumulate(kind: type[_FloatSum] | type[_WordSum], terms: int, *, fold: boo
     return accumulate
 
 
-def _boundary(kind: type[_FloatSum] | type[_WordSum], *, start: bool, read: bool = False) -> Any:
+def _boundary(kind: type[_FloatSum] | type[_WordSum], *, start: bool, read: bool = False, stream: bool = False) -> Any:
     """The running sums from 0 or from the block of the result, or the other way round, for one of c0 and c1."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -242,7 +248,7 @@ def _boundary(kind: type[_FloatSum] | type[_WordSum], *, start: bool, read: bool
                         lanes.store(sums, place, x)
                 else:
                     result = lanes.finish([lanes.load(sums, place) for place in at])
-                    lanes.store(block, where, lanes.reverse(result) if half else result)
+                    (lanes.stream if stream else lanes.store)(block, where, lanes.reverse(result) if half else result)
         return context.get_dummy_value()
 
     @intrinsic
@@ -259,12 +265,12 @@ def _limb(kind: type[_FloatSum] | type[_WordSum]) -> Any:
     four, four_folded = (_accumulate(kind, GROUP, fold=fold) for fold in (False, True))
     one = _accumulate(kind, 1, fold=True)
     begin, resume = (_boundary(kind, start=True, read=read) for read in (False, True))
-    end = _boundary(kind, start=False)
+    end, end_streaming = (_boundary(kind, start=False, stream=stream) for stream in (False, True))
     n_states = kind.n_states
 
     def limb(
         out: Words, limb: int, n: int, rows: Words, vector: Words, p: np.uint64, reciprocal: Any, constants: Words,
-        keep: bool, often: int,
+        often: int, keep: bool, stream: bool,
     ) -> None:  # fmt: skip
         n_rows, n_terms, half = rows.shape[0], rows.shape[1], n >> 1
         scratch = np.empty(n_terms * PARTS * BLOCK, dtype=np.uint64)
@@ -300,15 +306,26 @@ def _limb(kind: type[_FloatSum] | type[_WordSum]) -> Any:
                     k += 1
                 for part in range(2):
                     target = out[r, part]
-                    end(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
+                    if stream:
+                        end_streaming(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
+                    else:
+                        end(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
 
     index = types.intp
     return kernel(
-        VOID, IN_ROWS, index, index, IN_ROWS, IN_ROWS, WORD, types.float64, IN_ROW, types.boolean, index
-    )(limb)  # fmt: skip
+        VOID, IN_ROWS, index, index, IN_ROWS, IN_ROWS, WORD, types.float64, IN_ROW, index, types.boolean, types.boolean
+    )(limb)
 
 
 _float_limb, _word_limb = _limb(_FloatSum), _limb(_WordSum)
+
+
+def aligned(rows: int, columns: int) -> Words:
+    """An array (rows, columns) to be written, which starts at a multiple of ALIGNMENT."""
+    size, extra = rows * columns, ALIGNMENT // 8
+    whole = np.empty(size + extra, dtype=np.uint64)
+    start = -products.address(whole) % ALIGNMENT // 8
+    return whole[start : start + size].reshape(rows, columns)
 
 
 @lru_cache(maxsize=256)
@@ -344,10 +361,13 @@ def matrix_product(
         for table in (out, matrix, vector)
     )
 
+    # what is much larger than the caches is not going to be found there anyway
+    stream = len(out) >= STREAMED_ROWS and not np.any(targets % np.uint64(ALIGNMENT))
+
     def limb(i: int) -> None:
         floating = moduli[i] < int(limit)
         p, reciprocal, constants, often = _arguments(moduli[i], floating=floating)
         of_limb = _float_limb if floating else _word_limb
-        of_limb(targets, i, columns, rows, pairs, p, reciprocal, constants, keep, often)
+        of_limb(targets, i, columns, rows, pairs, p, reciprocal, constants, often, keep, stream)
 
     run(limb, range(len(moduli)))

@@ -216,9 +216,9 @@ def add_small_kernel(a: Words, values: npt.NDArray[np.int64], moduli: Words, out
             out[i, j] = reduce_once(min(total, total + p), p)
 
 
-@kernel(VOID, IN_ROWS, SIGNED, OUT_ROWS)
-def cut_kernel(values: Words, bits: int, pieces: Words) -> None:
-    """The integers sum_k values[k] * 2^(64k) cut into pieces of so many bits, which leave no word out: bits > 32."""
+@kernel(VOID, IN_ROWS, SIGNED, array_of(types.float64, 2, readonly=False))
+def cut_kernel(values: Words, bits: int, pieces: npt.NDArray[np.float64]) -> None:
+    """The integers sum_k values[k] * 2^(64k) cut into pieces of so many bits, which leave no word out: 32 < bits < 53."""
     mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
     for k in range(pieces.shape[0]):
         word, shift = (k * bits) // 64, np.uint64((k * bits) % 64)
@@ -226,10 +226,10 @@ def cut_kernel(values: Words, bits: int, pieces: Words) -> None:
         if word + 1 < values.shape[0] and shift:
             upper, back = values[word + 1], np.uint64(64) - shift
             for j in range(out.size):
-                out[j] = ((lower[j] >> shift) | (upper[j] << back)) & mask
+                out[j] = np.float64(np.int64(((lower[j] >> shift) | (upper[j] << back)) & mask))
         else:
             for j in range(out.size):
-                out[j] = (lower[j] >> shift) & mask
+                out[j] = np.float64(np.int64((lower[j] >> shift) & mask))
 
 
 @kernel(VOID, IN_ROWS, IN_ROWS, IN_ROW, OUT_ROWS)

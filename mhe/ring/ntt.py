@@ -10,7 +10,7 @@ algorithms 1 and 2, with the lazy butterflies of Harvey, "Faster arithmetic for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -140,38 +140,6 @@ def _powers(root: int, p: int, n: int, order: Words) -> tuple[Words, Words]:
     return powers[order], ratios[order]
 
 
-def forward_symmetric(row: Words, ring_dim: int, p: int) -> Words:
-    """Coefficients to values of a polynomial that takes the same value at x and at 1/x: half a transform.
-
-    row: (n,), n a power of two from 8 to ring_dim/2, the coefficients c_k at X^(k ring_dim/2n) for k < n; c_n = 0 and
-    c_(2n-k) = -c_k. Returns the first half, (n,), of the values of the subring of dimension 2n. The other half is the
-    same backwards: the value at place 2n-1-i belongs to the exponent -(2 bitrev(i) + 1). In the whole ring every value
-    stands ring_dim/2n times, since the exponents 2 bitrev(i) + 1 of that many neighbours are equal modulo 4n.
-
-    The first layer adds root * c_(n+j) = -root * c_(n-j) to c_j; what follows is a transform of dimension n with the
-    twiddles of the left half.
-    """
-    whole = tables(ring_dim, p)
-    out = np.empty_like(row)
-    fold_kernel(row, whole.roots[1], whole.root_ratios[1], whole.modulus, out)
-    forward(out, _left_tables(ring_dim, p, len(row)))
-    return out
-
-
-@lru_cache(maxsize=1024)
-def _left_tables(ring_dim: int, p: int, n: int) -> Tables:
-    """Forward tables for the left half of a transform of dimension 2n: twiddle B + i of theirs is 2B + i of all."""
-    whole = tables(ring_dim, p)
-    index = np.arange(n)
-    index[1:] += 1 << np.floor(np.log2(index[1:])).astype(np.int64)
-    fast = None
-    if whole.fast is not None and n >= vector_ntt.MIN_RING_DIM:
-        roots, ratios, _, _, *modulus = whole.fast.forward
-        chosen = [x[index] for x in (roots, ratios)]
-        fast = replace(whole.fast, forward=(*chosen, *map(vector_ntt.leaf_twiddles, chosen), *modulus))
-    return replace(whole, roots=whole.roots[index], root_ratios=whole.root_ratios[index], fast=fast)
-
-
 def forward(row: Words, t: Tables) -> None:
     """Coefficients to values, in place: (N,), reduced in, reduced out."""
     if t.fast is not None:
@@ -240,16 +208,6 @@ def forward_kernel(row: Words, roots: Words, root_ratios: Words, p: np.uint64) -
         row[k + 1] = reduce_twice(reduce_once(x1, four), p)
         row[k + 2] = reduce_twice(reduce_once(x2, four), p)
         row[k + 3] = reduce_twice(reduce_once(x3, four), p)
-
-
-@kernel(VOID, IN_ROW, WORD, WORD, WORD, OUT_ROW)
-def fold_kernel(row: Words, root: np.uint64, root_ratio: np.uint64, p: np.uint64, out: Words) -> None:
-    """out_j = row_j - root * row_(n-j), row_n = 0."""
-    out[0] = row[0]
-    four = p << np.uint64(2)
-    for j in range(1, row.size):
-        x = row[j] + four - mul_lazy(row[row.size - j], root, root_ratio, p)
-        out[j] = reduce_twice(reduce_once(x, four), p)
 
 
 @inlined

@@ -7,7 +7,7 @@ from about 20 microseconds on. Every piece writes to its own rows; the results d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from mhe.errors import ParameterError
@@ -25,22 +25,34 @@ def in_turn(work: Callable[[T], None], pieces: Iterable[T]) -> None:
 
 
 class Threads:
-    """A `Run` on so many threads, which start at the first use. Do not nest. ParameterError unless threads >= 1."""
+    """A `Run` on so many threads, the caller's among them. Pieces must not use the same object for pieces of their own.
+
+    Raises ParameterError unless threads >= 1; what a piece raises is raised once all have ended.
+    """
 
     def __init__(self, threads: int) -> None:
         if threads < 1:
             raise ParameterError(f"threads is {threads}; need at least 1")
         self.threads = threads
-        self._pool = ThreadPoolExecutor(threads, "mhe-ring") if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads - 1, "mhe-ring") if threads > 1 else None
 
     def __call__(self, work: Callable[[T], None], pieces: Iterable[T]) -> None:
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             in_turn(work, pieces)
             return
-        for done in [self._pool.submit(work, piece) for piece in pieces]:
-            done.result()
+        # one iterator for all: taking the next piece of a list is a single step of the interpreter
+        shared = iter(list(pieces))
+        helpers = [pool.submit(in_turn, work, shared) for _ in range(self.threads - 1)]
+        try:
+            in_turn(work, shared)
+        finally:
+            wait(helpers)
+        for helper in helpers:
+            helper.result()
 
     def close(self) -> None:
-        """End the threads. Idempotent."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        """End the threads; what comes later is done by the caller alone. Idempotent."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()

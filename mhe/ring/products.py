@@ -140,6 +140,9 @@ def _row(arithmetic: type[_FloatSum] | type[_WordSum], n_outputs: int) -> Any:
                 places = [b.load(b.gep(table.data, [b.add(base, integer(i))])) for i in range(1 + n_outputs)]
                 common, *others = (b.inttoptr(place, pointer) for place in places)
                 with vectors(block) as (column, _):
+                    # the next block lies in other pages, where the machine does not look ahead by itself
+                    for source in (common, *others):
+                        lanes.prefetch(source, b.add(column, integer(BLOCK)))
                     factor, at = lanes.prepare(lanes.load(common, column, WORD_VECTOR)), b.sub(column, block)
                     for other, total in zip(others, sums, strict=True):
                         value = lanes.prepare(lanes.load(other, column, WORD_VECTOR))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mhe.errors import ParameterError
-from mhe.ring import modular, products, vector_basis
+from mhe.ring import modular, products, vector_basis, vectors
 from mhe.ring.modular import Words, words
 
 
@@ -27,12 +28,12 @@ def _radix(moduli: tuple[int, ...], n_words: int) -> tuple[Words, Words]:
 
 
 @lru_cache(maxsize=256)
-def _piece_weights(moduli: tuple[int, ...], n_pieces: int, offset: int) -> tuple[Words, npt.NDArray[np.float64]]:
-    """2^(47k) for k < n_pieces and the offset, modulo each modulus, and divided by it: (limbs, n_pieces + 1) each."""
+def _piece_weights(
+    moduli: tuple[int, ...], n_pieces: int, offset: int, limit: np.uint64
+) -> tuple[npt.NDArray[Any], ...]:
+    """Those of pieces of 47 bits each, and the offset."""
     values = [*(1 << (vector_basis.PIECE_BITS * k) for k in range(n_pieces)), offset]
-    weights = [[v % p for v in values] for p in moduli]
-    quotients = [[w / p for w in row] for row, p in zip(weights, moduli, strict=True)]
-    return np.array(weights, dtype=np.uint64), np.array(quotients)
+    return vector_basis.weights_for(values, moduli, limit)
 
 
 class Residues:
@@ -136,11 +137,11 @@ class Residues:
         bits = 64 * (n_words - 1) + int(values[-1].max()).bit_length() if n_words and n else 0
         n_pieces = -(-bits // vector_basis.PIECE_BITS)
         if bits and n_pieces < vector_basis.MAX_ROWS and n % vector_basis.COLUMNS == 0:
-            pieces = np.empty((n_pieces + 1, n), dtype=np.uint64)
+            pieces = np.empty((n_pieces + 1, n))
             modular.cut_kernel(values, vector_basis.PIECE_BITS, pieces[:-1])
-            pieces[-1] = 1
-            weights, quotients = _piece_weights(self.moduli, n_pieces, offset)
-            vector_basis.weighted_sums_kernel(pieces, out, weights, quotients, self._moduli)
+            pieces[-1] = 1.0
+            weights = _piece_weights(self.moduli, n_pieces, offset, vectors.FLOAT_LIMIT)
+            vector_basis.weighted_sums_kernel(pieces, out, *weights)
             return out
         modular.combine_kernel(values, *_radix(self.moduli, n_words), self._moduli, out)
         if offset:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mhe.errors import ParameterError
 from mhe.ring import modular, ntt
 from mhe.ring.modular import Words
+from mhe.ring.parallel import Run, in_turn
 from mhe.ring.primes import is_prime
 from mhe.ring.residues import Residues
 
@@ -72,11 +73,18 @@ class Ring(Residues):
         for row, table in zip(self._operand(x), self._tables, strict=True):
             ntt.forward(row, table)
 
-    def intt(self, x: Words) -> Words:
+    def ntt_row(self, i: int, row: Words) -> None:
+        """Coefficient to evaluation domain of limb i alone, in place: (N,), C-contiguous."""
+        ntt.forward(row, self._tables[i])
+
+    def intt_row(self, i: int, row: Words) -> None:
+        """Evaluation to coefficient domain of limb i alone, in place: (N,), C-contiguous."""
+        ntt.inverse(row, self._tables[i])
+
+    def intt(self, x: Words, run: Run[int] = in_turn) -> Words:
         """Evaluation to coefficient domain."""
         out = self._operand(x).copy()
-        for row, table in zip(out, self._tables, strict=True):
-            ntt.inverse(row, table)
+        run(lambda i: ntt.inverse(out[i], self._tables[i]), range(self.n_limbs))
         return out
 
     def automorphism(self, x: Words, t: int, out: Words | None = None) -> Words:

@@ -47,6 +47,9 @@ cgutils: Any = untyped_cgutils
 LANES = 8
 """Residues in a vector: one register of AVX-512, two of AVX2."""
 
+ALIGNMENT = 8 * LANES
+"""Bytes of a vector."""
+
 FLOAT_MODULUS_BITS = 49
 """Moduli of at most so many bits can be computed with in float64: the bounds above."""
 
@@ -78,6 +81,12 @@ class Lanes:
 
     def store(self, pointer: Any, index: Any, value: Any) -> None:
         self.builder.store(value, self._address(pointer, index, value.type), align=8)
+
+    def stream(self, pointer: Any, index: Any, value: Any) -> None:
+        """Store past the caches, which saves reading what is overwritten; the address is a multiple of ALIGNMENT."""
+        b = self.builder
+        stored = b.store(value, self._address(pointer, index, value.type), align=ALIGNMENT)
+        stored.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(_INDEX, 1)]))
 
     def _address(self, pointer: Any, index: Any, vector: Any) -> Any:
         return self.builder.bitcast(self.builder.gep(pointer, [index]), vector.as_pointer())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +21,9 @@ from mhe.parameters import Parameters
 from mhe.ring import products
 from mhe.ring.division import division
 from mhe.ring.galois import conjugation_element, galois_element
-from mhe.ring.matrix import matrix_product
+from mhe.ring.matrix import aligned, matrix_product
 from mhe.ring.modular import Words, contiguous, first_unreduced_row, words
+from mhe.ring.parallel import Run, Threads, in_turn
 from mhe.ring.ring import Ring, ring
 
 TERMS_AT_ONCE = 8
@@ -38,15 +41,18 @@ class NativeBackend:
 
     Any moduli that Parameters allow; those below 2^49 are faster (`mhe.ring.vectors`). Errors per slot, beyond those of
     the operands: below `rounding_std` for a rescale and `key_switch_std` for a product or a rotation (mhe.security).
-    Raises ParameterError if key_id is empty.
+    threads: how many work on one operation, where its pieces are large enough; the results are the same bits.
+    Raises ParameterError if key_id is empty or threads below 1.
     """
 
-    def __init__(self, parameters: Parameters, key_id: str) -> None:
+    def __init__(self, parameters: Parameters, key_id: str, *, threads: int = 1) -> None:
         if not key_id:
             raise ParameterError("key_id is empty; need the name of the collective key")
         self._parameters = parameters
         self._key_id = key_id
-        self._switcher = KeySwitcher(parameters)
+        self._threads = Threads(threads)
+        self._run: Run[Any] = self._threads if threads > 1 else in_turn
+        self._switcher = KeySwitcher(parameters, self._run)
         self._moduli = words(parameters.moduli)
         self._relinearisation: EvaluationKey | None = None
         self._rotations: dict[int, EvaluationKey] = {}
@@ -198,14 +204,17 @@ class NativeBackend:
         self, matrix: Sequence[Sequence[Words]], vector: Sequence[Pair], limbs: int, total: Sequence[Pair] | None
     ) -> list[Pair]:
         """The products of the rows with the vector, added to `total` in place."""
-        shape = (limbs, self._parameters.ring_dim)
-        out = list(total or [(np.empty(shape, dtype=np.uint64), np.empty(shape, dtype=np.uint64)) for _ in matrix])
-        matrix_product(out, matrix, vector, self._parameters.moduli[:limbs], keep=bool(total))
+        n = self._parameters.ring_dim
+        out = list(total or [(aligned(limbs, n), aligned(limbs, n)) for _ in matrix])
+        matrix_product(out, matrix, vector, self._parameters.moduli[:limbs], keep=bool(total), run=self._run)
         return out
 
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         """Adds a key switching error. KeyMismatchError if no relinearisation key was loaded."""
-        return self.multiply_accumulate([(a, b)])
+        form = rules.product_form(self._parameters, a, b)
+        if self._relinearisation is None:
+            raise rules.missing_relinearisation()
+        return self._result(self._switcher.multiply(self._pair(a), self._pair(b), self._relinearisation), form)
 
     def multiply_accumulate(self, pairs: Iterable[tuple[Ciphertext, Ciphertext]]) -> Ciphertext:
         """Adds one key switching error. KeyMismatchError as `multiply`, ParameterError if there is no pair.
@@ -243,7 +252,7 @@ class NativeBackend:
         moduli = self._parameters.moduli
         divide = division(self._parameters.ring_dim, moduli[: form.limbs], moduli[form.limbs : form.limbs + 1])
         c0, c1 = self._pair(a)
-        return self._result((divide(c0), divide(c1)), form)
+        return self._result((divide(c0, self._run), divide(c1, self._run)), form)
 
     def drop_limbs(self, a: Ciphertext, limbs: int) -> Ciphertext:
         """Exact and free: a view. LevelError if the scale does not fit into what is left."""
@@ -266,10 +275,16 @@ class NativeBackend:
         distinct = set(steps.values()) - {0}
         rotated = {0: a}
         if distinct:
-            digits, form = self._switcher.decompose(c1), rules.Form(a.limbs, a.scale, a.period)
-            for step in distinct:
+            form, alone = rules.Form(a.limbs, a.scale, a.period), len(distinct) == 1
+            # several rotations are pieces enough for the threads; a single one is divided by its limbs
+            source = c1 if alone else self._switcher.decompose(c1)
+            switcher = self._switcher if alone else replace(self._switcher, run=in_turn)
+
+            def rotate(step: int) -> None:
                 t = galois_element(step, self._parameters.ring_dim)
-                rotated[step] = self._result(self._switcher.rotate(digits, c0, self._rotations[step], t), form)
+                rotated[step] = self._result(switcher.rotate(source, c0, self._rotations[step], t), form)
+
+            (in_turn if alone else self._run)(rotate, distinct)
         return {rotation: rotated[step] for rotation, step in steps.items()}
 
     def rotate_and_sum(self, parts: Mapping[int, Ciphertext]) -> Ciphertext:
@@ -302,11 +317,12 @@ class NativeBackend:
         if self._conjugation is None:
             raise rules.missing_conjugation()
         (c0, c1), t = self._pair(a), conjugation_element(self._parameters.ring_dim)
-        turned = self._switcher.rotate(self._switcher.decompose(c1), c0, self._conjugation, t)
+        turned = self._switcher.rotate(c1, c0, self._conjugation, t)
         return self._result(turned, rules.Form(a.limbs, a.scale, a.period))
 
     def close(self) -> None:
-        """Drop the keys. Idempotent."""
+        """Drop the keys and end the threads. Idempotent."""
+        self._threads.close()
         self._relinearisation = self._conjugation = None
         self._rotations.clear()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhe.errors import ParameterError
-from mhe.ring import ntt, products, vector_basis, vector_ntt
+from mhe.ring import ntt, products, symmetric, vector_basis, vector_ntt
 from mhe.ring.basis import lift
 from mhe.ring.primes import is_prime, ntt_primes
 from mhe.ring.vectors import FLOAT_MODULUS_BITS
@@ -134,7 +134,7 @@ def test_lifts_of_many_columns(source: list[int], target: list[int], data: st.Da
 
 
 @pytest.mark.parametrize("n", [8, 64, 128, 256, 512])
-@pytest.mark.parametrize("bits", [45, 60])
+@pytest.mark.parametrize("bits", [33, 45, 49, 60])
 def test_symmetric_polynomials_need_half_a_transform(n: int, bits: int) -> None:
     whole, p = 1024, ntt_primes(bits, 1024, 1)[0]
     row = np.random.default_rng(n).integers(0, p, n, dtype=np.uint64)
@@ -143,8 +143,24 @@ def test_symmetric_polynomials_need_half_a_transform(n: int, bits: int) -> None:
     spaced = np.zeros(whole, dtype=np.uint64)
     spaced[:: whole // (2 * n)] = full
     ntt.forward(spaced, ntt.tables(whole, p))
-    values = ntt.forward_symmetric(row, whole, p)
+    values = np.empty_like(row)
+    symmetric.values(row, whole, p, values)
     np.testing.assert_array_equal(np.repeat(np.concatenate([values, values[::-1]]), whole // (2 * n)), spaced)
+
+
+@pytest.mark.parametrize("n", [8, 64, 512])
+@pytest.mark.parametrize("bits", [20, 33, 45, 49])
+@pytest.mark.parametrize("size", [1, 40, 53])
+def test_symmetric_polynomials_with_coefficients_in_floats(n: int, bits: int, size: int) -> None:
+    p, system = largest_prime(bits) if bits < 33 else ntt_primes(bits, 1024, 1)[0], 1024 if bits >= 33 else N
+    if 2 * n > system:
+        pytest.skip("the ring is smaller")
+    edges = np.array([0, 1, -1, 2**size - 1, 1 - 2**size, 2 ** (size - 1), p // 2, -(p // 2)])
+    integers = np.random.default_rng(size).choice(edges[np.abs(edges) < 2**53], n)
+    got, expected = np.empty(n, dtype=np.uint64), np.empty(n, dtype=np.uint64)
+    symmetric.values((integers % p).astype(np.uint64), system, p, expected)
+    symmetric.values_of_floats(np.append(integers, 0).astype(np.float64), system, p, got)
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_a_transform_needs_a_ring_that_it_knows() -> None:
