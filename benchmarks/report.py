@@ -39,7 +39,7 @@ times with the encoding of the rows spread over the {iterations} iterations of a
 """
 
 COLUMNS = (
-    "job", "parties", "arity", "accuracy", "clear twin", "exact", "AUC", "weight error", "planned",
+    "job", "backend", "parties", "arity", "accuracy", "clear twin", "exact", "AUC", "weight error", "planned",
     "set-up s", "s / iteration", "release s", "CPU s / party", "MB / party and iteration", "planned MB",
 )  # fmt: skip
 
@@ -55,6 +55,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         cpu = max(p["cpu_seconds"] for p in r["per_party"])
         cells = (
             record["job"],
+            r["parameters"]["backend"],
             str(r["parties"]),
             str(record["arity"]),
             _percent(r["accuracy"]),

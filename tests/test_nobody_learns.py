@@ -181,7 +181,7 @@ def write_tables(folder: Path) -> None:
             (folder / f"site{rank}{name}.csv").write_text("\n".join(lines), encoding="utf-8")
 
 
-def insecure_plan(workload: Any, choice: Any, make_moduli: Any) -> CircuitPlan:
+def insecure_plan(workload: Any, choice: Any, make_moduli: Any, *, free: bool) -> CircuitPlan:
     return insecure_test_plan(workload, ring_dim=RING_DIM, make_moduli=make_moduli)
 
 

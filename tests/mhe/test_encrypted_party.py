@@ -22,7 +22,9 @@ from mhe.security import (
     norm_bound,
     refresh_error_std,
     relin_key_error_std,
+    rerandomised_norm,
     rerandomised_std,
+    secret_spread,
     smudging_std,
     tail,
 )
@@ -178,7 +180,7 @@ def sum_error(party, n_values):
     p, n = party.parameters, party.parameters.n_parties
     count = 1 << max(n_values - 1, 1).bit_length()
     fresh = fresh_error_std(p.ring_dim, n) * n**0.5
-    norm = norm_bound(fresh, count)
+    norm = norm_bound(fresh * secret_spread(count / p.ring_dim), count)
     smudging = WideGaussian(smudging_std(norm, 10, 100)).std * n**0.5
     return (tail(count) * (smudging + fresh) + norm + n) / 2.0 ** fraction_bits(p)
 
@@ -393,7 +395,7 @@ def test_deliver_gives_every_party_its_own(run_encrypted, make_ciphertext, n_par
         mine = [make_ciphertext(party, values_of(party.collective.rank, i), 2) for i in range(count)]
         return party.deliver(mine, NORM)
 
-    added = norm_bound(rerandomised_std(run_encrypted(1, lambda p: p.parameters)[0], 2), RING_DIM)
+    added = rerandomised_norm(run_encrypted(1, lambda p: p.parameters)[0], 2)
     for rank, got in enumerate(run_encrypted(n_parties, program)):
         assert len(got) == count
         for i, slots in enumerate(got):
@@ -501,9 +503,9 @@ def test_every_release_is_smudged_for_the_whole_budget(run_encrypted, make_ciphe
 
     (p,) = run_encrypted(1, program, releases=7, statistical_bits=20)
     expected = [
-        smudging_std(norm_bound(fresh_error_std(RING_DIM, 1), 8), 20, 7),
+        smudging_std(norm_bound(fresh_error_std(RING_DIM, 1) * secret_spread(8 / RING_DIM), 8), 20, 7),
         smudging_std(NORM, 20, 7),
-        smudging_std(NORM + norm_bound(rerandomised_std(p, 2), RING_DIM), 20, 7),
+        smudging_std(NORM + rerandomised_norm(p, 2), 20, 7),
     ]
     assert widths == pytest.approx(expected, rel=1e-12)
 
