@@ -94,13 +94,22 @@ def _fast_plan(source: tuple[int, ...], target: tuple[int, ...], limit: np.uint6
         for w, p, floating in zip(inverses, source, in_floats, strict=True)
     ]
     ratios = words(modular.shoup(w, p) for w, p in zip(inverses, source, strict=True))
-    weights = [w for p, cut in zip(source, long, strict=True) for w in (q // p, (q // p) << vector_basis.PIECE)[: 1 + cut]]
+    weights = [
+        w for p, cut in zip(source, long, strict=True) for w in (q // p, (q // p) << vector_basis.PIECE)[: 1 + cut]
+    ]
     rows = [[w % p for w in (*weights, -q)] for p in target]
     to_floats = [p < int(limit) for p in target]
     quotients = [[float(w) if f else w / p for w in row] for row, p, f in zip(rows, target, to_floats, strict=True)]
     return _FastPlan(
         n_rows,
-        (words(source), np.array(factors), ratios, np.array([1.0 / p for p in source]), np.array(in_floats), np.array(long)),
+        (
+            words(source),
+            np.array(factors),
+            ratios,
+            np.array([1.0 / p for p in source]),
+            np.array(in_floats),
+            np.array(long),
+        ),
         (
             np.array(rows, dtype=np.uint64),
             np.array(quotients),
@@ -145,7 +154,8 @@ class Lifting:
         self._fast = plan.fast if x.shape[1] % vector_basis.COLUMNS == 0 else None
         if self._fast is not None:
             self._floats = np.empty((self._fast.n_rows, x.shape[1]))
-            vector_basis.terms_kernel(x, *self._fast.source, self._floats)
+            arguments: tuple[Any, ...] = (x, *self._fast.source, self._floats)
+            vector_basis.terms_kernel(*arguments)
         else:
             self._words = np.empty((len(source) + 1, x.shape[1]), dtype=np.uint64)
             _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, self._words)
@@ -156,9 +166,7 @@ class Lifting:
             vector_basis.weighted_sums_kernel(self._floats, out, *(part[chosen] for part in self._fast.target))
             return
         plan = self._plan
-        modular.combine_kernel(
-            self._words, plan.factors[chosen], plan.factor_ratios[chosen], plan.target[chosen], out
-        )
+        modular.combine_kernel(self._words, plan.factors[chosen], plan.factor_ratios[chosen], plan.target[chosen], out)
 
 
 @kernel(VOID, IN_ROWS, IN_ROW, IN_ROW, IN_ROW, array_of(types.float64, 1), OUT_ROWS)

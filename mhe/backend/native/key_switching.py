@@ -73,7 +73,13 @@ class Division:
         return Lifting(self.dropped.intt(dropped, run), self.dropped.moduli, self.kept.moduli)
 
     def limbs(
-        self, chosen: slice, x: Words, remainder: Lifting, out: Words, addend: Words = _NO_ROWS, index: Index = _IN_ORDER
+        self,
+        chosen: slice,
+        x: Words,
+        remainder: Lifting,
+        out: Words,
+        addend: Words = _NO_ROWS,
+        index: Index = _IN_ORDER,
     ) -> None:
         """These limbs of the quotient: x, theirs alone, plus the addend (the same, or no rows), into out, of all limbs.
 
