@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from models.logistic import gradient
 from scipy import stats
 
 import scripts.planning
@@ -40,7 +41,6 @@ from mhe.ring.ring import ring
 from mhe.ring.sampling import uniform
 from mhe.session import Session
 from mhe.share import Share
-from models.logistic import gradient
 from models.plan import CircuitPlan
 from models.training import pack_batches
 from network.channel import Loopback

@@ -144,7 +144,8 @@ class Lifting:
         self._fast = plan.fast if x.shape[1] % vector_basis.COLUMNS == 0 else None
         if self._fast is not None:
             self._floats = np.empty((self._fast.n_rows, x.shape[1]))
-            vector_basis.terms_kernel(x, *self._fast.source, self._floats)
+            arguments: tuple[Any, ...] = (x, *self._fast.source, self._floats)
+            vector_basis.terms_kernel(*arguments)
         else:
             self._words = np.empty((len(source) + 1, x.shape[1]), dtype=np.uint64)
             _terms_kernel(x, plan.source, plan.inverses, plan.inverse_ratios, plan.reciprocals, self._words)

@@ -28,7 +28,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic
 
 from mhe.ring import products
-from mhe.ring.modular import IN_ROW, IN_ROWS, OUT_ROW, VOID, WORD, Words, kernel, shoup, types, words
+from mhe.ring.modular import IN_ROW, IN_ROWS, VOID, WORD, Words, kernel, shoup, types, words
 from mhe.ring.parallel import Run, in_turn
 from mhe.ring.vectors import ALIGNMENT, FLOAT_LIMIT, LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
 
@@ -84,7 +84,7 @@ class _FloatSum(FloatLanes):
 
 
 class _WordSum(WordLanes):
-    """Running sums of partial products, by weight: 1, 2^30, 2^60, 2^90. constants: these modulo p, each with its ratio."""
+    """Running sums of partial products, by weight: 1, 2^30, 2^60, 2^90. constants: these mod p, each with its ratio."""
 
     n_states, n_constants = 4, 8
 
@@ -196,7 +196,7 @@ def _accumulate(kind: type[_FloatSum] | type[_WordSum], terms: int, *, fold: boo
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         step = _Step(kind, context, builder, signature, arguments)
         lanes, sums, scratch, places = step.lanes, step.array(4), step.array(5), step.array(7)
-        first, k, offset, ahead = arguments[6], *arguments[8:]
+        first, _, k, offset, ahead = arguments[6:]
 
         def rows(start: Any) -> list[Any]:
             found = [builder.load(builder.gep(places, [builder.add(start, step.integer(t))])) for t in range(terms)]

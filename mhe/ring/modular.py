@@ -218,7 +218,7 @@ def add_small_kernel(a: Words, values: npt.NDArray[np.int64], moduli: Words, out
 
 @kernel(VOID, IN_ROWS, SIGNED, array_of(types.float64, 2, readonly=False))
 def cut_kernel(values: Words, bits: int, pieces: npt.NDArray[np.float64]) -> None:
-    """The integers sum_k values[k] * 2^(64k) cut into pieces of so many bits, which leave no word out: 32 < bits < 53."""
+    """The integers sum_k values[k] * 2^(64k) cut into pieces of so many bits, more than half a word: 32 < bits < 53."""
     mask = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
     for k in range(pieces.shape[0]):
         word, shift = (k * bits) // 64, np.uint64((k * bits) % 64)

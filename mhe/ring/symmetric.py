@@ -1,12 +1,12 @@
 """Transforms of polynomials that take the same value at x and at 1/x, at half the work.
 
 Let n be a power of two from 8 to ring_dim/2, and c_k the coefficients at X^(k ring_dim/2n) for k < n; c_n = 0 and
-c_(2n-k) = -c_k. The values of the subring of dimension 2n are symmetric: the one at place 2n-1-i belongs to the exponent
--(2 bitrev(i) + 1), so that the second half is the first one backwards. In the whole ring every value stands ring_dim/2n
-times, since the exponents 2 bitrev(i) + 1 of that many neighbours are equal modulo 4n.
+c_(2n-k) = -c_k. The values of the subring of dimension 2n are symmetric: the one at place 2n-1-i belongs to the
+exponent -(2 bitrev(i) + 1), so that the second half is the first one backwards. In the whole ring every value stands
+ring_dim/2n times, since the exponents 2 bitrev(i) + 1 of that many neighbours are equal modulo 4n.
 
-The first layer adds root * c_(n+j) = -root * c_(n-j) to c_j; what follows is a transform of dimension n with the twiddles
-of the left half.
+The first layer adds root * c_(n+j) = -root * c_(n-j) to c_j; what follows is a transform of dimension n with the
+twiddles of the left half.
 """
 
 from __future__ import annotations

@@ -4,15 +4,15 @@ The terms are the y_i of `lift`, cut at bit PIECE where they are longer than PIE
 rows of integers t_k < 2^47, all floats. What is wanted is S = sum_k t_k w_k modulo p, for weights w_k < p < 2^b.
 
 In float64, for p < 2^49, as in `mhe.ring.matrix`: A starts from the anchor 2^(b+50) and stays below twice that (eight
-products below 2^(b+47)), with a last place of 2^(b-2); what every product loses is an integer of at most 2^(b-3), all of
-them together at most 2^b <= 2p. The quotient of A by p is below 2^51 and off by at most a relative 2^-53, a quarter, so
-that A is reduced to below 0.75p, and the whole to below 2.75p.
+products below 2^(b+47)), with a last place of 2^(b-2); what every product loses is an integer of at most 2^(b-3), all
+of them together at most 2^b <= 2p. The quotient of A by p is below 2^51 and off by at most a relative 2^-53, a quarter,
+so that A is reduced to below 0.75p, and the whole to below 2.75p.
 
-In words, for any p: S is known modulo 2^64, and its quotient by p approximately, in float64: q = rint(Q),
-Q = sum_k t_k fl(w_k / p). Then S - q p, computed modulo 2^64, is small: a term is below 2^47 and has two rounding errors,
-together below 2^-5; each of the n - 1 additions rounds a number below n 2^47, with an error below n 2^-7 (n <= 8: the
-half of the last place). That is 8/32 + 7 * 8/128 < 0.69, with q's own rounding below 1.19: |S - q p| < 1.19 p, and
-S - q p + 4p is between 2p and 6p.
+In words, for any p: S is known modulo 2^64, and its quotient by p approximately, in float64: q = rint(Q), Q = sum_k
+t_k fl(w_k / p). Then S - q p, computed modulo 2^64, is small: a term is below 2^47 and has two rounding errors,
+together below 2^-5; each of the n - 1 additions rounds a number below n 2^47, with an error below n 2^-7 (n <= 8:
+half of the last place). That is 8/32 + 7 * 8/128 < 0.69, with q's own rounding below 1.19: |S - q p| < 1.19 p, and S
+- q p + 4p is between 2p and 6p.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _lanes(kind: Any, b: Any, p: Any, reciprocal: Any) -> Any:
 
 
 def _term(kind: type[FloatLanes] | type[WordLanes], *, long: bool) -> Any:
-    """Columns start .. stop of y_i = x_i * factor into row `row` of the terms (and the next one), y_i / p to the last."""
+    """Columns start .. stop of y_i = x_i * factor into row `row` of the terms (and the next), y_i / p to the last."""
 
     def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         x, terms = (context.make_array(signature.args[i])(context, b, arguments[i]) for i in (0, 1))
@@ -84,7 +84,10 @@ _word_short, _word_long = (_term(WordLanes, long=long) for long in (False, True)
 
 
 def _sum(kind: type[FloatLanes] | type[WordLanes]) -> Any:
-    """Columns start .. stop of row i of the sums. quotients: the weights as floats for FloatLanes, divided by p for WordLanes."""
+    """Columns start .. stop of row i of the sums.
+
+    quotients: the weights as floats for FloatLanes, divided by p for WordLanes.
+    """
 
     def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         i, start, stop, p, reciprocal, anchor = arguments[4:]

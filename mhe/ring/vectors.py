@@ -22,10 +22,10 @@ otherwise, with u <= 2 e |h| <= 2^48 as |h| <= 2^100), and |l| <= u/2. So h - q 
 differences of integers below 2^53 are exact. For two residues 0 <= y, w < p the quotient is off by 2.01 e p < 0.13,
 hence |r| < 0.63 p.
 
-Bounds of a transform, in units of p (8 is the limit): a forward layer takes X to X + (1/2 + 0.07 X), so that nine layers
-from 1/2 give 1.04, 1.61, 2.22, 2.88, 3.58, 4.33, 5.13, 5.99, 6.91, and six from 1 give 5.2. An inverse layer doubles the
-sums and multiplies the differences: three layers from [0, 1), or from |X| <= 1/2, stay below 8. `reduce` takes |x| <
-2^53 to |x| <= p/2 + 1.
+Bounds of a transform, in units of p (8 is the limit): a forward layer takes X to X + (1/2 + 0.07 X), so that nine
+layers from 1/2 give 1.04, 1.61, 2.22, 2.88, 3.58, 4.33, 5.13, 5.99, 6.91, and from 1 they stay below 7.9. An inverse
+layer doubles the sums and multiplies the differences: three layers from [0, 1), or from |X| <= 1/2, stay below 8.
+`reduce` takes |x| < 2^53 to |x| <= p/2 + 1.
 
 numba's cache does not notice a change of this file: clear the __pycache__ folders after one.
 

@@ -44,7 +44,7 @@ def test_defaults() -> None:
     assert (config.training.solver, config.training.schedule) == ("nesterov", "constant")
     assert (config.training.iterations, config.training.batch, config.training.momentum) == (20, "full", 0.5)
     assert (config.crypto.backend, config.crypto.security_bits, config.crypto.statistical_bits) == ("native", 128, 128)
-    assert (config.crypto.ring_dim, config.crypto.message_bound) == (None, 32.0)
+    assert (config.crypto.ring_dim, config.crypto.message_bound, config.crypto.threads) == (None, 32.0, 1)
     assert (config.network.arity, config.network.root) == (2, 0)
     assert (config.release.what, config.release.statistical_bits, config.release.precision) == ("model", 40, 1e-3)
 

@@ -27,8 +27,8 @@ from mhe.ring.parallel import Run, Threads, in_turn
 from mhe.ring.ring import Ring, ring
 
 TERMS_AT_ONCE = 8
-"""So many terms of a sum of products are taken at a time: a block of their ciphertexts stays in the first cache, and what
-is encoded for one use is not kept any longer."""
+"""So many terms of a sum of products are taken at a time: a block of their ciphertexts stays in the first cache, and
+what is encoded for one use is not kept any longer."""
 
 Pair = tuple[Words, Words]
 
@@ -37,7 +37,8 @@ class NativeBackend:
     """`RingBackend` on mhe/ring, for one collective key.
 
     A ciphertext's handle is (c0, c1), (limbs, ring_dim) each, a plaintext's the first half of such an array, (limbs,
-    ring_dim/2): the other half is the same backwards. All are C-contiguous, read-only, in the evaluation domain. Import and export hand over the same arrays; the importing side must not write to them any more.
+    ring_dim/2): the other half is the same backwards. All are C-contiguous, read-only, in the evaluation domain.
+    Import and export hand over the same arrays; the importing side must not write to them any more.
 
     Any moduli that Parameters allow; those below 2^49 are faster (`mhe.ring.vectors`). Errors per slot, beyond those of
     the operands: below `rounding_std` for a rescale and `key_switch_std` for a product or a rotation (mhe.security).

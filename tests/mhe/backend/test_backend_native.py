@@ -61,6 +61,8 @@ def with_keys(make: Callable[[Parameters, str], RingBackend]) -> RingBackend:
         (1 << 9, 49, 35, (40, 40, 40), 4, 2),
         (1 << 9, 58, 48, (50, 61, 45), 5, 2),
         (1 << 9, 55, 45, (61, 61, 61, 61, 61, 61, 61), 8, 1),
+        (1 << 12, 36, 33, (36,), 3, 3),
+        (1 << 13, 45, 33, (49,), 4, 4),
     ],
 )
 def test_primes_of_any_size(
@@ -269,3 +271,34 @@ def test_threads_share_an_evaluator() -> None:
     for got in results.values():
         np.testing.assert_array_equal(got.c0, results[0].c0)
         np.testing.assert_array_equal(got.c1, results[0].c1)
+
+
+def test_several_threads_give_the_same_bits() -> None:
+    p = insecure_native_parameters(1 << 11, 60, 45, (60, 49), 5, 3)
+    secret = oracle.make_secret(p.ring_dim)
+    x = np.random.default_rng(1).uniform(-1, 1, p.n_slots)
+    both = oracle.encrypt(x, p, secret, KEY), oracle.encrypt(x[::-1].copy(), p, secret, KEY, seed=1)
+    relinearisation = oracle.make_relinearisation_key(p, secret, KEY)
+    rotations = {step: oracle.make_rotation_key(p, secret, step, KEY, seed=step) for step in (1, 2, 7)}
+    results: list[list[RingCiphertext]] = []
+    for threads in (1, 2, 3):
+        backend = NativeBackend(p, KEY, threads=threads)
+        backend.load_relinearisation_key(relinearisation)
+        for step, key in rotations.items():
+            backend.load_rotation_key(step, key)
+        a, b = (backend.import_ciphertext(each, p.n_slots) for each in both)
+        turned = backend.rotate_hoisted(a, [1, 2, 7])
+        matrix = [[backend.encode(x * (i + j), 5) for i in range(3)] for j in range(4)]
+        found = [backend.multiply(a, b), backend.rescale(backend.multiply(a, b)), backend.rotate(a, 2)]
+        found += [*turned.values(), *backend.multiply_matrix_plain(matrix, list(turned.values()))]
+        backend.close()
+        backend.close()
+        found.append(backend.rescale(found[0]))
+        results.append([backend.export_ciphertext(each) for each in found])
+    np.testing.assert_allclose(oracle.decrypt(results[0][3], p, secret), np.roll(x, -1), atol=1e-6)
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            np.testing.assert_array_equal(one.c0, other.c0)
+            np.testing.assert_array_equal(one.c1, other.c1)
+    with pytest.raises(ParameterError, match="threads is 0"):
+        NativeBackend(p, KEY, threads=0)
