@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.mhe.backend.conftest import ROTATIONS, Floats, World
+from tests.evaluators import Floats, World
+from tests.mhe.backend.conftest import ROTATIONS
 
 RANDOM = np.random.default_rng(7)
 
