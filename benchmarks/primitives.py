@@ -37,6 +37,7 @@ from mhe.protocols.refresh import RefreshProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
 from mhe.ring import ntt
+from mhe.ring.gaussian import MIN_STD
 from mhe.ring.primes import ntt_primes
 from mhe.security import norm_bound, smudging_std
 from mhe.session import Session
@@ -49,8 +50,8 @@ OWN_FIRST_BITS, OWN_SPECIAL_BITS, OWN_SPECIAL, OWN_DIGITS = 47, 39, 4, 2
 ROTATIONS = range(1, 9)
 PAIRS = 8
 RELEASE_BITS = 40
-NO_SMUDGING = 1.0
-"""Standard deviation, in coefficients, of what hides nothing: for measuring the noise of keys made for the benchmark."""
+GUARD = 2.0**30
+"""A result is raised by this factor before it is opened, far above the smudging of the opening."""
 SCALAR, NATIVE, OWN, OPENFHE = "scalar", "native", "native_own_primes", "openfhe"
 
 BARS = {
@@ -129,14 +130,19 @@ class Bench:
         return self.backend.import_ciphertext(fresh, self.parameters.n_slots)
 
     def precision_bits(self) -> float:
-        """Of the circuit in `benchmarks.precision`, opened by all parties with hardly any smudging."""
+        """Of the circuit in `benchmarks.precision`, opened by all parties."""
         w, x, y = inputs(self.parameters.n_slots, seed=0)
         result = circuit(self.backend, w, *(self._encrypt(self._message(v)) for v in (x, y)))
-        arrays, n = self.backend.export_ciphertext(result), self.parameters.ring_dim
-        total = self._sum(lambda session: DecryptionProtocol(session, arrays.c1, n, NO_SMUDGING))
-        protocol = DecryptionProtocol(self.sessions[0], arrays.c1, n, NO_SMUDGING)
-        opened = np.array([float(c) for c in protocol.integers(protocol.finalize(total, arrays.c0))])
-        return precision_bits(decode_coefficients(opened, arrays.scale), circuit_in_the_clear(w, x, y))
+        raised = self.backend.multiply_plain(result, self.backend.encode(np.ones(1), result.limbs, GUARD))
+        arrays, n = self.backend.export_ciphertext(raised), self.parameters.ring_dim
+
+        def protocol(session: Session) -> DecryptionProtocol:
+            return DecryptionProtocol(session, arrays.c1, n, MIN_STD)
+
+        root = protocol(self.sessions[0])
+        opened = root.integers(root.finalize(self._sum(protocol), arrays.c0))
+        slots = decode_coefficients(np.array([float(c) for c in opened]), arrays.scale)
+        return precision_bits(slots, circuit_in_the_clear(w, x, y))
 
     def _other(self) -> Ciphertext:
         """A ciphertext that no protocol has served yet."""
