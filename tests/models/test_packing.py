@@ -140,7 +140,7 @@ def test_rotations_are_exactly_the_ones_that_are_used(rows, features):
 
 @pytest.mark.parametrize(("rows", "features"), SHAPES)
 def test_products_with_the_keys_of_the_layout(rows, features, evaluator):
-    """Both products encrypted, with no other rotation keys. Errors of the operands are weighted by rows and added up."""
+    """Both products encrypted, with no other rotation keys. Every cell adds the errors of an operand."""
     layout = choose_layout(64, rows, features)
     p = parameters_of(evaluator, 128, 4)
     world = World.of(evaluator, p, {*layout.rotations(), *layout.fold_steps})
