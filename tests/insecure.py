@@ -18,6 +18,7 @@ from mhe.moduli import generate_moduli as generate_own_moduli
 from mhe.parameters import Parameters, Shape, refresh_floor_bits
 from models.activations import Polynomial, approximate, sigmoid
 from models.plan import CircuitPlan
+from models.search import Choice
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -125,6 +126,11 @@ def insecure_test_plan(
         make_moduli=make_moduli,
     )
     return CircuitPlan(task, parameters)
+
+
+def choose_insecure_test_plan(task: Workload, choice: Choice, make_moduli: MakeModuli) -> CircuitPlan:
+    """INSECURE: in place of `models.search.choose_plan`, whatever the choice is; precise enough for real smudging."""
+    return insecure_test_plan(task, scale_bits=58, make_moduli=make_moduli)
 
 
 def table(task: Workload, seed: int = 0, noise: float = 3.0) -> list[tuple[Floats, Floats]]:

@@ -1,4 +1,4 @@
-"""`EncryptedParty` as a whole, on a backend that computes nothing: every collective call between 1 to 5 parties."""
+"""`EncryptedParty` as a whole, on each evaluator: every collective call between 1 to 5 parties."""
 
 from __future__ import annotations
 
@@ -48,9 +48,18 @@ def joint_of(parties):
     return oracle.joint_of([party._secret for party in parties])
 
 
+def residues(party, ciphertext):
+    return party.backend.export_ciphertext(ciphertext)
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.c0, b.c0)
+    np.testing.assert_array_equal(a.c1, b.c1)
+
+
 def opened(party, ciphertext, joint):
-    """What the omniscient observer reads in a backend's ciphertext."""
-    return oracle.decrypt(party.backend.export_ciphertext(ciphertext), party.parameters, joint, ciphertext.period)
+    """What the omniscient observer reads in an evaluator's ciphertext."""
+    return oracle.decrypt(residues(party, ciphertext), party.parameters, joint, ciphertext.period)
 
 
 # keys
@@ -250,11 +259,10 @@ def test_encrypt_zero_is_the_same_at_all(run_encrypted, n_parties):
     joint = joint_of([party for party, _, _ in results])
     for party, zero, _ in results:
         assert (zero.limbs, zero.scale, zero.period, zero.key_id) == (5, SCALE, PERIOD, party.session.key_id)
-        np.testing.assert_array_equal(zero.handle.c0, results[0][1].handle.c0)
-        np.testing.assert_array_equal(zero.handle.c1, results[0][1].handle.c1)
+        assert_same(residues(party, zero), residues(party, results[0][1]))
         bound = slot_error(fresh_error_std(RING_DIM, n_parties), 2 * PERIOD)
         assert np.abs(opened(party, zero, joint)).max() <= bound
-    first, second = results[0][1].handle, results[0][2].handle
+    first, second = (residues(party, zero) for zero in results[0][1:])
     assert first.c1.tobytes() != second.c1.tobytes()
 
 
@@ -275,7 +283,7 @@ def test_sum_is_at_the_root_alone(run_encrypted, make_ciphertext, n_parties, lim
     # every party's ciphertext carries the noise of one common encryption of zero
     bound = slot_error(n_parties * own + n_parties**0.5 * added, 2 * PERIOD) + n_parties * PERIOD / SCALE
     assert np.abs(opened(party, total, joint_of(parties)) - expected).max() <= bound
-    assert mine.handle.c0.shape == (limbs, RING_DIM)
+    assert residues(party, mine).c0.shape == (limbs, RING_DIM)
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
@@ -293,8 +301,7 @@ def test_refresh_of_the_roots_ciphertexts(run_encrypted, make_ciphertext, n_part
             assert (after.limbs, after.scale, after.period) == (5, SCALE, PERIOD)
             error = np.abs(opened(party, after, joint) - opened(party, before, joint)).max()
             assert error <= slot_error(refresh_error_std(n_parties), 2 * PERIOD)
-            np.testing.assert_array_equal(after.handle.c0, results[0][1][i].handle.c0)
-            np.testing.assert_array_equal(after.handle.c1, results[0][1][i].handle.c1)
+            assert_same(residues(party, after), residues(party, results[0][1][i]))
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
@@ -549,10 +556,10 @@ def test_own_ciphertexts_are_never_the_same_twice(run_encrypted, make_ciphertext
         low = make_ciphertext(party, values_of(0), 3)
         party.deliver([low], NORM)
         party.deliver([low], NORM)
-        return party.refresh_own([low]), party.refresh_own([low])
+        return [residues(party, *party.refresh_own([low])) for _ in range(2)]
 
     for first, second in run_encrypted(2, program):
-        assert first[0].handle.c1.tobytes() != second[0].handle.c1.tobytes()
+        assert first.c1.tobytes() != second.c1.tobytes()
 
 
 @pytest.mark.parametrize("limbs", [1, 2, 4, 5])
@@ -621,12 +628,12 @@ def test_own_ciphertexts_are_rerandomised_before_anyone_sees_them(run_encrypted,
 
     def rows_seen():
         """How many rows of party 1's own ciphertext are in the frames that it sends."""
-        frames, handles = [], []
+        frames, own = [], []
 
         def program(party):
             low = make_ciphertext(party, values_of(party.collective.rank), 3)
             if party.collective.rank == 1:
-                handles.append(low.handle)
+                own.append(residues(party, low))
             if call == "sum":
                 party.sum(low)
             elif call == "refresh_own":
@@ -635,8 +642,8 @@ def test_own_ciphertexts_are_rerandomised_before_anyone_sees_them(run_encrypted,
                 party.deliver([low], NORM)
 
         run_encrypted(2, program, tap=lambda source, dest, frame: frames.append((source, frame)))
-        (handle,), sent = handles, [frame for source, frame in frames if source == 1]
-        return sum(any(row[:4].tobytes() in frame for frame in sent) for row in (*handle.c0, *handle.c1))
+        (mine,), sent = own, [frame for source, frame in frames if source == 1]
+        return sum(any(row[:4].tobytes() in frame for frame in sent) for row in (*mine.c0, *mine.c1))
 
     assert rows_seen() == 0
     monkeypatch.setattr(module, "rerandomise", lambda session, key, ciphertext: ciphertext)

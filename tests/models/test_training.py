@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import polynomial
 
-from mhe.backend.openfhe import OpenFHEBackend
-from mhe.backend.openfhe import generate_moduli as generate_openfhe_moduli
-from mhe.encrypted_party import EncryptedParty
 from mhe.errors import DataError, LevelError
 from mhe.security import tail
 from models.activations import sigmoid
@@ -31,6 +29,7 @@ from models.training import (
 from models.twin import train_twin
 from network.local import run_parties
 from tests import oracle
+from tests.evaluators import make_party, plan_of
 from tests.insecure import (
     INSECURE_TEST_RING_DIM,
     clear_party,
@@ -66,21 +65,11 @@ def surely(error, n):
     return error * tail(n) / np.sqrt(2 * np.log(2 * n / PREDICTED_QUANTILE))
 
 
-def encrypted_party(collective, plan):
-    return EncryptedParty(
-        collective,
-        plan.parameters,
-        OpenFHEBackend,
-        statistical_bits=plan.workload.release_bits,
-        releases=plan.releases,
-    )
-
-
-def trained(plan, shards, make_party, after, seed=0, **run):
-    """after(party, rank, encrypted weights) of every party, once it has trained."""
+def trained(plan, shards, join, after, seed=0, **run):
+    """after(party, rank, encrypted weights) of every party join(collective, plan), once it has trained."""
 
     def program(collective):
-        party = make_party(collective, plan)
+        party = join(collective, plan)
         party.make_keys(plan.key_plan)
         batches = pack_batches(plan, *shards[collective.rank], seed, collective.rank, True)
         found = after(party, collective.rank, train(party, plan, batches, quiet))
@@ -90,9 +79,9 @@ def trained(plan, shards, make_party, after, seed=0, **run):
     return run_parties(plan.workload.n_parties, program, **run)
 
 
-def released(plan, shards, make_party, **options):
+def released(plan, shards, join, **options):
     """The model that every party gets; they must agree."""
-    models = trained(plan, shards, make_party, lambda party, _, w: release_model(party, plan, w), **options)
+    models = trained(plan, shards, join, lambda party, _, w: release_model(party, plan, w), **options)
     for model in models[1:]:
         np.testing.assert_array_equal(model, models[0])
     return models[0]
@@ -216,60 +205,50 @@ def test_simulation_without_noise_is_the_twin(name):
     np.testing.assert_allclose(found, twin, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_simulation_stays_within_the_planned_precision(name):
-    plan, shards = insecure_test_plan(CASES[name]), table(CASES[name])
+@cache
+def outcome(evaluator, name):
+    """(largest error of the released weights, plan, twin) of a case."""
+    plan, shards = plan_of(evaluator, CASES[name]), table(CASES[name])
     twin, _ = train_twin(plan, shards, seed=5)
-    error = np.abs(released(plan, shards, clear_party, seed=5) - twin).max()
-    assert plan.precision.weight_error / 1000 < error <= plan.precision.weight_error < np.abs(twin).max() / 100
-
-
-@pytest.fixture(scope="module")
-def encrypted_errors():
-    """(largest error of the released weights, plan, twin) of every case."""
-    found = {}
-    for name, task in CASES.items():
-        plan, shards = insecure_test_plan(task, make_moduli=generate_openfhe_moduli), table(task)
-        twin, _ = train_twin(plan, shards, seed=5)
-        found[name] = np.abs(released(plan, shards, encrypted_party, seed=5) - twin).max(), plan, twin
-    return found
+    return np.abs(released(plan, shards, partial(make_party, evaluator), seed=5) - twin).max(), plan, twin
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_encrypted_weights_are_the_twin_within_the_planned_precision(name, encrypted_errors):
-    error, plan, twin = encrypted_errors[name]
+def test_weights_are_the_twin_within_the_planned_precision(name, evaluator):
+    error, plan, twin = outcome(evaluator, name)
     planned = plan.precision.weight_error
     assert planned / 1000 < error <= surely(planned, plan.layout.features)
     # that is no empty promise: a hundredth of the weights at most
     assert planned < np.abs(twin).max() / 100
 
 
-def test_planned_precision_is_hardly_ever_missed(encrypted_errors):
+def test_planned_precision_is_hardly_ever_missed(evaluator):
     """Each case may miss it with probability 1e-3, two of them will not."""
-    assert sum(error > plan.precision.weight_error for error, plan, _ in encrypted_errors.values()) <= 1
+    found = [outcome(evaluator, name) for name in CASES]
+    assert sum(error > plan.precision.weight_error for error, plan, _ in found) <= 1
 
 
 @pytest.mark.parametrize(("arity", "root"), [(1, 0), (2, 2), (3, 1)])
-def test_encrypted_weights_do_not_depend_on_the_tree(arity, root):
+def test_weights_do_not_depend_on_the_tree(arity, root, evaluator):
     task = workload((20, 15, 1), 5, momentum=0.5)
-    plan, shards = insecure_test_plan(task, make_moduli=generate_openfhe_moduli), table(task)
+    plan, shards = plan_of(evaluator, task), table(task)
     twin, _ = train_twin(plan, shards, seed=0)
-    found = released(plan, shards, encrypted_party, arity=arity, root=root)
+    found = released(plan, shards, partial(make_party, evaluator), arity=arity, root=root)
     assert np.abs(found - twin).max() <= surely(plan.precision.weight_error, plan.layout.features)
 
 
 @pytest.mark.parametrize("name", ["two parties", "wide", "blocks", "degree 7", "ten iterations"])
-def test_noise_that_the_smudging_hides_is_below_its_bound(name):
+def test_noise_that_the_smudging_hides_is_below_its_bound(name, real_evaluator):
     """The smudging is as safe as the bound on the noise of the weights before it. Two runs differ by noise only."""
-    plan, shards = insecure_test_plan(CASES[name], make_moduli=generate_openfhe_moduli), table(CASES[name])
+    plan, shards = plan_of(real_evaluator, CASES[name]), table(CASES[name])
 
     def weights_and_share(party, _, weights):
         exported = None if weights is None else party.backend.export_ciphertext(weights)
-        return exported, party._secret._coefficients.copy()
+        return exported, oracle.coefficients_of(party._secret)
 
     runs = []
     for _ in range(2):
-        found = trained(plan, shards, encrypted_party, weights_and_share)
+        found = trained(plan, shards, partial(make_party, real_evaluator), weights_and_share)
         secret = oracle.joint([share for _, share in found])
         coefficients = oracle.message_integers(found[0][0], plan.parameters, secret)
         step = INSECURE_TEST_RING_DIM // plan.precision.released_coefficients
@@ -280,10 +259,10 @@ def test_noise_that_the_smudging_hides_is_below_its_bound(name):
     assert bound / 4000 < difference / np.sqrt(2) < bound
 
 
-def test_a_refresh_comes_at_the_limbs_that_the_plan_says():
+def test_a_refresh_comes_at_the_limbs_that_the_plan_says(evaluator):
     """Weights that are low already cannot be used again without a refresh."""
     task = workload((5, 4), 3)
-    plan = insecure_test_plan(task)
+    plan = plan_of(evaluator, task)
 
     def after(party, _, weights):
         if weights is None:
@@ -294,17 +273,19 @@ def test_a_refresh_comes_at_the_limbs_that_the_plan_says():
         return weights.scale
 
     # only the root tries: a refusal must come before anything is sent
-    assert trained(plan, table(task), clear_party, after)[0] == pytest.approx(plan.weight_scale, rel=1e-9)
+    scales = trained(plan, table(task), partial(make_party, evaluator), after)
+    assert scales[0] == pytest.approx(plan.weight_scale, rel=1e-9)
 
 
-def test_every_iteration_is_reported_with_its_levels():
+def test_every_iteration_is_reported_with_its_levels(evaluator):
     task = workload((5, 4), 3, iterations=4)
-    plan, shards = insecure_test_plan(task), table(task)
+    plan, shards = plan_of(evaluator, task), table(task)
 
     def program(collective):
-        party, reports = clear_party(collective, plan), []
+        party, reports = make_party(evaluator, collective, plan), []
         party.make_keys(plan.key_plan)
         train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), reports.append)
+        party.close()
         return [(r.number, r.levels, r.seconds > 0) for r in reports]
 
     assert run_parties(2, program) == [[(n, task.levels, True) for n in (1, 2, 3, 4)]] * 2
@@ -313,11 +294,10 @@ def test_every_iteration_is_reported_with_its_levels():
 # predictions
 
 
-@pytest.mark.parametrize("make_party", [clear_party, encrypted_party])
 @pytest.mark.parametrize("test_rows", [(6, 4, 2), (40, 0, 3), (0, 0, 1)])
-def test_each_party_gets_the_logits_of_its_own_rows(make_party, test_rows):
+def test_each_party_gets_the_logits_of_its_own_rows(evaluator, test_rows):
     task = workload((20, 15, 1), 5, momentum=0.5, release="predictions", test_rows=test_rows)
-    plan, shards = insecure_test_plan(task, make_moduli=generate_openfhe_moduli), table(task)
+    plan, shards = plan_of(evaluator, task), table(task)
     random = np.random.default_rng(1)
     tests = [random.normal(size=(n, 5)) for n in test_rows]
     twin, _ = train_twin(plan, shards, seed=0)
@@ -326,7 +306,8 @@ def test_each_party_gets_the_logits_of_its_own_rows(make_party, test_rows):
         return release_predictions(party, plan, weights, tests[rank])
 
     tolerance = surely(plan.precision.logit_error, plan.layout.rows)
-    for x, logits in zip(tests, trained(plan, shards, make_party, after), strict=True):
+    join = partial(make_party, evaluator)
+    for x, logits in zip(tests, trained(plan, shards, join, after), strict=True):
         assert logits.shape == (len(x),)
         np.testing.assert_allclose(logits, with_intercept(x) @ twin, rtol=0, atol=tolerance)
     assert tolerance < 1e-2
@@ -371,15 +352,14 @@ def odd_columns():
     return np.hstack([scaled, shifted, constant])
 
 
-@pytest.mark.parametrize("make_party", [clear_party, encrypted_party])
-def test_standardisation_is_that_of_numpy(make_party):
+def test_standardisation_is_that_of_numpy(evaluator):
     rows = odd_columns()
     task = workload((25, 1, 14), rows.shape[1])
-    plan = insecure_test_plan(task, make_moduli=generate_openfhe_moduli)
+    plan = plan_of(evaluator, task)
     pieces = np.split(rows, np.cumsum(task.rows)[:-1])
 
     def program(collective):
-        party = make_party(collective, plan)
+        party = make_party(evaluator, collective, plan)
         found = standardise(party, pieces[collective.rank], 40)
         party.close()
         return found

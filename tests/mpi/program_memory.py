@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from mhe.backend.openfhe import OpenFHEBackend, generate_moduli
-from mhe.encrypted_party import EncryptedParty
 from mhe.keys import EphemeralSecret, ReceiverSecret, SecretShare
 from mhe.ring.ring import ring
 from models.training import pack_batches, release_model, standardise, train
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
 from tests import oracle
-from tests.insecure import insecure_test_plan, workload
+from tests.evaluators import make_party, plan_of
+from tests.insecure import workload
 from tests.memory import reachable
 
 N_ROWS, N_FEATURES = 12, 3
@@ -62,14 +61,13 @@ with mpi_channel() as channel:
     collective = TreeCollective(channel)
     rank, n_parties = collective.rank, collective.n_parties
     task = workload((N_ROWS,) * n_parties, N_FEATURES, iterations=2)
-    plan = insecure_test_plan(task, ring_dim=1 << 8, make_moduli=generate_moduli)
+    evaluator = sys.argv[2]
+    plan = plan_of(evaluator, task, ring_dim=1 << 8)
     collective.bind(plan.parameters.digest)
     random = np.random.default_rng(rank)
     x, y = random.normal(5, 2, (N_ROWS, N_FEATURES)), random.integers(0, 2, N_ROWS).astype(float)
 
-    party = EncryptedParty(
-        collective, plan.parameters, OpenFHEBackend, statistical_bits=task.release_bits, releases=plan.releases
-    )
+    party = make_party(evaluator, collective, plan)
     party.make_keys(plan.key_plan)
     standard = standardise(party, x, n_parties * N_ROWS)
     batches = pack_batches(plan, standard(x), y, 0, rank, True)
