@@ -41,7 +41,6 @@ from mhe.ring.ring import ring
 from mhe.ring.sampling import uniform
 from mhe.session import Session
 from mhe.share import Share
-from models.logistic import gradient
 from models.plan import CircuitPlan
 from models.training import pack_batches
 from network.channel import Loopback
@@ -182,7 +181,7 @@ def write_tables(folder: Path) -> None:
             (folder / f"site{rank}{name}.csv").write_text("\n".join(lines), encoding="utf-8")
 
 
-def insecure_plan(workload: Any, choice: Any, make_moduli: Any) -> CircuitPlan:
+def insecure_plan(workload: Any, choice: Any, make_moduli: Any, *, free: bool) -> CircuitPlan:
     return insecure_test_plan(workload, ring_dim=RING_DIM, make_moduli=make_moduli)
 
 
@@ -260,12 +259,13 @@ def watch(run: Run, party: Any) -> None:
     """Look into the party when it sums for the first time, and just before it closes."""
     add, close, rank = party.sum, party.close, rank_here()
 
-    def summing(ciphertext: Any) -> Any:
+    def summing(ciphertexts: Any) -> Any:
         if rank not in run.computed and isinstance(party, EncryptedParty):
-            run.computed[rank] = party.backend.export_ciphertext(ciphertext)
+            (gradient,) = ciphertexts
+            run.computed[rank] = party.backend.export_ciphertext(gradient)
             if rank == 0:
                 run.guessed = guess(party, sys._getframe(1).f_locals, run)
-        return add(ciphertext)
+        return add(ciphertexts)
 
     def closing() -> None:
         callers = list(frames_up_to("run_party"))[1:]
@@ -287,11 +287,12 @@ def watch(run: Run, party: Any) -> None:
 
 def guess(party: EncryptedParty, training: Mapping[str, Any], run: Run) -> RingCiphertext:
     """What the root gets that takes the rows of party 1 for what they are, and computes with them as party 1 does."""
-    plan = training["plan"]
+    model = training["model"]
     shard = next(f for f in frames_up_to("run_party") if f.f_code.co_name == "run_party").f_locals
     x, y = table_of(shard["config"], 1)
-    batches = pack_batches(plan, shard["standard"](x), y, 0, 1, False)
-    return party.backend.export_ciphertext(gradient(party.backend, plan, training["ahead"], batches[0]))
+    batches = pack_batches(model, shard["standard"](x), y[:, None], 0, 1, False)
+    (gradient,) = model.gradients(party, training["ahead"], batches[0])
+    return party.backend.export_ciphertext(gradient)
 
 
 def table_of(config: Any, rank: int) -> tuple[Floats, Floats]:
@@ -309,10 +310,10 @@ RELEASES = ["model", "predictions"]
 def test_the_recorded_run_trained_a_model(record, records, what):
     run, clear = record(what), records(what, backend="clear")
     for outcome, simulated in zip(run.outcomes, clear.outcomes, strict=True):
-        assert outcome.quality.accuracy > 0.8
-        assert abs(outcome.quality.accuracy - simulated.quality.accuracy) < 0.1
+        assert outcome.figures["accuracy"] > 0.8
+        assert abs(outcome.figures["accuracy"] - simulated.figures["accuracy"]) < 0.1
         if what == "model":
-            np.testing.assert_allclose(outcome.model.coef, simulated.model.coef, atol=1e-3)
+            np.testing.assert_allclose(outcome.weights[0], simulated.weights[0], atol=1e-3)
     kinds = [kind for _, kind, _ in run.secrets]
     assert kinds.count(SecretShare) == kinds.count(EphemeralSecret) == N_PARTIES
     assert kinds.count(ReceiverSecret) == (N_PARTIES if what == "predictions" else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,16 +55,41 @@ def parameters_for(evaluator: str, n_parties: int) -> Parameters:
     return parameters_of(evaluator, 1 << 8, 5, scale_bits=40, n_parties=n_parties, **settings)
 
 
+Run = Callable[..., list[Any]]
+
+
 @pytest.fixture
-def run_encrypted(real_evaluator: str) -> Iterator[Callable[..., list[Any]]]:
+def run_encrypted(real_evaluator: str) -> Iterator[Run]:
     """`run_encrypted(n, program)`: `program(party)` at every one of n `EncryptedParty`s.
 
     Not on the simulation, which is `run_clear`: these tests are about shares, residues and who can read them.
     """
+    with encrypted_parties(real_evaluator) as run:
+        yield run
+
+
+@pytest.fixture
+def run_clear() -> Run:
+    """`run_clear(n, program)`: the same with `ClearParty`."""
+    return run_simulated
+
+
+@pytest.fixture
+def run_on_each(evaluator: str) -> Iterator[Run]:
+    """`run_on_each(n, program)`: the one or the other, whatever the evaluator calls for."""
+    if evaluator == "clear":
+        yield run_simulated
+        return
+    with encrypted_parties(evaluator) as run:
+        yield run
+
+
+@contextmanager
+def encrypted_parties(name: str) -> Iterator[Run]:
     made: list[Recording] = []
 
     def evaluator(parameters: Parameters, key_id: str) -> Any:
-        made.append(Recording(FACTORIES[real_evaluator](parameters, key_id)))
+        made.append(Recording(FACTORIES[name](parameters, key_id)))
         return made[-1]
 
     def run(
@@ -75,7 +101,7 @@ def run_encrypted(real_evaluator: str) -> Iterator[Callable[..., list[Any]]]:
         releases: int = 100,
         **options: Any,
     ) -> list[Any]:
-        chosen = parameters_for(real_evaluator, n_parties)
+        chosen = parameters_for(name, n_parties)
 
         def start(collective: Any) -> Any:
             collective.bind(chosen.digest)
@@ -86,35 +112,31 @@ def run_encrypted(real_evaluator: str) -> Iterator[Callable[..., list[Any]]]:
 
         return run_parties(n_parties, start, **{"timeout_seconds": 60.0, **options})
 
-    yield run
-    for backend in made:
-        backend.close()
+    try:
+        yield run
+    finally:
+        for backend in made:
+            backend.close()
 
 
-@pytest.fixture
-def run_clear() -> Callable[..., list[Any]]:
-    """`run_clear(n, program)`: the same with `ClearParty`."""
+def run_simulated(
+    n_parties: int,
+    program: Callable[[ClearParty], Any],
+    *,
+    noise: bool = True,
+    statistical_bits: int = 10,
+    releases: int = 100,
+    **options: Any,
+) -> list[Any]:
+    chosen = parameters_for("clear", n_parties)
 
-    def run(
-        n_parties: int,
-        program: Callable[[ClearParty], Any],
-        *,
-        noise: bool = True,
-        statistical_bits: int = 10,
-        releases: int = 100,
-        **options: Any,
-    ) -> list[Any]:
-        chosen = parameters_for("clear", n_parties)
+    def start(collective: Any) -> Any:
+        collective.bind(chosen.digest)
+        return program(
+            ClearParty(collective, chosen, statistical_bits=statistical_bits, releases=releases, noise=noise)
+        )
 
-        def start(collective: Any) -> Any:
-            collective.bind(chosen.digest)
-            return program(
-                ClearParty(collective, chosen, statistical_bits=statistical_bits, releases=releases, noise=noise)
-            )
-
-        return run_parties(n_parties, start, **{"timeout_seconds": 60.0, **options})
-
-    return run
+    return run_parties(n_parties, start, **{"timeout_seconds": 60.0, **options})
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from mhe.backend.clear import ClearBackend
 from mhe.errors import KeyMismatchError, LevelError
 from mhe.keys import KeyPlan
-from mhe.security import norm_bound, refresh_error_std, rerandomised_std, smudging_std, tail
+from mhe.security import refresh_error_std, rerandomised_norm, rerandomised_std, smudging_std, tail
 
 RING_DIM, PERIOD, SCALE, NORM = 1 << 8, 8, 2.0**40, 300.0
 PARTIES = [1, 2, 3, 5]
@@ -27,9 +27,9 @@ def program(make_ciphertext):
     def run(party):
         rank, root = party.collective.rank, party.collective.is_root
         out = {"encrypted_sum": party.encrypted_sum(np.array([1e12, -3.0, 1e-12]) * (rank + 1))}
-        total = party.sum(make_ciphertext(party, values_of(rank), 3))
-        assert (total is None) == (not root)
-        (fresh,) = party.refresh(None if total is None else [total], 1, SCALE, PERIOD)
+        totals = party.sum([make_ciphertext(party, values_of(rank), 3)])
+        assert (totals is None) == (not root)
+        (fresh,) = party.refresh(totals, 1, SCALE, PERIOD)
         low = party.backend.drop_limbs(fresh, 2)
         out["decrypted"] = party.decrypt(low if root else None, 2, SCALE, PERIOD, NORM)
         own = party.refresh_own([make_ciphertext(party, values_of(rank, i), 3) for i in range(2)])
@@ -45,7 +45,7 @@ def test_same_results_up_to_noise(run_clear, run_encrypted, program, n_parties):
     clear, encrypted = run_clear(n_parties, program), run_encrypted(n_parties, program)
     expected = sum(values_of(rank) for rank in range(n_parties))
     p = run_clear(1, lambda party: party.parameters)[0]
-    norm = NORM + norm_bound(rerandomised_std(replace(p, n_parties=n_parties), 2), RING_DIM)
+    norm = NORM + rerandomised_norm(replace(p, n_parties=n_parties), 2)
     # what the smudging of all coefficients does to a slot, and a tenth of it for all other noise
     added = tail(PERIOD) * 1.1 * np.sqrt(n_parties * RING_DIM / 2) * smudging_std(norm, 10, 100) / SCALE
     for rank, (a, b) in enumerate(zip(clear, encrypted, strict=True)):
@@ -89,7 +89,7 @@ def test_simulated_noise_has_the_size_of_the_real_one(run_clear, run_encrypted, 
 
     p, *simulated = run_clear(n, program, releases=1000)[0]
     _, *real = run_encrypted(n, program, releases=1000)[0]
-    added = norm_bound(rerandomised_std(p, 3), RING_DIM)
+    added = rerandomised_norm(p, 3)
     for norm, a, b in zip((NORM, NORM + added), simulated, real, strict=True):
         std = smudging_std(norm, 10, 1000) * np.sqrt(n * period) / SCALE
         # 128 values of about as many independent ones: 8 standard errors are 0.5

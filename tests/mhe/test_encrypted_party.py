@@ -22,7 +22,9 @@ from mhe.security import (
     norm_bound,
     refresh_error_std,
     relin_key_error_std,
+    rerandomised_norm,
     rerandomised_std,
+    secret_spread,
     smudging_std,
     tail,
 )
@@ -183,13 +185,13 @@ def fraction_bits(p):
 
 
 def sum_error(party, n_values):
-    """Smudging and fresh noise of every party, and one truncation each, in units of the result."""
+    """Smudging and fresh noise of every party, one truncation each, and what is taken for 0, in units of the result."""
     p, n = party.parameters, party.parameters.n_parties
     count = 1 << max(n_values - 1, 1).bit_length()
     fresh = fresh_error_std(p.ring_dim, n) * n**0.5
-    norm = norm_bound(fresh, count)
+    norm = norm_bound(fresh * secret_spread(count / p.ring_dim), count)
     smudging = WideGaussian(smudging_std(norm, 10, 100)).std * n**0.5
-    return (tail(count) * (smudging + fresh) + norm + n) / 2.0 ** fraction_bits(p)
+    return 2 * (tail(count) * (smudging + fresh) + norm + n) / 2.0 ** fraction_bits(p)
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
@@ -270,20 +272,22 @@ def test_encrypt_zero_is_the_same_at_all(run_encrypted, n_parties):
 @pytest.mark.parametrize("n_parties", PARTIES)
 def test_sum_is_at_the_root_alone(run_encrypted, make_ciphertext, n_parties, limbs):
     def program(party):
-        mine = make_ciphertext(party, values_of(party.collective.rank), limbs)
+        rank = party.collective.rank
+        mine = [make_ciphertext(party, values_of(rank), limbs), make_ciphertext(party, values_of(rank, 1)[:2], limbs)]
         return party, party.sum(mine), mine
 
     results = run_encrypted(n_parties, program, root=n_parties - 1)
     parties = [party for party, _, _ in results]
-    assert [total is None for _, total, _ in results] == [True] * (n_parties - 1) + [False]
-    party, total, mine = results[-1]
-    assert (total.limbs, total.scale, total.period) == (limbs, SCALE, PERIOD)
-    expected = sum(values_of(rank) for rank in range(n_parties))
+    assert [totals is None for _, totals, _ in results] == [True] * (n_parties - 1) + [False]
+    party, totals, mine = results[-1]
     own, added = fresh_error_std(RING_DIM, n_parties), rerandomised_std(party.parameters, limbs)
     # every party's ciphertext carries the noise of one common encryption of zero
     bound = slot_error(n_parties * own + n_parties**0.5 * added, 2 * PERIOD) + n_parties * PERIOD / SCALE
-    assert np.abs(opened(party, total, joint_of(parties)) - expected).max() <= bound
-    assert residues(party, mine).c0.shape == (limbs, RING_DIM)
+    for place, (total, period) in enumerate(zip(totals, (PERIOD, 2), strict=True)):
+        assert (total.limbs, total.scale, total.period) == (limbs, SCALE, period)
+        expected = sum(values_of(rank, place)[:period] for rank in range(n_parties))
+        assert np.abs(opened(party, total, joint_of(parties)) - expected).max() <= bound
+        assert residues(party, mine[place]).c0.shape == (limbs, RING_DIM)
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
@@ -323,9 +327,8 @@ def test_refresh_of_everybodys_own(run_encrypted, make_ciphertext, n_parties, co
             assert np.abs(opened(party, after, joint) - values_of(rank, i)).max() < 1e-6
 
 
-@pytest.mark.parametrize("kind", ["clear", "encrypted"])
 @pytest.mark.parametrize("n_parties", [1, 3])
-def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, kind, n_parties):
+def test_mapped_refresh_of_the_root_and_of_everybody(run_on_each, make_ciphertext, n_parties):
     """Two maps of one ciphertext and another one as it is; the simulation has the same limbs, periods and values."""
     matrix = SlotMap.matrix(np.random.default_rng(3).normal(size=(2 * PERIOD, 2 * PERIOD)))
     turned = SlotMap.rotation(PERIOD, 3)
@@ -341,7 +344,7 @@ def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, k
             for c in made
         ]
 
-    results = request.getfixturevalue(f"run_{kind}")(n_parties, program)
+    results = run_on_each(n_parties, program)
     # what is decrypted is always the root's
     values = [[values_of(seed, i) for i in range(2)] for seed in (7, 0)]
     expected = [v for a, b in values for v in (matrix(np.tile(b, 2)), a, turned(b))]
@@ -351,7 +354,6 @@ def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, k
             assert np.abs(got - wanted).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["clear", "encrypted"])
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
@@ -359,7 +361,7 @@ def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, k
         ((RefreshOutput(0, SlotMap.rotation(PERIOD // 2, 1)),), "need a multiple of it"),
     ],
 )
-def test_outputs_that_do_not_fit_are_refused(request, make_ciphertext, kind, outputs, message):
+def test_outputs_that_do_not_fit_are_refused(run_on_each, make_ciphertext, outputs, message):
     def of_root(party):
         low = make_ciphertext(party, values_of(0), 3)
         party.refresh([low] if party.collective.is_root else None, 1, SCALE, PERIOD, outputs)
@@ -369,7 +371,7 @@ def test_outputs_that_do_not_fit_are_refused(request, make_ciphertext, kind, out
 
     for program in (of_root, own):
         with pytest.raises(ParameterError, match=message):
-            request.getfixturevalue(f"run_{kind}")(2, program)
+            run_on_each(2, program)
 
 
 # release
@@ -508,9 +510,9 @@ def test_every_release_is_smudged_for_the_whole_budget(run_encrypted, make_ciphe
 
     (p,) = run_encrypted(1, program, releases=7, statistical_bits=20)
     expected = [
-        smudging_std(norm_bound(fresh_error_std(RING_DIM, 1), 8), 20, 7),
+        smudging_std(norm_bound(fresh_error_std(RING_DIM, 1) * secret_spread(8 / RING_DIM), 8), 20, 7),
         smudging_std(NORM, 20, 7),
-        smudging_std(NORM + norm_bound(rerandomised_std(p, 2), RING_DIM), 20, 7),
+        smudging_std(NORM + rerandomised_norm(p, 2), 20, 7),
     ]
     assert widths == pytest.approx(expected, rel=1e-12)
 
@@ -635,7 +637,7 @@ def test_own_ciphertexts_are_rerandomised_before_anyone_sees_them(run_encrypted,
             if party.collective.rank == 1:
                 own.append(residues(party, low))
             if call == "sum":
-                party.sum(low)
+                party.sum([low])
             elif call == "refresh_own":
                 party.refresh_own([low])
             else:

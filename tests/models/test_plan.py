@@ -16,8 +16,9 @@ from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, Shape, log2_product, refresh_floor_bits
 from mhe.ring.vectors import FLOAT_MODULUS_BITS
 from models.cost import FAST_BITS, Cost
+from models.model import model_of
 from models.search import LOGIT_ERROR, SPECIAL_MARGINS, TOLERATED, Choice, choose_plan
-from models.training import pack_batches, release_predictions, train
+from models.training import pack_batches, train
 from network.local import run_parties
 from network.topology import Tree
 from network.traffic import predict
@@ -262,7 +263,7 @@ def test_blocks_and_batches_are_those_that_are_packed(rows, batch, blocks, batch
     assert tuple(plan.blocks(rank) for rank in range(len(rows))) == blocks
     assert tuple(plan.batches(rank) for rank in range(len(rows))) == batches
     for rank, (x, y) in enumerate(table(plan.workload)):
-        packed = pack_batches(plan, x, y, 0, rank, False)
+        packed = pack_batches(model_of(plan), x, y, 0, rank, False)
         assert (len(packed), {len(pieces) for pieces in packed}) == (batches[rank], {blocks[rank]})
 
 
@@ -283,8 +284,9 @@ def test_traffic_of_an_iteration_is_foretold_to_the_byte(n_parties, arity, root,
         party = make_party(real_evaluator, collective, plan)
         party.make_keys(plan.key_plan)
         snapshots = []
-        batches = pack_batches(plan, *shards[collective.rank], 0, collective.rank, True)
-        train(party, plan, batches, lambda _: snapshots.append(collective.metrics.snapshot()["iteration"]))
+        model = model_of(plan)
+        batches = pack_batches(model, *shards[collective.rank], 0, collective.rank, True)
+        train(party, model, batches, lambda _: snapshots.append(collective.metrics.snapshot()["iteration"]))
         party.close()
         return snapshots
 
@@ -324,6 +326,8 @@ class Counting:
 
     def rotate_and_sum(self, parts):
         self.count["rotate"] += len([r for r in parts if r % self.parameters.n_slots])
+        for rotation, part in parts.items():
+            self._use(part, [rotation])
         return self._backend.rotate_and_sum(parts)
 
     def multiply_accumulate_plain(self, pairs):
@@ -354,7 +358,8 @@ def test_operations_follow_from_the_layout(task, evaluator):
     def program(collective):
         party = make_party(evaluator, collective, plan, wrap=Counting)
         party.make_keys(plan.key_plan)
-        train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), lambda _: None)
+        model = model_of(plan)
+        train(party, model, pack_batches(model, *shards[collective.rank], 0, collective.rank, True), lambda _: None)
         party.close()
         return party.backend
 
@@ -380,8 +385,9 @@ def test_kept_diagonals_are_those_that_the_plan_counts(task):
     def program(collective):
         party = clear_party(collective, plan, noise=False)
         party.make_keys(plan.key_plan)
-        batches = pack_batches(plan, *shards[collective.rank], 0, collective.rank, True)
-        train(party, plan, batches * plan.batches(collective.rank), lambda _: None)
+        model = model_of(plan)
+        batches = pack_batches(model, *shards[collective.rank], 0, collective.rank, True)
+        train(party, model, batches * plan.batches(collective.rank), lambda _: None)
         used = batches[: task.iterations]
         return sum(p.limbs for pieces in used for block in pieces for p in block.encoded.values()), len(used)
 
@@ -450,8 +456,9 @@ def test_predictions_of_more_rows_than_were_trained_on_stay_within_the_planned_r
     def program(collective):
         party = make_party(real_evaluator, collective, plan)
         party.make_keys(plan.key_plan)
-        weights = train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), print)
-        logits = release_predictions(party, plan, weights, np.ones((task.test_rows[collective.rank], 3)))
+        rank, model = collective.rank, model_of(plan)
+        weights = train(party, model, pack_batches(model, *shards[rank], 0, rank, True), lambda _: None)
+        logits = model.predict(party, weights, np.ones((task.test_rows[rank], 3)))
         counts = party.encrypted_sum(np.ones(4))
         with pytest.raises(ParameterError, match=f"of a session planned for {plan.releases}"):
             party.encrypted_sum(np.ones(4))

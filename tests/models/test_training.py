@@ -14,17 +14,16 @@ from numpy.polynomial import polynomial
 from mhe.errors import DataError, LevelError
 from mhe.security import tail
 from models.activations import sigmoid
+from models.model import model_of
+from models.perceptron import with_constant
 from models.precision import PREDICTED_QUANTILE, ROW_NORM_LIMIT
 from models.training import (
     batch_indices,
     check_rows,
     pack_batches,
-    release_model,
-    release_predictions,
     standardisation,
     standardise,
     train,
-    with_intercept,
 )
 from models.twin import train_twin
 from network.local import run_parties
@@ -65,14 +64,20 @@ def surely(error, n):
     return error * tail(n) / np.sqrt(2 * np.log(2 * n / PREDICTED_QUANTILE))
 
 
+def twin_of(plan, shards, seed=0):
+    """The twin's weights (features + 1,) and the widest input of the polynomial."""
+    (weights,), widest = train_twin(plan, shards, seed)
+    return weights[:, 0], widest
+
+
 def trained(plan, shards, join, after, seed=0, **run):
     """after(party, rank, encrypted weights) of every party join(collective, plan), once it has trained."""
 
     def program(collective):
-        party = join(collective, plan)
+        party, model = join(collective, plan), model_of(plan)
         party.make_keys(plan.key_plan)
-        batches = pack_batches(plan, *shards[collective.rank], seed, collective.rank, True)
-        found = after(party, collective.rank, train(party, plan, batches, quiet))
+        batches = pack_batches(model, *shards[collective.rank], seed, collective.rank, True)
+        found = after(party, collective.rank, train(party, model, batches, quiet))
         party.close()
         return found
 
@@ -81,10 +86,11 @@ def trained(plan, shards, join, after, seed=0, **run):
 
 def released(plan, shards, join, **options):
     """The model that every party gets; they must agree."""
-    models = trained(plan, shards, join, lambda party, _, w: release_model(party, plan, w), **options)
+    models = trained(plan, shards, join, lambda party, _, w: model_of(plan).release(party, w), **options)
     for model in models[1:]:
         np.testing.assert_array_equal(model, models[0])
-    return models[0]
+    ((weights,), *_) = models
+    return weights[:, 0]
 
 
 def gradient_descent(task, shards, slope, momentum=0.0, seed=0):
@@ -92,7 +98,7 @@ def gradient_descent(task, shards, slope, momentum=0.0, seed=0):
 
     slope: the derivative of the loss of a row in its logit, for a label 0.
     """
-    rows = [(np.column_stack([x, np.ones(len(x))]), y) for x, y in shards]
+    rows = [(np.column_stack([x, np.ones(len(x))]), y[:, 0]) for x, y in shards]
     pieces = [batch_indices(len(y), task.batch, seed, rank) for rank, (_, y) in enumerate(rows)]
     penalty = np.append(np.full(task.features, task.l2), 0.0)
     w = previous = np.zeros(task.features + 1)
@@ -111,7 +117,7 @@ def gradient_descent(task, shards, slope, momentum=0.0, seed=0):
 @pytest.mark.parametrize("name", CASES)
 def test_twin_is_gradient_descent_with_the_polynomial(name):
     task, plan, shards = CASES[name], insecure_test_plan(CASES[name]), table(CASES[name])
-    twin, widest = train_twin(plan, shards, seed=3)
+    twin, widest = twin_of(plan, shards, seed=3)
     expected = gradient_descent(task, shards, task.link, plan.momentum, seed=3)
     np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-13 * max(1, np.abs(expected).max()) * task.iterations)
     # the cases are chosen so that the polynomial stays in its interval
@@ -125,10 +131,10 @@ def test_twin_is_as_far_from_exact_as_the_polynomial_from_the_sigmoid(degree):
     """A step of exact gradient descent brings no two points further apart (rate <= 2 / L), so errors add up at most."""
     task = workload((60, 50), 4, iterations=15, link=sigmoid_polynomial(degree))
     shards = table(task)
-    x = with_intercept(np.concatenate([x for x, _ in shards]))
+    x = with_constant(np.concatenate([x for x, _ in shards]))
     largest = np.linalg.eigvalsh(x.T @ x / len(x))[-1]
     assert task.learning_rate <= 2 / (largest / 4)
-    twin, widest = train_twin(insecure_test_plan(task), shards, seed=0)
+    twin, widest = twin_of(insecure_test_plan(task), shards, seed=0)
     exact = gradient_descent(task, shards, sigmoid)
     assert widest <= 8
     bound = task.iterations * task.learning_rate * task.link.max_error * np.sqrt(largest)
@@ -141,7 +147,7 @@ def test_better_polynomials_come_closer_to_exact_training():
     for degree in (1, 3, 7, 15):
         task = workload((60, 50), 4, iterations=15, link=sigmoid_polynomial(degree))
         shards = table(task)
-        twin, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+        twin, _ = twin_of(insecure_test_plan(task), shards, seed=0)
         errors.append(np.abs(twin - gradient_descent(task, shards, sigmoid)).max())
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-2 * errors[0]
@@ -152,8 +158,8 @@ def test_gradient_of_the_twin_against_central_differences(degree):
     """The twin descends the loss whose derivative the polynomial is: its integral, minus y u, plus the L2 penalty."""
     task = workload((9, 8, 1), 4, l2=0.3, learning_rate=0.7, link=sigmoid_polynomial(degree, 6.0))
     shards = table(task)
-    x = with_intercept(np.concatenate([x for x, _ in shards]))
-    y = np.concatenate([y for _, y in shards])
+    x = with_constant(np.concatenate([x for x, _ in shards]))
+    y = np.concatenate([y[:, 0] for _, y in shards])
     integral = polynomial.polyint(task.link.coefficients) * task.link.half_width
 
     def loss(w):
@@ -161,7 +167,7 @@ def test_gradient_of_the_twin_against_central_differences(degree):
         return np.mean(polynomial.polyval(u / task.link.half_width, integral) - y * u) + 0.15 * np.sum(w[:-1] ** 2)
 
     def after(iterations):
-        return train_twin(insecure_test_plan(replace(task, iterations=iterations)), shards, seed=0)[0]
+        return twin_of(insecure_test_plan(replace(task, iterations=iterations)), shards, seed=0)[0]
 
     for iterations in (1, 2, 5):
         before, now = after(iterations - 1) if iterations > 1 else np.zeros(5), after(iterations)
@@ -175,9 +181,9 @@ def test_shard_gradients_add_up_to_the_whole_gradient():
     task = workload((9, 1, 12), 4, momentum=0.5, l2=0.1)
     shards = table(task)
     together = [tuple(np.concatenate([shard[i] for shard in shards]) for i in (0, 1))]
-    twin, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+    twin, _ = twin_of(insecure_test_plan(task), shards, seed=0)
     whole_task = replace(task, rows=(22,), test_rows=(0,))
-    whole, _ = train_twin(insecure_test_plan(whole_task), together, seed=0)
+    whole, _ = twin_of(insecure_test_plan(whole_task), together, seed=0)
     np.testing.assert_allclose(twin, whole, atol=1e-14)
     simulated = released(insecure_test_plan(task), shards, lambda c, p: clear_party(c, p, noise=False))
     alone = released(insecure_test_plan(whole_task), together, lambda c, p: clear_party(c, p, noise=False))
@@ -190,7 +196,7 @@ def test_who_holds_which_rows_changes_nothing():
     swapped = replace(task, rows=(8, 9))
     for order, arranged in ((shards, task), (shards[::-1], swapped)):
         found = released(insecure_test_plan(arranged), order, lambda c, p: clear_party(c, p, noise=False))
-        expected, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+        expected, _ = twin_of(insecure_test_plan(task), shards, seed=0)
         np.testing.assert_allclose(found, expected, atol=1e-13)
 
 
@@ -200,7 +206,7 @@ def test_who_holds_which_rows_changes_nothing():
 @pytest.mark.parametrize("name", CASES)
 def test_simulation_without_noise_is_the_twin(name):
     plan, shards = insecure_test_plan(CASES[name]), table(CASES[name])
-    twin, _ = train_twin(plan, shards, seed=5)
+    twin, _ = twin_of(plan, shards, seed=5)
     found = released(plan, shards, lambda c, p: clear_party(c, p, noise=False), seed=5)
     np.testing.assert_allclose(found, twin, rtol=0, atol=1e-12)
 
@@ -209,7 +215,7 @@ def test_simulation_without_noise_is_the_twin(name):
 def outcome(evaluator, name):
     """(largest error of the released weights, plan, twin) of a case."""
     plan, shards = plan_of(evaluator, CASES[name]), table(CASES[name])
-    twin, _ = train_twin(plan, shards, seed=5)
+    twin, _ = twin_of(plan, shards, seed=5)
     return np.abs(released(plan, shards, partial(make_party, evaluator), seed=5) - twin).max(), plan, twin
 
 
@@ -232,7 +238,7 @@ def test_planned_precision_is_hardly_ever_missed(evaluator):
 def test_weights_do_not_depend_on_the_tree(arity, root, evaluator):
     task = workload((20, 15, 1), 5, momentum=0.5)
     plan, shards = plan_of(evaluator, task), table(task)
-    twin, _ = train_twin(plan, shards, seed=0)
+    twin, _ = twin_of(plan, shards, seed=0)
     found = released(plan, shards, partial(make_party, evaluator), arity=arity, root=root)
     assert np.abs(found - twin).max() <= surely(plan.precision.weight_error, plan.layout.features)
 
@@ -243,7 +249,7 @@ def test_noise_that_the_smudging_hides_is_below_its_bound(name, real_evaluator):
     plan, shards = plan_of(real_evaluator, CASES[name]), table(CASES[name])
 
     def weights_and_share(party, _, weights):
-        exported = None if weights is None else party.backend.export_ciphertext(weights)
+        exported = None if weights is None else party.backend.export_ciphertext(weights[0])
         return exported, oracle.coefficients_of(party._secret)
 
     runs = []
@@ -267,10 +273,11 @@ def test_a_refresh_comes_at_the_limbs_that_the_plan_says(evaluator):
     def after(party, _, weights):
         if weights is None:
             return None
-        assert weights.limbs == plan.low_limbs == plan.parameters.refresh_limbs
+        (w,) = weights
+        assert w.limbs == plan.low_limbs == plan.parameters.refresh_limbs
         with pytest.raises(LevelError):
-            party.refresh([party.backend.drop_limbs(weights, weights.limbs - 1)], 1, weights.scale, weights.period)
-        return weights.scale
+            party.refresh([party.backend.drop_limbs(w, w.limbs - 1)], 1, w.scale, w.period)
+        return w.scale
 
     # only the root tries: a refusal must come before anything is sent
     scales = trained(plan, table(task), partial(make_party, evaluator), after)
@@ -284,7 +291,8 @@ def test_every_iteration_is_reported_with_its_levels(evaluator):
     def program(collective):
         party, reports = make_party(evaluator, collective, plan), []
         party.make_keys(plan.key_plan)
-        train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), reports.append)
+        model = model_of(plan)
+        train(party, model, pack_batches(model, *shards[collective.rank], 0, collective.rank, True), reports.append)
         party.close()
         return [(r.number, r.levels, r.seconds > 0) for r in reports]
 
@@ -300,16 +308,16 @@ def test_each_party_gets_the_logits_of_its_own_rows(evaluator, test_rows):
     plan, shards = plan_of(evaluator, task), table(task)
     random = np.random.default_rng(1)
     tests = [random.normal(size=(n, 5)) for n in test_rows]
-    twin, _ = train_twin(plan, shards, seed=0)
+    twin, _ = twin_of(plan, shards, seed=0)
 
     def after(party, rank, weights):
-        return release_predictions(party, plan, weights, tests[rank])
+        return model_of(plan).predict(party, weights, tests[rank])
 
     tolerance = surely(plan.precision.logit_error, plan.layout.rows)
     join = partial(make_party, evaluator)
     for x, logits in zip(tests, trained(plan, shards, join, after), strict=True):
-        assert logits.shape == (len(x),)
-        np.testing.assert_allclose(logits, with_intercept(x) @ twin, rtol=0, atol=tolerance)
+        assert logits.shape == (len(x), 1)
+        np.testing.assert_allclose(logits[:, 0], with_constant(x) @ twin, rtol=0, atol=tolerance)
     assert tolerance < 1e-2
 
 

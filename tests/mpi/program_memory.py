@@ -14,7 +14,8 @@ import numpy as np
 
 from mhe.keys import EphemeralSecret, ReceiverSecret, SecretShare
 from mhe.ring.ring import ring
-from models.training import pack_batches, release_model, standardise, train
+from models.model import model_of
+from models.training import pack_batches, standardise, train
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
 from tests import oracle
@@ -70,9 +71,10 @@ with mpi_channel() as channel:
     party = make_party(evaluator, collective, plan)
     party.make_keys(plan.key_plan)
     standard = standardise(party, x, n_parties * N_ROWS)
-    batches = pack_batches(plan, standard(x), y, 0, rank, True)
-    weights = train(party, plan, batches, lambda iteration: None)
-    model = release_model(party, plan, weights)
+    model = model_of(plan)
+    batches = pack_batches(model, standard(x), y[:, None], 0, rank, True)
+    weights = train(party, model, batches, lambda iteration: None)
+    (released,) = model.release(party, weights)
 
     # The fingerprints of the secret are made after the search, which must find only what the party keeps.
     standardised = standard(x)
@@ -85,7 +87,7 @@ with mpi_channel() as channel:
         "coefficients": fingerprint(oracle.coefficients_of(party._secret)),
         "forms": sorted(set(forms(oracle.coefficients_of(party._secret), plan.parameters))),
         "rows": sorted({*map(fingerprint, x), *map(fingerprint, standardised)}),
-        "model": model.tolist(),
+        "model": released.tolist(),
     }
     party.close()
     (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(report))

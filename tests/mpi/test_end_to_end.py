@@ -191,16 +191,15 @@ def expected(config_path, n_parties):
     shards = [
         code(load_shard(config.source, rank, n_parties), Target("binary", (0.0, 1.0))) for rank in range(n_parties)
     ]
-    plan = make_plan(config, [summary(shard, "binary") for shard in shards])
+    plan = make_plan(config, [summary(shard, "binary") for shard in shards], outputs=1)
     rows = stack(shards)
     standard = standardisation(rows.features.mean(axis=0), rows.features.var(axis=0))
-    pieces = [(standard(shard.features), shard.labels) for shard in shards]
-    twin, _ = train_twin(plan, pieces, config.training.seed)
+    pieces = [(standard(shard.features), shard.labels[:, None]) for shard in shards]
+    (twin,), _ = train_twin(plan, pieces, config.training.seed)
     test = standard(rows.test_features)
-    exact = fit_exact(standard(rows.features), rows.labels, config.model.l2)
-    return Expected(
-        plan, twin, standard, test, rows.test_labels, quality(exact.scores(test), rows.test_labels).accuracy
-    )
+    exact = fit_exact("logistic", standard(rows.features), rows.labels, config.model.l2, ())
+    accuracy = quality(exact(test)[:, 0], rows.test_labels).accuracy
+    return Expected(plan, twin[:, 0], standard, test, rows.test_labels, accuracy)
 
 
 def check_run(out, config_path, n_parties, rows, *, secure=True):
@@ -319,7 +318,7 @@ def test_sites_keep_their_rows_and_the_model(what, tmp_path, mpiexec):
     result = json.loads((out / "result.json").read_text())
     assert result["rows_train"] + result["rows_test"] == 60
     assert result["clear_twin"] is result["exact"] is result["max_weight_error"] is None
-    assert result["sigmoid"]["widest_input"] is None
+    assert result["polynomials"]["widest_input"] is None
     if what == "nothing":
         assert result["accuracy"] is result["auc"] is None
         return
