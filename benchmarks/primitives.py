@@ -10,7 +10,7 @@ The transform is compared with `benchmarks.scalar_ntt`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
@@ -22,9 +22,11 @@ from rich.table import Table
 
 from benchmarks import scalar_ntt
 from benchmarks.measure import Case, Timing, environment, measure
+from benchmarks.precision import Floats, circuit, circuit_in_the_clear, inputs, precision_bits
 from mhe.backend.interface import RingBackend
 from mhe.backend.native import NativeBackend
 from mhe.ciphertext import Ciphertext
+from mhe.encoding import decode_coefficients
 from mhe.encrypted_party import BackendFactory
 from mhe.encryption import encrypt
 from mhe.keys import EphemeralSecret, PublicKey, SecretShare
@@ -37,6 +39,7 @@ from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
 from mhe.ring import ntt
 from mhe.ring.galois import galois_element
+from mhe.ring.gaussian import MIN_STD
 from mhe.security import norm_bound, smudging_std
 from mhe.session import Session
 from mhe.share import Share, aggregate
@@ -48,6 +51,8 @@ OWN_FIRST_BITS, OWN_SPECIAL_BITS, OWN_SPECIAL, OWN_DIGITS = 47, 39, 4, 2
 ROTATIONS = range(1, 9)
 SIDE = 8
 RELEASE_BITS = 40
+GUARD = 2.0**30
+"""A result is raised by this factor before it is opened, far above the smudging of the opening."""
 SCALAR, NATIVE, OWN, OPENFHE = "scalar", "native", "native_own_primes", "openfhe"
 
 BARS = {
@@ -85,8 +90,8 @@ class Bench:
         self.public_key = self._make_keys()
         self.values = np.random.default_rng(0).uniform(-1, 1, chosen.n_slots)
         self.plain = self.backend.encode(self.values, chosen.n_limbs)
-        self.message = self._message()
-        self.a, self.b = self._encrypt(None), self._encrypt(None)
+        self.message = self._message(self.values)
+        self.a, self.b = self._encrypt(self.message), self._encrypt(self.message)
         self.product = self.backend.multiply_plain(self.a, self.plain)
         self.vector = [self.backend.add(self.a, self.b) for _ in range(SIDE)]
         self.matrix = [
@@ -116,14 +121,29 @@ class Bench:
             self.backend.load_rotation_key(rotation, RotationKeyProtocol(root, t).finalize(total))
         return PublicKeyProtocol(root).finalize(self._sum(PublicKeyProtocol))
 
-    def _message(self) -> Any:
+    def _message(self, values: Floats) -> Any:
         from mhe.backend.native.encoder import encode, unfold
 
-        return unfold(encode(self.values, self.sessions[0].cipher_ring(), self.parameters.scale))
+        return unfold(encode(values, self.sessions[0].cipher_ring(), self.parameters.scale))
 
-    def _encrypt(self, _: None) -> Ciphertext:
-        fresh = encrypt(self.sessions[0], self.public_key, self.message, self.parameters.scale)
+    def _encrypt(self, message: Any) -> Ciphertext:
+        fresh = encrypt(self.sessions[0], self.public_key, message, self.parameters.scale)
         return self.backend.import_ciphertext(fresh, self.parameters.n_slots)
+
+    def precision_bits(self) -> float:
+        """Of the circuit in `benchmarks.precision`, opened by all parties."""
+        w, x, y = inputs(self.parameters.n_slots, seed=0)
+        result = circuit(self.backend, w, *(self._encrypt(self._message(v)) for v in (x, y)))
+        raised = self.backend.multiply_plain(result, self.backend.encode(np.ones(1), result.limbs, GUARD))
+        arrays, n = self.backend.export_ciphertext(raised), self.parameters.ring_dim
+
+        def protocol(session: Session) -> DecryptionProtocol:
+            return DecryptionProtocol(session, arrays.c1, n, MIN_STD)
+
+        root = protocol(self.sessions[0])
+        opened = root.integers(root.finalize(self._sum(protocol), arrays.c0))
+        slots = decode_coefficients(np.array([float(c) for c in opened]), arrays.scale)
+        return precision_bits(slots, circuit_in_the_clear(w, x, y))
 
     def _other(self) -> Ciphertext:
         """A ciphertext that no protocol has served yet."""
@@ -138,7 +158,7 @@ class Bench:
 
         return [
             case("encode", lambda _: backend.encode(self.values, p.n_limbs)),
-            case("encrypt", self._encrypt),
+            case("encrypt", lambda _: self._encrypt(self.message)),
             case("add", lambda _: backend.add(self.a, self.b)),
             case("multiply_plain", lambda _: backend.multiply_plain(self.a, self.plain)),
             # as models.linalg does it: a matrix of encoded diagonals times the rotations of a vector
@@ -200,7 +220,7 @@ def transform_cases(modulus: int, ring_dim: int, limbs: int) -> list[Case]:
 
 
 def run(runs: int, json_file: Path | None, ring_dim: int = RING_DIM, limbs: int = LIMBS) -> list[dict[str, Any]]:
-    """Measure, print, and write {environment, results, ratios}; the ratios."""
+    """Measure, print, and write {environment, results, ratios, precision}; the ratios."""
     from mhe.backend.openfhe import OpenFHEBackend, generate_moduli
 
     before = environment()
@@ -211,12 +231,14 @@ def run(runs: int, json_file: Path | None, ring_dim: int = RING_DIM, limbs: int 
     by_op = zip(*(bench.cases() for bench in benches), strict=True)
     cases = [*transform_cases(same.moduli[1], ring_dim, limbs), *(case for group in by_op for case in group)]
     timings = measure(cases, runs)
+    precision = {bench.name: round(bench.precision_bits(), 2) for bench in benches}
     for bench in benches:
         bench.backend.close()
     found = ratios(timings)
-    _print(timings, found)
+    _print(timings, found, precision)
     if json_file is not None:
-        document = {"environment": before, "results": [asdict(t) for t in timings], "ratios": found}
+        results = [asdict(t) for t in timings]
+        document = {"environment": before, "results": results, "ratios": found, "precision": precision}
         json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return found
 
@@ -231,11 +253,13 @@ def ratios(timings: Sequence[Timing]) -> list[dict[str, Any]]:
     ]
 
 
-def _print(timings: Sequence[Timing], found: Sequence[dict[str, Any]]) -> None:
+def _print(timings: Sequence[Timing], found: Sequence[dict[str, Any]], precision: Mapping[str, float]) -> None:
     table = Table("operation", "backend", "median ms", "IQR ms", "times faster", "bar", box=None, pad_edge=False)
     faster = {(r["op"], r["backend"]): r for r in found}
     for t in timings:
         ratio = faster.get((t.op, t.backend))
         shown = ("", "") if ratio is None else (f"{ratio['ratio']:.2f}", f"{ratio['bar'] or ''}")
         table.add_row(t.op, t.backend, f"{t.median_ms:.3f}", f"{t.iqr_ms:.3f}", *shown)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print("bits of precision after one circuit: " + ", ".join(f"{n} {b:.2f}" for n, b in precision.items()))

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.jobs import RESULTS, ROOT
+from models.kinds import KINDS, KindName
+from models.quality import NAMES
+from scripts.results import LABELS
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -38,15 +41,26 @@ times with the encoding of the rows spread over the {iterations} iterations of a
 
 """
 
-COLUMNS = (
-    "job", "backend", "parties", "arity", "accuracy", "clear twin", "exact", "AUC", "weight error", "planned",
-    "set-up s", "s / iteration", "release s", "CPU s / party", "MB / party and iteration", "planned MB",
+COST_COLUMNS = (
+    "weight error", "planned", "set-up s", "s / iteration", "release s", "CPU s / party", "MB / party and iteration",
+    "planned MB",
 )  # fmt: skip
 
+TITLES = {
+    "linear": "Linear regression",
+    "poisson": "Poisson regression",
+    "logistic": "Logistic regression",
+    "softmax": "Regression of several classes",
+    "mlp": "Perceptrons",
+}
 
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """One Markdown table of training runs."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+
+def table(kind: KindName, records: Sequence[dict[str, Any]]) -> str:
+    """One Markdown table of training runs of one kind of model, of whose figures the first is shown in the clear too."""
+    first, *others = NAMES[KINDS[kind].target]
+    names = [LABELS.get(name, name) for name in (first, *others)]
+    columns = ("job", "backend", "parties", "arity", names[0], "clear twin", "exact", *names[1:], *COST_COLUMNS)
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for record in records:
         r = record["result"]
         twin, exact = r["clear_twin"] or {}, r["exact"] or {}
@@ -58,10 +72,8 @@ def table(records: Sequence[dict[str, Any]]) -> str:
             r["parameters"]["backend"],
             str(r["parties"]),
             str(record["arity"]),
-            _percent(r["accuracy"]),
-            _percent(twin.get("accuracy")),
-            _percent(exact.get("accuracy")),
-            "-" if r["auc"] is None else f"{r['auc']:.4f}",
+            *(_figure(first, of.get(first)) for of in (r, twin, exact)),
+            *(_figure(name, r[name]) for name in others),
             "-" if r["max_weight_error"] is None else f"{r['max_weight_error']:.1e}",
             f"{r['predicted']['max_weight_error']:.1e}",
             f"{r['seconds']['setup']:.1f}",
@@ -113,8 +125,10 @@ def iteration_table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f} %" if name == "accuracy" else f"{value:.4f}"
 
 
 def main() -> None:
@@ -122,7 +136,11 @@ def main() -> None:
     records = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*-parties-*.json")]
     records.sort(key=lambda r: (r["job"], r["result"]["parties"], r["arity"]))
     machines = sorted({f"{r['environment']['cpu']}, {r['environment']['cores']} cores" for r in records})
-    text = HEADER + "## Logistic regression\n\n" + table(records) + "\nMeasured on: " + "; ".join(machines) + ".\n"
+    text = HEADER
+    for kind in KINDS:
+        own = [r for r in records if r["result"]["model"] == kind]
+        text += f"## {TITLES[kind]}\n\n{table(kind, own)}\n" if own else ""
+    text += "Measured on: " + "; ".join(machines) + ".\n"
     primitives = RESULTS / "primitives.json"
     if primitives.exists():
         text += PRIMITIVES + primitives_table(json.loads(primitives.read_text(encoding="utf-8")))

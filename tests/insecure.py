@@ -18,6 +18,7 @@ from mhe.moduli import generate_moduli as generate_own_moduli
 from mhe.parameters import Parameters, Shape, refresh_floor_bits
 from models.activations import Polynomial, approximate, sigmoid
 from models.plan import CircuitPlan
+from models.search import Choice
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -127,12 +128,20 @@ def insecure_test_plan(
     return CircuitPlan(task, parameters)
 
 
+def choose_insecure_test_plan(task: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> CircuitPlan:
+    """INSECURE: in place of `models.search.choose_plan`, whatever the choice is; precise enough for real smudging."""
+    return insecure_test_plan(task, scale_bits=58, make_moduli=make_moduli)
+
+
 def table(task: Workload, seed: int = 0, noise: float = 3.0) -> list[tuple[Floats, Floats]]:
-    """Standardised rows (rows, features) and labels (rows,) of every party, from a noisy linear model."""
+    """Standardised rows (rows, features) and targets (rows, outputs) of every party, from a noisy linear model: yes or
+    no of one output, one of the classes of several.
+    """
     random = np.random.default_rng([seed, task.features, *task.rows])
     x = random.normal(size=(sum(task.rows), task.features)) @ np.diag(random.uniform(0.5, 2, task.features))
-    logits = x @ random.normal(size=task.features) / math.sqrt(task.features)
-    y = (logits + noise * random.logistic(size=len(x)) > 0).astype(np.float64)
+    logits = x @ random.normal(size=(task.features, task.outputs)) / math.sqrt(task.features)
+    logits += noise * random.logistic(size=logits.shape)
+    y = (logits > 0).astype(np.float64) if task.outputs == 1 else np.eye(task.outputs)[logits.argmax(axis=1)]
     spread = x.std(axis=0)
     x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)
     cuts = np.cumsum(task.rows)[:-1]

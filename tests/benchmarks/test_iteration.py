@@ -29,8 +29,8 @@ def test_backends_have_the_same_job(configs):
 
 def test_tables_are_whole_and_every_row_is_trained_on(configs):
     shards = [load_shard(configs["native"].source, rank, PARTIES) for rank in range(PARTIES)]
-    summaries = [summary(shard) for shard in shards]
-    check_summaries(summaries)
+    summaries = [summary(shard, "binary") for shard in shards]
+    target = check_summaries(summaries, "binary")
     assert [shard.features.shape for shard in shards] == [(ROWS, FEATURES)] * PARTIES
-    plan = make_plan(configs["native"], summaries)
+    plan = make_plan(configs["native"], summaries, target.outputs)
     assert plan.precision.released_error <= configs["native"].release.precision

@@ -33,6 +33,9 @@ def test_the_report_has_every_operation_of_every_backend(tmp_path: Path) -> None
     run(runs=3, json_file=target, ring_dim=1 << 10)
     document = json.loads(target.read_text())
     assert {"cpu", "cores", "packages", "date"} <= document["environment"].keys()
+    # of 45 bits of scale, the circuit leaves what its noise allows
+    assert document["precision"].keys() == {"openfhe", "native", "native_own_primes"}
+    assert all(25 < bits < 45 for bits in document["precision"].values())
     found = {(r["op"], r["backend"]) for r in document["results"]}
     assert {op for op, _ in found} >= OPERATIONS
     for op in OPERATIONS - {"ntt"}:

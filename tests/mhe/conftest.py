@@ -1,82 +1,96 @@
-"""A ring backend that only carries ciphertexts, and parties that run on it."""
+"""Parties on each evaluator, in a small ring."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mhe.ciphertext import Ciphertext, Plaintext, RingCiphertext
+from mhe.backend.interface import RingBackend
+from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
-from mhe.encoding import encode_coefficients
 from mhe.encrypted_party import EncryptedParty
 from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters
-from mhe.ring.ring import Ring, ring
 from network.local import run_parties
-from tests.insecure import insecure_test_parameters
+from tests.evaluators import FACTORIES, parameters_of
 
 
-@dataclass
-class PassThrough:
-    """A `RingBackend` whose handles are the ring ciphertexts themselves. It knows sums, and remembers keys."""
+class Recording:
+    """An evaluator that remembers the keys it was given, and whether it was closed."""
 
-    parameters: Parameters
-    key_id: str
-    relinearisation: EvaluationKey | None = None
-    rotations: dict[int, EvaluationKey] = field(default_factory=dict)
-    conjugation: EvaluationKey | None = None
-    closed: bool = False
+    def __init__(self, backend: RingBackend) -> None:
+        self._backend = backend
+        self.relinearisation: EvaluationKey | None = None
+        self.rotations: dict[int, EvaluationKey] = {}
+        self.conjugation: EvaluationKey | None = None
+        self.closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
     def load_relinearisation_key(self, key: EvaluationKey) -> None:
         self.relinearisation = key
+        self._backend.load_relinearisation_key(key)
 
     def load_rotation_key(self, rotation: int, key: EvaluationKey) -> None:
         self.rotations[rotation] = key
+        self._backend.load_rotation_key(rotation, key)
 
     def load_conjugation_key(self, key: EvaluationKey) -> None:
         self.conjugation = key
-
-    def import_ciphertext(self, ciphertext: RingCiphertext, period: int) -> Ciphertext:
-        return Ciphertext(ciphertext, ciphertext.limbs, ciphertext.scale, period, ciphertext.key_id)
-
-    def export_ciphertext(self, ciphertext: Ciphertext) -> RingCiphertext:
-        found: RingCiphertext = ciphertext.handle
-        return found
-
-    def _ring(self, limbs: int) -> Ring:
-        return ring(self.parameters.ring_dim, self.parameters.moduli[:limbs])
-
-    def encode(self, values: Any, limbs: int, scale: float | None = None) -> Plaintext:
-        scale = self.parameters.scale if scale is None else scale
-        base = self._ring(limbs)
-        coefficients = encode_coefficients(np.asarray(values), self.parameters.ring_dim, scale)
-        return Plaintext(base.ntt(base.from_integers([int(c) for c in coefficients])), limbs, scale, len(values))
-
-    def add_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
-        c0 = self._ring(a.limbs).add(a.handle.c0, b.handle)
-        return self.import_ciphertext(replace(a.handle, c0=c0), max(a.period, b.period))
-
-    def drop_limbs(self, a: Ciphertext, limbs: int) -> Ciphertext:
-        fewer = replace(a.handle, c0=a.handle.c0[:limbs].copy(), c1=a.handle.c1[:limbs].copy())
-        return self.import_ciphertext(fewer, a.period)
+        self._backend.load_conjugation_key(key)
 
     def close(self) -> None:
         self.closed = True
+        self._backend.close()
 
 
-def parameters_for(n_parties: int, **changes: Any) -> Parameters:
+def parameters_for(evaluator: str, n_parties: int) -> Parameters:
     """INSECURE: a ring in which everything takes milliseconds."""
-    settings: dict[str, Any] = {"refresh_limbs": 3, "message_bits": 4.0, "statistical_bits": 40, **changes}
-    return insecure_test_parameters(1 << 8, 5, scale_bits=40, n_parties=n_parties, **settings)
+    settings: dict[str, Any] = {"refresh_limbs": 3, "message_bits": 4.0, "statistical_bits": 40}
+    return parameters_of(evaluator, 1 << 8, 5, scale_bits=40, n_parties=n_parties, **settings)
+
+
+Run = Callable[..., list[Any]]
 
 
 @pytest.fixture
-def run_encrypted() -> Callable[..., list[Any]]:
-    """`run_encrypted(n, program)`: `program(party)` at every one of n `EncryptedParty`s over `PassThrough`."""
+def run_encrypted(real_evaluator: str) -> Iterator[Run]:
+    """`run_encrypted(n, program)`: `program(party)` at every one of n `EncryptedParty`s.
+
+    Not on the simulation, which is `run_clear`: these tests are about shares, residues and who can read them.
+    """
+    with encrypted_parties(real_evaluator) as run:
+        yield run
+
+
+@pytest.fixture
+def run_clear() -> Run:
+    """`run_clear(n, program)`: the same with `ClearParty`."""
+    return run_simulated
+
+
+@pytest.fixture
+def run_on_each(evaluator: str) -> Iterator[Run]:
+    """`run_on_each(n, program)`: the one or the other, whatever the evaluator calls for."""
+    if evaluator == "clear":
+        yield run_simulated
+        return
+    with encrypted_parties(evaluator) as run:
+        yield run
+
+
+@contextmanager
+def encrypted_parties(name: str) -> Iterator[Run]:
+    made: list[Recording] = []
+
+    def evaluator(parameters: Parameters, key_id: str) -> Any:
+        made.append(Recording(FACTORIES[name](parameters, key_id)))
+        return made[-1]
 
     def run(
         n_parties: int,
@@ -87,44 +101,42 @@ def run_encrypted() -> Callable[..., list[Any]]:
         releases: int = 100,
         **options: Any,
     ) -> list[Any]:
-        chosen = parameters_for(n_parties)
+        chosen = parameters_for(name, n_parties)
 
         def start(collective: Any) -> Any:
             collective.bind(chosen.digest)
             party = EncryptedParty(
-                wrap(collective), chosen, PassThrough, statistical_bits=statistical_bits, releases=releases
+                wrap(collective), chosen, evaluator, statistical_bits=statistical_bits, releases=releases
             )
             return program(party)
 
         return run_parties(n_parties, start, **{"timeout_seconds": 60.0, **options})
 
-    return run
+    try:
+        yield run
+    finally:
+        for backend in made:
+            backend.close()
 
 
-@pytest.fixture
-def run_clear() -> Callable[..., list[Any]]:
-    """`run_clear(n, program)`: the same with `ClearParty`."""
+def run_simulated(
+    n_parties: int,
+    program: Callable[[ClearParty], Any],
+    *,
+    noise: bool = True,
+    statistical_bits: int = 10,
+    releases: int = 100,
+    **options: Any,
+) -> list[Any]:
+    chosen = parameters_for("clear", n_parties)
 
-    def run(
-        n_parties: int,
-        program: Callable[[ClearParty], Any],
-        *,
-        noise: bool = True,
-        statistical_bits: int = 10,
-        releases: int = 100,
-        **options: Any,
-    ) -> list[Any]:
-        chosen = parameters_for(n_parties)
+    def start(collective: Any) -> Any:
+        collective.bind(chosen.digest)
+        return program(
+            ClearParty(collective, chosen, statistical_bits=statistical_bits, releases=releases, noise=noise)
+        )
 
-        def start(collective: Any) -> Any:
-            collective.bind(chosen.digest)
-            return program(
-                ClearParty(collective, chosen, statistical_bits=statistical_bits, releases=releases, noise=noise)
-            )
-
-        return run_parties(n_parties, start, **{"timeout_seconds": 60.0, **options})
-
-    return run
+    return run_parties(n_parties, start, **{"timeout_seconds": 60.0, **options})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`EncryptedParty` as a whole, on a backend that computes nothing: every collective call between 1 to 5 parties."""
+"""`EncryptedParty` as a whole, on each evaluator: every collective call between 1 to 5 parties."""
 
 from __future__ import annotations
 
@@ -50,9 +50,18 @@ def joint_of(parties):
     return oracle.joint_of([party._secret for party in parties])
 
 
+def residues(party, ciphertext):
+    return party.backend.export_ciphertext(ciphertext)
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.c0, b.c0)
+    np.testing.assert_array_equal(a.c1, b.c1)
+
+
 def opened(party, ciphertext, joint):
-    """What the omniscient observer reads in a backend's ciphertext."""
-    return oracle.decrypt(party.backend.export_ciphertext(ciphertext), party.parameters, joint, ciphertext.period)
+    """What the omniscient observer reads in an evaluator's ciphertext."""
+    return oracle.decrypt(residues(party, ciphertext), party.parameters, joint, ciphertext.period)
 
 
 # keys
@@ -176,13 +185,13 @@ def fraction_bits(p):
 
 
 def sum_error(party, n_values):
-    """Smudging and fresh noise of every party, and one truncation each, in units of the result."""
+    """Smudging and fresh noise of every party, one truncation each, and what is taken for 0, in units of the result."""
     p, n = party.parameters, party.parameters.n_parties
     count = 1 << max(n_values - 1, 1).bit_length()
     fresh = fresh_error_std(p.ring_dim, n) * n**0.5
     norm = norm_bound(fresh * secret_spread(count / p.ring_dim), count)
     smudging = WideGaussian(smudging_std(norm, 10, 100)).std * n**0.5
-    return (tail(count) * (smudging + fresh) + norm + n) / 2.0 ** fraction_bits(p)
+    return 2 * (tail(count) * (smudging + fresh) + norm + n) / 2.0 ** fraction_bits(p)
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
@@ -252,11 +261,10 @@ def test_encrypt_zero_is_the_same_at_all(run_encrypted, n_parties):
     joint = joint_of([party for party, _, _ in results])
     for party, zero, _ in results:
         assert (zero.limbs, zero.scale, zero.period, zero.key_id) == (5, SCALE, PERIOD, party.session.key_id)
-        np.testing.assert_array_equal(zero.handle.c0, results[0][1].handle.c0)
-        np.testing.assert_array_equal(zero.handle.c1, results[0][1].handle.c1)
+        assert_same(residues(party, zero), residues(party, results[0][1]))
         bound = slot_error(fresh_error_std(RING_DIM, n_parties), 2 * PERIOD)
         assert np.abs(opened(party, zero, joint)).max() <= bound
-    first, second = results[0][1].handle, results[0][2].handle
+    first, second = (residues(party, zero) for zero in results[0][1:])
     assert first.c1.tobytes() != second.c1.tobytes()
 
 
@@ -264,20 +272,22 @@ def test_encrypt_zero_is_the_same_at_all(run_encrypted, n_parties):
 @pytest.mark.parametrize("n_parties", PARTIES)
 def test_sum_is_at_the_root_alone(run_encrypted, make_ciphertext, n_parties, limbs):
     def program(party):
-        mine = make_ciphertext(party, values_of(party.collective.rank), limbs)
+        rank = party.collective.rank
+        mine = [make_ciphertext(party, values_of(rank), limbs), make_ciphertext(party, values_of(rank, 1)[:2], limbs)]
         return party, party.sum(mine), mine
 
     results = run_encrypted(n_parties, program, root=n_parties - 1)
     parties = [party for party, _, _ in results]
-    assert [total is None for _, total, _ in results] == [True] * (n_parties - 1) + [False]
-    party, total, mine = results[-1]
-    assert (total.limbs, total.scale, total.period) == (limbs, SCALE, PERIOD)
-    expected = sum(values_of(rank) for rank in range(n_parties))
+    assert [totals is None for _, totals, _ in results] == [True] * (n_parties - 1) + [False]
+    party, totals, mine = results[-1]
     own, added = fresh_error_std(RING_DIM, n_parties), rerandomised_std(party.parameters, limbs)
     # every party's ciphertext carries the noise of one common encryption of zero
     bound = slot_error(n_parties * own + n_parties**0.5 * added, 2 * PERIOD) + n_parties * PERIOD / SCALE
-    assert np.abs(opened(party, total, joint_of(parties)) - expected).max() <= bound
-    assert mine.handle.c0.shape == (limbs, RING_DIM)
+    for place, (total, period) in enumerate(zip(totals, (PERIOD, 2), strict=True)):
+        assert (total.limbs, total.scale, total.period) == (limbs, SCALE, period)
+        expected = sum(values_of(rank, place)[:period] for rank in range(n_parties))
+        assert np.abs(opened(party, total, joint_of(parties)) - expected).max() <= bound
+        assert residues(party, mine[place]).c0.shape == (limbs, RING_DIM)
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
@@ -295,8 +305,7 @@ def test_refresh_of_the_roots_ciphertexts(run_encrypted, make_ciphertext, n_part
             assert (after.limbs, after.scale, after.period) == (5, SCALE, PERIOD)
             error = np.abs(opened(party, after, joint) - opened(party, before, joint)).max()
             assert error <= slot_error(refresh_error_std(n_parties), 2 * PERIOD)
-            np.testing.assert_array_equal(after.handle.c0, results[0][1][i].handle.c0)
-            np.testing.assert_array_equal(after.handle.c1, results[0][1][i].handle.c1)
+            assert_same(residues(party, after), residues(party, results[0][1][i]))
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
@@ -318,9 +327,8 @@ def test_refresh_of_everybodys_own(run_encrypted, make_ciphertext, n_parties, co
             assert np.abs(opened(party, after, joint) - values_of(rank, i)).max() < 1e-6
 
 
-@pytest.mark.parametrize("kind", ["clear", "encrypted"])
 @pytest.mark.parametrize("n_parties", [1, 3])
-def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, kind, n_parties):
+def test_mapped_refresh_of_the_root_and_of_everybody(run_on_each, make_ciphertext, n_parties):
     """Two maps of one ciphertext and another one as it is; the simulation has the same limbs, periods and values."""
     matrix = SlotMap.matrix(np.random.default_rng(3).normal(size=(2 * PERIOD, 2 * PERIOD)))
     turned = SlotMap.rotation(PERIOD, 3)
@@ -336,7 +344,7 @@ def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, k
             for c in made
         ]
 
-    results = request.getfixturevalue(f"run_{kind}")(n_parties, program)
+    results = run_on_each(n_parties, program)
     # what is decrypted is always the root's
     values = [[values_of(seed, i) for i in range(2)] for seed in (7, 0)]
     expected = [v for a, b in values for v in (matrix(np.tile(b, 2)), a, turned(b))]
@@ -346,7 +354,6 @@ def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, k
             assert np.abs(got - wanted).max() < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["clear", "encrypted"])
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
@@ -354,7 +361,7 @@ def test_mapped_refresh_of_the_root_and_of_everybody(request, make_ciphertext, k
         ((RefreshOutput(0, SlotMap.rotation(PERIOD // 2, 1)),), "need a multiple of it"),
     ],
 )
-def test_outputs_that_do_not_fit_are_refused(request, make_ciphertext, kind, outputs, message):
+def test_outputs_that_do_not_fit_are_refused(run_on_each, make_ciphertext, outputs, message):
     def of_root(party):
         low = make_ciphertext(party, values_of(0), 3)
         party.refresh([low] if party.collective.is_root else None, 1, SCALE, PERIOD, outputs)
@@ -364,7 +371,7 @@ def test_outputs_that_do_not_fit_are_refused(request, make_ciphertext, kind, out
 
     for program in (of_root, own):
         with pytest.raises(ParameterError, match=message):
-            request.getfixturevalue(f"run_{kind}")(2, program)
+            run_on_each(2, program)
 
 
 # release
@@ -551,10 +558,10 @@ def test_own_ciphertexts_are_never_the_same_twice(run_encrypted, make_ciphertext
         low = make_ciphertext(party, values_of(0), 3)
         party.deliver([low], NORM)
         party.deliver([low], NORM)
-        return party.refresh_own([low]), party.refresh_own([low])
+        return [residues(party, *party.refresh_own([low])) for _ in range(2)]
 
     for first, second in run_encrypted(2, program):
-        assert first[0].handle.c1.tobytes() != second[0].handle.c1.tobytes()
+        assert first.c1.tobytes() != second.c1.tobytes()
 
 
 @pytest.mark.parametrize("limbs", [1, 2, 4, 5])
@@ -623,22 +630,22 @@ def test_own_ciphertexts_are_rerandomised_before_anyone_sees_them(run_encrypted,
 
     def rows_seen():
         """How many rows of party 1's own ciphertext are in the frames that it sends."""
-        frames, handles = [], []
+        frames, own = [], []
 
         def program(party):
             low = make_ciphertext(party, values_of(party.collective.rank), 3)
             if party.collective.rank == 1:
-                handles.append(low.handle)
+                own.append(residues(party, low))
             if call == "sum":
-                party.sum(low)
+                party.sum([low])
             elif call == "refresh_own":
                 party.refresh_own([low])
             else:
                 party.deliver([low], NORM)
 
         run_encrypted(2, program, tap=lambda source, dest, frame: frames.append((source, frame)))
-        (handle,), sent = handles, [frame for source, frame in frames if source == 1]
-        return sum(any(row[:4].tobytes() in frame for frame in sent) for row in (*handle.c0, *handle.c1))
+        (mine,), sent = own, [frame for source, frame in frames if source == 1]
+        return sum(any(row[:4].tobytes() in frame for frame in sent) for row in (*mine.c0, *mine.c1))
 
     assert rows_seen() == 0
     monkeypatch.setattr(module, "rerandomise", lambda session, key, ciphertext: ciphertext)

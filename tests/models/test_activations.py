@@ -14,6 +14,7 @@ from numpy.polynomial import chebyshev, legendre, polynomial
 from mhe.errors import LevelError, ParameterError
 from mhe.security import key_error_std, key_switch_std, rounding_std, tail
 from models.activations import Polynomial, approximate, evaluate, sigmoid
+from tests.evaluators import EVALUATORS, World, parameters_of
 from tests.insecure import clear_backend, clear_ciphertext
 
 INTERVALS = [(-8.0, 8.0), (-16.0, 16.0), (-20.0, 20.0), (-2.0, 2.0), (-3.0, 10.0), (-10.0, 1.0)]
@@ -189,20 +190,24 @@ def test_evaluation_is_exact_at_the_depth_of_the_degree(spare):
         np.testing.assert_allclose(backend.export_ciphertext(found).values[0], poly(u), rtol=0, atol=rounding)
 
 
+@pytest.fixture(scope="module", params=EVALUATORS)
+def world(request):
+    made = World.of(request.param, parameters_of(request.param, 1 << 10, 6))
+    yield made
+    made.backend.close()
+
+
 @pytest.mark.parametrize("degree", DEGREES)
-def test_evaluation_with_noise_stays_within_its_bound(degree):
+def test_evaluation_with_noise_stays_within_its_bound(degree, world):
     """Every product and rescale errs by at most e; the error of t^k is at most k e, and sums add theirs up.
 
     That holds with t = u / half_width at the default scale: otherwise the scales of its powers drift apart.
     """
     poly = random_polynomial(degree, seed=1)
-    backend = clear_backend(512, n_limbs=6, noise=True, seed=degree)
-    p = backend.parameters
+    p = world.parameters
     u = np.random.default_rng(2).uniform(*poly.interval, 512)
-    found = backend.export_ciphertext(
-        evaluate(backend, clear_ciphertext(backend, u, scale=p.scale / poly.half_width), poly, p.scale)
-    )
-    error = np.abs(found.values[0] - poly(u)).max()
+    encrypted = world.encrypt(u, scale=p.scale / poly.half_width)
+    error = np.abs(world.decrypt(evaluate(world.backend, encrypted, poly, p.scale)) - poly(u)).max()
     steps = math.hypot(rounding_std(p.ring_dim, 1), key_switch_std(p, p.n_limbs, key_error_std(1)))
     # 2 for the two error terms of a product, of which the larger has this deviation; one more for the last rescale
     gain = 1 + 2 * sum(k * abs(c) for k, c in enumerate(poly.coefficients))

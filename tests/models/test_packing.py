@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mhe.errors import KeyMismatchError, ParameterError
 from models.linalg import backward, forward, pack, rotate_and_add
 from models.packing import BlockLayout, choose_layout, doublings, power_of_two_at_least
+from tests.evaluators import World, parameters_of
 from tests.insecure import clear_backend, clear_ciphertext
 
 SHAPES = [(1, 2), (3, 2), (64, 2), (5, 40), (1, 64), (33, 33), (64, 64), (64, 17), (200, 9), (129, 64), (65, 2)]
@@ -135,6 +136,30 @@ def test_rotations_are_exactly_the_ones_that_are_used(rows, features):
     g = backend.export_ciphertext(folded).values[0]
     np.testing.assert_allclose(g[:features], x.T @ labels, atol=1e-11)
     assert backend.used_rotations == everywhere | set(layout.fold_steps)
+
+
+@pytest.mark.parametrize(("rows", "features"), SHAPES)
+def test_products_with_the_keys_of_the_layout(rows, features, evaluator):
+    """Both products encrypted, with no other rotation keys. Every cell adds the errors of an operand."""
+    layout = choose_layout(64, rows, features)
+    p = parameters_of(evaluator, 128, 4)
+    world = World.of(evaluator, p, {*layout.rotations(), *layout.fold_steps})
+    random = np.random.default_rng(rows)
+    x, labels = random.uniform(-1, 1, size=(rows, features)), random.uniform(-1, 1, size=rows)
+    blocks = pack(x, labels, layout, keep=False)
+    w = np.zeros(layout.features)
+    w[:features] = random.uniform(-1, 1, size=features)
+
+    turned = world.backend.rotate_hoisted(world.encrypt(w), layout.baby_steps)
+    products = [forward(world.backend, block, turned, layout, p.scale) for block in blocks]
+    u = np.concatenate([world.decrypt(product)[: layout.rows] for product in products])
+    np.testing.assert_allclose(u[:rows], x @ w[:features], rtol=0, atol=(features + 2) * world.bound(2))
+
+    total = backward(world.backend, blocks, [world.encrypt(b.labels) for b in blocks], layout, p.scale)
+    folded = world.backend.rescale(rotate_and_add(world.backend, total, layout.fold_steps, layout.features))
+    g = world.decrypt(folded)[:features]
+    np.testing.assert_allclose(g, x.T @ labels, rtol=0, atol=(rows + 2) * world.bound(2))
+    world.backend.close()
 
 
 @settings(max_examples=200, deadline=None)

@@ -9,21 +9,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mhe.backend.openfhe import OpenFHEBackend
-from mhe.backend.openfhe import generate_moduli as generate_openfhe_moduli
 from mhe.clear_party import ClearParty
-from mhe.encrypted_party import EncryptedParty
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, Shape, log2_product, refresh_floor_bits
 from mhe.ring.vectors import FLOAT_MODULUS_BITS
 from models.cost import FAST_BITS, Cost
+from models.model import model_of
 from models.search import LOGIT_ERROR, SPECIAL_MARGINS, TOLERATED, Choice, choose_plan
-from models.training import pack_batches, release_predictions, train
+from models.training import pack_batches, train
 from network.local import run_parties
 from network.topology import Tree
 from network.traffic import predict
+from tests.evaluators import make_party, moduli_of, plan_of
 from tests.insecure import clear_party, insecure_test_plan, sigmoid_polynomial, table, workload
 
 REAL = {"release_bits": 40, "message_bound": 32.0, "iterations": 20, "momentum": 0.5, "learning_rate": 0.5}
@@ -95,7 +94,7 @@ def test_explicit_values_are_taken():
 
 
 def test_openfhe_primes_keep_the_same_promises():
-    plan = choose_plan(WORKLOADS["four parties"], Choice(), generate_openfhe_moduli, free=False)
+    plan = choose_plan(WORKLOADS["four parties"], Choice(), moduli_of("openfhe"), free=False)
     own = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli, free=False)
     assert plan.parameters.log_qp <= LOG_QP_CAPS[128][plan.parameters.ring_dim]
     assert plan.precision.weight_error == pytest.approx(own.precision.weight_error, rel=1e-2)
@@ -264,7 +263,7 @@ def test_blocks_and_batches_are_those_that_are_packed(rows, batch, blocks, batch
     assert tuple(plan.blocks(rank) for rank in range(len(rows))) == blocks
     assert tuple(plan.batches(rank) for rank in range(len(rows))) == batches
     for rank, (x, y) in enumerate(table(plan.workload)):
-        packed = pack_batches(plan, x, y, 0, rank, False)
+        packed = pack_batches(model_of(plan), x, y, 0, rank, False)
         assert (len(packed), {len(pieces) for pieces in packed}) == (batches[rank], {blocks[rank]})
 
 
@@ -274,18 +273,20 @@ def test_blocks_and_batches_are_those_that_are_packed(rows, batch, blocks, batch
 @pytest.mark.parametrize(
     ("n_parties", "arity", "root"), [(1, 2, 0), (2, 2, 0), (3, 2, 1), (3, 1, 0), (5, 2, 0), (5, 3, 4)]
 )
-def test_traffic_of_an_iteration_is_foretold_to_the_byte(n_parties, arity, root):
+def test_traffic_of_an_iteration_is_foretold_to_the_byte(n_parties, arity, root, real_evaluator):
+    """Not of the simulation, whose values travel as float64."""
     task = workload(tuple(range(5, 5 + n_parties)), 3, iterations=2)
-    plan = insecure_test_plan(task, make_moduli=generate_openfhe_moduli)
+    plan = plan_of(real_evaluator, task)
     shards = table(task)
 
     def program(collective):
         collective.bind(plan.parameters.digest)
-        party = EncryptedParty(collective, plan.parameters, OpenFHEBackend, statistical_bits=10, releases=1)
+        party = make_party(real_evaluator, collective, plan)
         party.make_keys(plan.key_plan)
         snapshots = []
-        batches = pack_batches(plan, *shards[collective.rank], 0, collective.rank, True)
-        train(party, plan, batches, lambda _: snapshots.append(collective.metrics.snapshot()["iteration"]))
+        model = model_of(plan)
+        batches = pack_batches(model, *shards[collective.rank], 0, collective.rank, True)
+        train(party, model, batches, lambda _: snapshots.append(collective.metrics.snapshot()["iteration"]))
         party.close()
         return snapshots
 
@@ -305,20 +306,28 @@ class Counting:
     def __init__(self, backend):
         self._backend = backend
         self.count = Counter()
+        self.used_rotations = set()
 
     def __getattr__(self, name):
         return getattr(self._backend, name)
 
+    def _use(self, a, rotations):
+        self.used_rotations |= {r % self.parameters.n_slots for r in rotations if r % a.period}
+
     def rotate(self, a, rotation):
         self.count["rotate"] += 1
+        self._use(a, [rotation])
         return self._backend.rotate(a, rotation)
 
     def rotate_hoisted(self, a, rotations):
+        self._use(a, rotations)
         self.count["hoisted"] += len([r for r in rotations if r % self.parameters.n_slots])
         return self._backend.rotate_hoisted(a, rotations)
 
     def rotate_and_sum(self, parts):
         self.count["rotate"] += len([r for r in parts if r % self.parameters.n_slots])
+        for rotation, part in parts.items():
+            self._use(part, [rotation])
         return self._backend.rotate_and_sum(parts)
 
     def multiply_accumulate_plain(self, pairs):
@@ -341,16 +350,17 @@ class Counting:
     workload((1200,), 9, iterations=1),
     workload((3, 3, 3), 100, iterations=1),
 ])  # fmt: skip
-def test_operations_follow_from_the_layout(task):
+def test_operations_follow_from_the_layout(task, evaluator):
     """Per block: every diagonal once forward and once backward, about 2 sqrt(d) rotations each way."""
-    plan = insecure_test_plan(task)
+    plan = plan_of(evaluator, task)
     layout, shards = plan.layout, table(task)
 
     def program(collective):
-        party = clear_party(collective, plan, noise=False)
+        party = make_party(evaluator, collective, plan, wrap=Counting)
         party.make_keys(plan.key_plan)
-        party.backend = Counting(party.backend)
-        train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), lambda _: None)
+        model = model_of(plan)
+        train(party, model, pack_batches(model, *shards[collective.rank], 0, collective.rank, True), lambda _: None)
+        party.close()
         return party.backend
 
     baby, giant = len(layout.baby_steps), len(layout.giant_steps)
@@ -375,8 +385,9 @@ def test_kept_diagonals_are_those_that_the_plan_counts(task):
     def program(collective):
         party = clear_party(collective, plan, noise=False)
         party.make_keys(plan.key_plan)
-        batches = pack_batches(plan, *shards[collective.rank], 0, collective.rank, True)
-        train(party, plan, batches * plan.batches(collective.rank), lambda _: None)
+        model = model_of(plan)
+        batches = pack_batches(model, *shards[collective.rank], 0, collective.rank, True)
+        train(party, model, batches * plan.batches(collective.rank), lambda _: None)
         used = batches[: task.iterations]
         return sum(p.limbs for pieces in used for block in pieces for p in block.encoded.values()), len(used)
 
@@ -385,21 +396,28 @@ def test_kept_diagonals_are_those_that_the_plan_counts(task):
         assert limbs * plan.parameters.ring_dim * 8 == counted
 
 
-def test_bytes_of_the_keys_are_those_of_the_key_switching_arrays():
-    plan = insecure_test_plan(workload((300,), 3), make_moduli=generate_openfhe_moduli)
+def test_bytes_of_the_keys_are_those_of_the_key_switching_arrays(real_evaluator):
+    """Not of the simulation, which has no keys."""
+    plan = plan_of(real_evaluator, workload((300,), 3))
     held = []
 
-    class Weighing(OpenFHEBackend):
+    class Weighing:
+        def __init__(self, backend):
+            self._backend = backend
+
+        def __getattr__(self, name):
+            return getattr(self._backend, name)
+
         def load_relinearisation_key(self, key):
             held.append(key.a.nbytes + key.b.nbytes)
-            super().load_relinearisation_key(key)
+            self._backend.load_relinearisation_key(key)
 
         def load_rotation_key(self, rotation, key):
             held.append(key.a.nbytes + key.b.nbytes)
-            super().load_rotation_key(rotation, key)
+            self._backend.load_rotation_key(rotation, key)
 
     def program(collective):
-        party = EncryptedParty(collective, plan.parameters, Weighing, statistical_bits=10, releases=1)
+        party = make_party(real_evaluator, collective, plan, wrap=Weighing)
         party.make_keys(plan.key_plan)
         party.close()
 
@@ -428,17 +446,19 @@ def test_releases_are_counted_before_they_happen(release, standardises, test_row
     assert insecure_test_plan(task).releases == releases
 
 
-def test_predictions_of_more_rows_than_were_trained_on_stay_within_the_planned_releases():
+def test_predictions_of_more_rows_than_were_trained_on_stay_within_the_planned_releases(real_evaluator):
+    """Not of the simulation, which releases nothing that is to be hidden, and counts no releases."""
     task = workload((4, 3), iterations=1, release="predictions", standardises=False, test_rows=(11, 2))
-    plan = insecure_test_plan(task, make_moduli=generate_openfhe_moduli)
+    plan = plan_of(real_evaluator, task)
     assert plan.prediction_blocks == 3
     shards = table(task)
 
     def program(collective):
-        party = EncryptedParty(collective, plan.parameters, OpenFHEBackend, statistical_bits=10, releases=plan.releases)
+        party = make_party(real_evaluator, collective, plan)
         party.make_keys(plan.key_plan)
-        weights = train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), print)
-        logits = release_predictions(party, plan, weights, np.ones((task.test_rows[collective.rank], 3)))
+        rank, model = collective.rank, model_of(plan)
+        weights = train(party, model, pack_batches(model, *shards[rank], 0, rank, True), lambda _: None)
+        logits = model.predict(party, weights, np.ones((task.test_rows[rank], 3)))
         counts = party.encrypted_sum(np.ones(4))
         with pytest.raises(ParameterError, match=f"of a session planned for {plan.releases}"):
             party.encrypted_sum(np.ones(4))

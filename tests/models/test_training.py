@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -10,27 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import polynomial
 
-from mhe.backend.openfhe import OpenFHEBackend
-from mhe.backend.openfhe import generate_moduli as generate_openfhe_moduli
-from mhe.encrypted_party import EncryptedParty
 from mhe.errors import DataError, LevelError
 from mhe.security import tail
 from models.activations import sigmoid
+from models.model import model_of
+from models.perceptron import with_constant
 from models.precision import PREDICTED_QUANTILE, ROW_NORM_LIMIT
 from models.training import (
     batch_indices,
     check_rows,
     pack_batches,
-    release_model,
-    release_predictions,
     standardisation,
     standardise,
     train,
-    with_intercept,
 )
 from models.twin import train_twin
 from network.local import run_parties
 from tests import oracle
+from tests.evaluators import make_party, plan_of
 from tests.insecure import (
     INSECURE_TEST_RING_DIM,
     clear_party,
@@ -66,36 +64,33 @@ def surely(error, n):
     return error * tail(n) / np.sqrt(2 * np.log(2 * n / PREDICTED_QUANTILE))
 
 
-def encrypted_party(collective, plan):
-    return EncryptedParty(
-        collective,
-        plan.parameters,
-        OpenFHEBackend,
-        statistical_bits=plan.workload.release_bits,
-        releases=plan.releases,
-    )
+def twin_of(plan, shards, seed=0):
+    """The twin's weights (features + 1,) and the widest input of the polynomial."""
+    (weights,), widest = train_twin(plan, shards, seed)
+    return weights[:, 0], widest
 
 
-def trained(plan, shards, make_party, after, seed=0, **run):
-    """after(party, rank, encrypted weights) of every party, once it has trained."""
+def trained(plan, shards, join, after, seed=0, **run):
+    """after(party, rank, encrypted weights) of every party join(collective, plan), once it has trained."""
 
     def program(collective):
-        party = make_party(collective, plan)
+        party, model = join(collective, plan), model_of(plan)
         party.make_keys(plan.key_plan)
-        batches = pack_batches(plan, *shards[collective.rank], seed, collective.rank, True)
-        found = after(party, collective.rank, train(party, plan, batches, quiet))
+        batches = pack_batches(model, *shards[collective.rank], seed, collective.rank, True)
+        found = after(party, collective.rank, train(party, model, batches, quiet))
         party.close()
         return found
 
     return run_parties(plan.workload.n_parties, program, **run)
 
 
-def released(plan, shards, make_party, **options):
+def released(plan, shards, join, **options):
     """The model that every party gets; they must agree."""
-    models = trained(plan, shards, make_party, lambda party, _, w: release_model(party, plan, w), **options)
+    models = trained(plan, shards, join, lambda party, _, w: model_of(plan).release(party, w), **options)
     for model in models[1:]:
         np.testing.assert_array_equal(model, models[0])
-    return models[0]
+    ((weights,), *_) = models
+    return weights[:, 0]
 
 
 def gradient_descent(task, shards, slope, momentum=0.0, seed=0):
@@ -103,7 +98,7 @@ def gradient_descent(task, shards, slope, momentum=0.0, seed=0):
 
     slope: the derivative of the loss of a row in its logit, for a label 0.
     """
-    rows = [(np.column_stack([x, np.ones(len(x))]), y) for x, y in shards]
+    rows = [(np.column_stack([x, np.ones(len(x))]), y[:, 0]) for x, y in shards]
     pieces = [batch_indices(len(y), task.batch, seed, rank) for rank, (_, y) in enumerate(rows)]
     penalty = np.append(np.full(task.features, task.l2), 0.0)
     w = previous = np.zeros(task.features + 1)
@@ -122,7 +117,7 @@ def gradient_descent(task, shards, slope, momentum=0.0, seed=0):
 @pytest.mark.parametrize("name", CASES)
 def test_twin_is_gradient_descent_with_the_polynomial(name):
     task, plan, shards = CASES[name], insecure_test_plan(CASES[name]), table(CASES[name])
-    twin, widest = train_twin(plan, shards, seed=3)
+    twin, widest = twin_of(plan, shards, seed=3)
     expected = gradient_descent(task, shards, task.link, plan.momentum, seed=3)
     np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-13 * max(1, np.abs(expected).max()) * task.iterations)
     # the cases are chosen so that the polynomial stays in its interval
@@ -136,10 +131,10 @@ def test_twin_is_as_far_from_exact_as_the_polynomial_from_the_sigmoid(degree):
     """A step of exact gradient descent brings no two points further apart (rate <= 2 / L), so errors add up at most."""
     task = workload((60, 50), 4, iterations=15, link=sigmoid_polynomial(degree))
     shards = table(task)
-    x = with_intercept(np.concatenate([x for x, _ in shards]))
+    x = with_constant(np.concatenate([x for x, _ in shards]))
     largest = np.linalg.eigvalsh(x.T @ x / len(x))[-1]
     assert task.learning_rate <= 2 / (largest / 4)
-    twin, widest = train_twin(insecure_test_plan(task), shards, seed=0)
+    twin, widest = twin_of(insecure_test_plan(task), shards, seed=0)
     exact = gradient_descent(task, shards, sigmoid)
     assert widest <= 8
     bound = task.iterations * task.learning_rate * task.link.max_error * np.sqrt(largest)
@@ -152,7 +147,7 @@ def test_better_polynomials_come_closer_to_exact_training():
     for degree in (1, 3, 7, 15):
         task = workload((60, 50), 4, iterations=15, link=sigmoid_polynomial(degree))
         shards = table(task)
-        twin, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+        twin, _ = twin_of(insecure_test_plan(task), shards, seed=0)
         errors.append(np.abs(twin - gradient_descent(task, shards, sigmoid)).max())
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-2 * errors[0]
@@ -163,8 +158,8 @@ def test_gradient_of_the_twin_against_central_differences(degree):
     """The twin descends the loss whose derivative the polynomial is: its integral, minus y u, plus the L2 penalty."""
     task = workload((9, 8, 1), 4, l2=0.3, learning_rate=0.7, link=sigmoid_polynomial(degree, 6.0))
     shards = table(task)
-    x = with_intercept(np.concatenate([x for x, _ in shards]))
-    y = np.concatenate([y for _, y in shards])
+    x = with_constant(np.concatenate([x for x, _ in shards]))
+    y = np.concatenate([y[:, 0] for _, y in shards])
     integral = polynomial.polyint(task.link.coefficients) * task.link.half_width
 
     def loss(w):
@@ -172,7 +167,7 @@ def test_gradient_of_the_twin_against_central_differences(degree):
         return np.mean(polynomial.polyval(u / task.link.half_width, integral) - y * u) + 0.15 * np.sum(w[:-1] ** 2)
 
     def after(iterations):
-        return train_twin(insecure_test_plan(replace(task, iterations=iterations)), shards, seed=0)[0]
+        return twin_of(insecure_test_plan(replace(task, iterations=iterations)), shards, seed=0)[0]
 
     for iterations in (1, 2, 5):
         before, now = after(iterations - 1) if iterations > 1 else np.zeros(5), after(iterations)
@@ -186,9 +181,9 @@ def test_shard_gradients_add_up_to_the_whole_gradient():
     task = workload((9, 1, 12), 4, momentum=0.5, l2=0.1)
     shards = table(task)
     together = [tuple(np.concatenate([shard[i] for shard in shards]) for i in (0, 1))]
-    twin, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+    twin, _ = twin_of(insecure_test_plan(task), shards, seed=0)
     whole_task = replace(task, rows=(22,), test_rows=(0,))
-    whole, _ = train_twin(insecure_test_plan(whole_task), together, seed=0)
+    whole, _ = twin_of(insecure_test_plan(whole_task), together, seed=0)
     np.testing.assert_allclose(twin, whole, atol=1e-14)
     simulated = released(insecure_test_plan(task), shards, lambda c, p: clear_party(c, p, noise=False))
     alone = released(insecure_test_plan(whole_task), together, lambda c, p: clear_party(c, p, noise=False))
@@ -201,7 +196,7 @@ def test_who_holds_which_rows_changes_nothing():
     swapped = replace(task, rows=(8, 9))
     for order, arranged in ((shards, task), (shards[::-1], swapped)):
         found = released(insecure_test_plan(arranged), order, lambda c, p: clear_party(c, p, noise=False))
-        expected, _ = train_twin(insecure_test_plan(task), shards, seed=0)
+        expected, _ = twin_of(insecure_test_plan(task), shards, seed=0)
         np.testing.assert_allclose(found, expected, atol=1e-13)
 
 
@@ -211,65 +206,55 @@ def test_who_holds_which_rows_changes_nothing():
 @pytest.mark.parametrize("name", CASES)
 def test_simulation_without_noise_is_the_twin(name):
     plan, shards = insecure_test_plan(CASES[name]), table(CASES[name])
-    twin, _ = train_twin(plan, shards, seed=5)
+    twin, _ = twin_of(plan, shards, seed=5)
     found = released(plan, shards, lambda c, p: clear_party(c, p, noise=False), seed=5)
     np.testing.assert_allclose(found, twin, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_simulation_stays_within_the_planned_precision(name):
-    plan, shards = insecure_test_plan(CASES[name]), table(CASES[name])
-    twin, _ = train_twin(plan, shards, seed=5)
-    error = np.abs(released(plan, shards, clear_party, seed=5) - twin).max()
-    assert plan.precision.weight_error / 1000 < error <= plan.precision.weight_error < np.abs(twin).max() / 100
-
-
-@pytest.fixture(scope="module")
-def encrypted_errors():
-    """(largest error of the released weights, plan, twin) of every case."""
-    found = {}
-    for name, task in CASES.items():
-        plan, shards = insecure_test_plan(task, make_moduli=generate_openfhe_moduli), table(task)
-        twin, _ = train_twin(plan, shards, seed=5)
-        found[name] = np.abs(released(plan, shards, encrypted_party, seed=5) - twin).max(), plan, twin
-    return found
+@cache
+def outcome(evaluator, name):
+    """(largest error of the released weights, plan, twin) of a case."""
+    plan, shards = plan_of(evaluator, CASES[name]), table(CASES[name])
+    twin, _ = twin_of(plan, shards, seed=5)
+    return np.abs(released(plan, shards, partial(make_party, evaluator), seed=5) - twin).max(), plan, twin
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_encrypted_weights_are_the_twin_within_the_planned_precision(name, encrypted_errors):
-    error, plan, twin = encrypted_errors[name]
+def test_weights_are_the_twin_within_the_planned_precision(name, evaluator):
+    error, plan, twin = outcome(evaluator, name)
     planned = plan.precision.weight_error
     assert planned / 1000 < error <= surely(planned, plan.layout.features)
     # that is no empty promise: a hundredth of the weights at most
     assert planned < np.abs(twin).max() / 100
 
 
-def test_planned_precision_is_hardly_ever_missed(encrypted_errors):
+def test_planned_precision_is_hardly_ever_missed(evaluator):
     """Each case may miss it with probability 1e-3, two of them will not."""
-    assert sum(error > plan.precision.weight_error for error, plan, _ in encrypted_errors.values()) <= 1
+    found = [outcome(evaluator, name) for name in CASES]
+    assert sum(error > plan.precision.weight_error for error, plan, _ in found) <= 1
 
 
 @pytest.mark.parametrize(("arity", "root"), [(1, 0), (2, 2), (3, 1)])
-def test_encrypted_weights_do_not_depend_on_the_tree(arity, root):
+def test_weights_do_not_depend_on_the_tree(arity, root, evaluator):
     task = workload((20, 15, 1), 5, momentum=0.5)
-    plan, shards = insecure_test_plan(task, make_moduli=generate_openfhe_moduli), table(task)
-    twin, _ = train_twin(plan, shards, seed=0)
-    found = released(plan, shards, encrypted_party, arity=arity, root=root)
+    plan, shards = plan_of(evaluator, task), table(task)
+    twin, _ = twin_of(plan, shards, seed=0)
+    found = released(plan, shards, partial(make_party, evaluator), arity=arity, root=root)
     assert np.abs(found - twin).max() <= surely(plan.precision.weight_error, plan.layout.features)
 
 
 @pytest.mark.parametrize("name", ["two parties", "wide", "blocks", "degree 7", "ten iterations"])
-def test_noise_that_the_smudging_hides_is_below_its_bound(name):
+def test_noise_that_the_smudging_hides_is_below_its_bound(name, real_evaluator):
     """The smudging is as safe as the bound on the noise of the weights before it. Two runs differ by noise only."""
-    plan, shards = insecure_test_plan(CASES[name], make_moduli=generate_openfhe_moduli), table(CASES[name])
+    plan, shards = plan_of(real_evaluator, CASES[name]), table(CASES[name])
 
     def weights_and_share(party, _, weights):
-        exported = None if weights is None else party.backend.export_ciphertext(weights)
-        return exported, party._secret._coefficients.copy()
+        exported = None if weights is None else party.backend.export_ciphertext(weights[0])
+        return exported, oracle.coefficients_of(party._secret)
 
     runs = []
     for _ in range(2):
-        found = trained(plan, shards, encrypted_party, weights_and_share)
+        found = trained(plan, shards, partial(make_party, real_evaluator), weights_and_share)
         secret = oracle.joint([share for _, share in found])
         coefficients = oracle.message_integers(found[0][0], plan.parameters, secret)
         step = INSECURE_TEST_RING_DIM // plan.precision.released_coefficients
@@ -280,31 +265,35 @@ def test_noise_that_the_smudging_hides_is_below_its_bound(name):
     assert bound / 4000 < difference / np.sqrt(2) < bound
 
 
-def test_a_refresh_comes_at_the_limbs_that_the_plan_says():
+def test_a_refresh_comes_at_the_limbs_that_the_plan_says(evaluator):
     """Weights that are low already cannot be used again without a refresh."""
     task = workload((5, 4), 3)
-    plan = insecure_test_plan(task)
+    plan = plan_of(evaluator, task)
 
     def after(party, _, weights):
         if weights is None:
             return None
-        assert weights.limbs == plan.low_limbs == plan.parameters.refresh_limbs
+        (w,) = weights
+        assert w.limbs == plan.low_limbs == plan.parameters.refresh_limbs
         with pytest.raises(LevelError):
-            party.refresh([party.backend.drop_limbs(weights, weights.limbs - 1)], 1, weights.scale, weights.period)
-        return weights.scale
+            party.refresh([party.backend.drop_limbs(w, w.limbs - 1)], 1, w.scale, w.period)
+        return w.scale
 
     # only the root tries: a refusal must come before anything is sent
-    assert trained(plan, table(task), clear_party, after)[0] == pytest.approx(plan.weight_scale, rel=1e-9)
+    scales = trained(plan, table(task), partial(make_party, evaluator), after)
+    assert scales[0] == pytest.approx(plan.weight_scale, rel=1e-9)
 
 
-def test_every_iteration_is_reported_with_its_levels():
+def test_every_iteration_is_reported_with_its_levels(evaluator):
     task = workload((5, 4), 3, iterations=4)
-    plan, shards = insecure_test_plan(task), table(task)
+    plan, shards = plan_of(evaluator, task), table(task)
 
     def program(collective):
-        party, reports = clear_party(collective, plan), []
+        party, reports = make_party(evaluator, collective, plan), []
         party.make_keys(plan.key_plan)
-        train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), reports.append)
+        model = model_of(plan)
+        train(party, model, pack_batches(model, *shards[collective.rank], 0, collective.rank, True), reports.append)
+        party.close()
         return [(r.number, r.levels, r.seconds > 0) for r in reports]
 
     assert run_parties(2, program) == [[(n, task.levels, True) for n in (1, 2, 3, 4)]] * 2
@@ -313,22 +302,22 @@ def test_every_iteration_is_reported_with_its_levels():
 # predictions
 
 
-@pytest.mark.parametrize("make_party", [clear_party, encrypted_party])
 @pytest.mark.parametrize("test_rows", [(6, 4, 2), (40, 0, 3), (0, 0, 1)])
-def test_each_party_gets_the_logits_of_its_own_rows(make_party, test_rows):
+def test_each_party_gets_the_logits_of_its_own_rows(evaluator, test_rows):
     task = workload((20, 15, 1), 5, momentum=0.5, release="predictions", test_rows=test_rows)
-    plan, shards = insecure_test_plan(task, make_moduli=generate_openfhe_moduli), table(task)
+    plan, shards = plan_of(evaluator, task), table(task)
     random = np.random.default_rng(1)
     tests = [random.normal(size=(n, 5)) for n in test_rows]
-    twin, _ = train_twin(plan, shards, seed=0)
+    twin, _ = twin_of(plan, shards, seed=0)
 
     def after(party, rank, weights):
-        return release_predictions(party, plan, weights, tests[rank])
+        return model_of(plan).predict(party, weights, tests[rank])
 
     tolerance = surely(plan.precision.logit_error, plan.layout.rows)
-    for x, logits in zip(tests, trained(plan, shards, make_party, after), strict=True):
-        assert logits.shape == (len(x),)
-        np.testing.assert_allclose(logits, with_intercept(x) @ twin, rtol=0, atol=tolerance)
+    join = partial(make_party, evaluator)
+    for x, logits in zip(tests, trained(plan, shards, join, after), strict=True):
+        assert logits.shape == (len(x), 1)
+        np.testing.assert_allclose(logits[:, 0], with_constant(x) @ twin, rtol=0, atol=tolerance)
     assert tolerance < 1e-2
 
 
@@ -371,15 +360,14 @@ def odd_columns():
     return np.hstack([scaled, shifted, constant])
 
 
-@pytest.mark.parametrize("make_party", [clear_party, encrypted_party])
-def test_standardisation_is_that_of_numpy(make_party):
+def test_standardisation_is_that_of_numpy(evaluator):
     rows = odd_columns()
     task = workload((25, 1, 14), rows.shape[1])
-    plan = insecure_test_plan(task, make_moduli=generate_openfhe_moduli)
+    plan = plan_of(evaluator, task)
     pieces = np.split(rows, np.cumsum(task.rows)[:-1])
 
     def program(collective):
-        party = make_party(collective, plan)
+        party = make_party(evaluator, collective, plan)
         found = standardise(party, pieces[collective.rank], 40)
         party.close()
         return found

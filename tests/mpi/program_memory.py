@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from mhe.backend.openfhe import OpenFHEBackend, generate_moduli
-from mhe.encrypted_party import EncryptedParty
 from mhe.keys import EphemeralSecret, ReceiverSecret, SecretShare
 from mhe.ring.ring import ring
-from models.training import pack_batches, release_model, standardise, train
+from models.model import model_of
+from models.training import pack_batches, standardise, train
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
 from tests import oracle
-from tests.insecure import insecure_test_plan, workload
+from tests.evaluators import make_party, plan_of
+from tests.insecure import workload
 from tests.memory import reachable
 
 N_ROWS, N_FEATURES = 12, 3
@@ -62,19 +62,19 @@ with mpi_channel() as channel:
     collective = TreeCollective(channel)
     rank, n_parties = collective.rank, collective.n_parties
     task = workload((N_ROWS,) * n_parties, N_FEATURES, iterations=2)
-    plan = insecure_test_plan(task, ring_dim=1 << 8, make_moduli=generate_moduli)
+    evaluator = sys.argv[2]
+    plan = plan_of(evaluator, task, ring_dim=1 << 8)
     collective.bind(plan.parameters.digest)
     random = np.random.default_rng(rank)
     x, y = random.normal(5, 2, (N_ROWS, N_FEATURES)), random.integers(0, 2, N_ROWS).astype(float)
 
-    party = EncryptedParty(
-        collective, plan.parameters, OpenFHEBackend, statistical_bits=task.release_bits, releases=plan.releases
-    )
+    party = make_party(evaluator, collective, plan)
     party.make_keys(plan.key_plan)
     standard = standardise(party, x, n_parties * N_ROWS)
-    batches = pack_batches(plan, standard(x), y, 0, rank, True)
-    weights = train(party, plan, batches, lambda iteration: None)
-    model = release_model(party, plan, weights)
+    model = model_of(plan)
+    batches = pack_batches(model, standard(x), y[:, None], 0, rank, True)
+    weights = train(party, model, batches, lambda iteration: None)
+    (released,) = model.release(party, weights)
 
     # The fingerprints of the secret are made after the search, which must find only what the party keeps.
     standardised = standard(x)
@@ -87,7 +87,7 @@ with mpi_channel() as channel:
         "coefficients": fingerprint(oracle.coefficients_of(party._secret)),
         "forms": sorted(set(forms(oracle.coefficients_of(party._secret), plan.parameters))),
         "rows": sorted({*map(fingerprint, x), *map(fingerprint, standardised)}),
-        "model": model.tolist(),
+        "model": released.tolist(),
     }
     party.close()
     (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(report))

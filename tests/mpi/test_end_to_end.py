@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import scripts.planning
 from mhe.parameters import LOG_QP_CAPS
 from mhe.security import tail
 from models.data import code, load_shard, stack, summary
@@ -29,11 +30,13 @@ from models.training import Standardisation, standardisation
 from models.twin import train_twin
 from scripts.config import load_config
 from scripts.planning import make_plan
+from tests.insecure import choose_insecure_test_plan
 
 ROOT = Path(__file__).parents[2]
 MHE = [sys.executable, "-m", "scripts.cli"]
 LOGISTIC = "[model]\nl2 = 0.1\n[training]\niterations = 4\nmomentum = 0.5\nlearning_rate = 0.5\n"
 CLEAR = '[crypto]\nbackend = "clear"\n'
+INSECURE_TRAIN = Path(__file__).parent / "program_insecure_train.py"
 SECONDS = 30
 """No refusal takes longer, however busy the machine is; measured: 2."""
 
@@ -188,19 +191,18 @@ def expected(config_path, n_parties):
     shards = [
         code(load_shard(config.source, rank, n_parties), Target("binary", (0.0, 1.0))) for rank in range(n_parties)
     ]
-    plan = make_plan(config, [summary(shard, "binary") for shard in shards])
+    plan = make_plan(config, [summary(shard, "binary") for shard in shards], outputs=1)
     rows = stack(shards)
     standard = standardisation(rows.features.mean(axis=0), rows.features.var(axis=0))
-    pieces = [(standard(shard.features), shard.labels) for shard in shards]
-    twin, _ = train_twin(plan, pieces, config.training.seed)
+    pieces = [(standard(shard.features), shard.labels[:, None]) for shard in shards]
+    (twin,), _ = train_twin(plan, pieces, config.training.seed)
     test = standard(rows.test_features)
-    exact = fit_exact(standard(rows.features), rows.labels, config.model.l2)
-    return Expected(
-        plan, twin, standard, test, rows.test_labels, quality(exact.scores(test), rows.test_labels).accuracy
-    )
+    exact = fit_exact("logistic", standard(rows.features), rows.labels, config.model.l2, ())
+    accuracy = quality(exact(test)[:, 0], rows.test_labels).accuracy
+    return Expected(plan, twin[:, 0], standard, test, rows.test_labels, accuracy)
 
 
-def check_run(out, config_path, n_parties, rows):
+def check_run(out, config_path, n_parties, rows, *, secure=True):
     """result.json, model.npz and metrics.jsonl of a run that releases the model, against each other and the twin."""
     config = load_config(config_path)
     result = json.loads((out / "result.json").read_text())
@@ -209,8 +211,9 @@ def check_run(out, config_path, n_parties, rows):
     assert (result["rows_train"], result["rows_test"]) == (round(0.8 * rows), round(0.2 * rows))
     assert result["iterations"] == config.training.iterations
     assert result["parameters"]["backend"] == config.crypto.backend
-    assert result["parameters"]["log_qp"] <= LOG_QP_CAPS[128][result["parameters"]["ring_dim"]]
-    assert (result["parameters"]["security_bits"], result["parameters"]["statistical_bits"]) == (128, 128)
+    if secure:
+        assert result["parameters"]["log_qp"] <= LOG_QP_CAPS[128][result["parameters"]["ring_dim"]]
+        assert (result["parameters"]["security_bits"], result["parameters"]["statistical_bits"]) == (128, 128)
     assert len(result["per_party"]) == n_parties
     for party in result["per_party"]:
         check_schema(party, PARTY)
@@ -247,21 +250,27 @@ def check_run(out, config_path, n_parties, rows):
 
 
 @pytest.mark.parametrize("n_parties", [1, 2, 3, 5])
-def test_parties_train_the_twins_model(n_parties, tmp_path, mpiexec):
+def test_parties_train_the_twins_model(n_parties, evaluator, tmp_path, mpiexec, monkeypatch):
+    """The simulation at the parameters of a real run, encrypted ones in a small ring."""
     write_table(tmp_path / "x.csv", 60)
-    config, out = write_config(tmp_path), tmp_path / "out"
-    done = run([*MHE, "train", config, "--parties", n_parties, "--out", out])
+    rest = f'{LOGISTIC}[crypto]\nbackend = "{evaluator}"\n'
+    config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
+    command = [*MHE, "train", config, "--parties", n_parties, "--out", out]
+    if evaluator != "clear":
+        monkeypatch.setattr(scripts.planning, "choose_plan", choose_insecure_test_plan)
+        command = [mpiexec, "-n", n_parties, sys.executable, INSECURE_TRAIN, config, out]
+    done = run(command)
     assert done.exit_code == 0, done.errors
     assert "accuracy" in done.output
-    result = check_run(out, config, n_parties, 60)
+    result = check_run(out, config, n_parties, 60, secure=evaluator == "clear")
     assert result["rows_train"] == 48
 
 
-def test_secure_run_at_128_bits(tmp_path, mpiexec):
+def test_secure_run_at_128_bits(real_evaluator, tmp_path, mpiexec):
     """Real parameters, real cryptography, real processes: as small as it gets."""
     write_table(tmp_path / "x.csv", 60)
-    config = write_config(tmp_path, rest=LOGISTIC.replace("iterations = 4", "iterations = 2"))
-    out = tmp_path / "out"
+    rest = LOGISTIC.replace("iterations = 4", "iterations = 2") + f'[crypto]\nbackend = "{real_evaluator}"\n'
+    config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
     done = run([*MHE, "train", config, "--parties", 2, "--out", out], timeout_seconds=240)
     assert done.exit_code == 0, done.errors
     result = check_run(out, config, 2, 60)
@@ -310,7 +319,7 @@ def test_sites_keep_their_rows_and_the_model(what, tmp_path, mpiexec):
     result = json.loads((out / "result.json").read_text())
     assert result["rows_train"] + result["rows_test"] == 60
     assert result["clear_twin"] is result["exact"] is result["max_weight_error"] is None
-    assert result["sigmoid"]["widest_input"] is None
+    assert result["polynomials"]["widest_input"] is None
     if what == "nothing":
         assert result["accuracy"] is result["auc"] is None
         return

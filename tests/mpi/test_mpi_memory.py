@@ -7,8 +7,9 @@ from itertools import permutations
 N_RANKS = 3
 
 
-def test_no_process_holds_what_is_anothers(mpi_job):
-    job = mpi_job(N_RANKS, "program_memory.py", timeout_seconds=120)
+def test_no_process_holds_what_is_anothers(mpi_job, real_evaluator):
+    """Not on the simulation: it has no secrets, and everybody's values are seen by all."""
+    job = mpi_job(N_RANKS, "program_memory.py", real_evaluator, timeout_seconds=120)
     assert job.exit_code == 0, job.errors
     assert sorted(job.reports) == list(range(N_RANKS))
     for report in job.reports.values():

@@ -10,7 +10,8 @@ from mhe.backend.native import NativeBackend
 from mhe.ciphertext import Ciphertext
 from mhe.errors import KeyMismatchError, LevelError, ParameterError
 from mhe.security import key_error_std, key_switch_std, rounding_std
-from tests.mhe.backend.conftest import KEY, ROTATIONS, Floats, World, insecure_parameters
+from tests.evaluators import Floats, World
+from tests.mhe.backend.conftest import KEY, ROTATIONS, insecure_parameters
 
 X = np.random.default_rng(3).uniform(-1, 1, 512)
 

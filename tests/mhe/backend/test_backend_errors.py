@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mhe.errors import KeyMismatchError, LevelError, ParameterError
-from tests.mhe.backend.conftest import Floats, World, insecure_parameters
+from tests.evaluators import Floats, World
+from tests.mhe.backend.conftest import insecure_parameters
 
 X: Floats = np.linspace(-1, 1, 512, dtype=np.float64)
 

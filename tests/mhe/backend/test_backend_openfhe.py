@@ -26,7 +26,8 @@ from mhe.ring.galois import galois_element, inverse_element
 from mhe.ring.primes import ntt_primes
 from mhe.ring.ring import ring
 from tests import oracle
-from tests.mhe.backend.conftest import Floats, insecure_parameters
+from tests.evaluators import Floats
+from tests.mhe.backend.conftest import insecure_parameters
 
 P = insecure_parameters()
 SECRET = oracle.make_secret(P.ring_dim)

@@ -14,7 +14,8 @@ import pytest
 from mhe.ciphertext import Ciphertext
 from mhe.encoding import decode_coefficients
 from tests import oracle
-from tests.mhe.backend.conftest import KEY, ROTATIONS, Floats, World
+from tests.evaluators import REAL, Floats, World
+from tests.mhe.backend.conftest import ROTATIONS
 
 RANDOM = np.random.default_rng(7)
 
@@ -241,15 +242,16 @@ def test_real_slots_are_their_own_conjugates(world: World, period: int, limbs: i
     world.check(conjugated, x, 2)
 
 
-@pytest.mark.parametrize("world", ["openfhe", "native"], indirect=True)
+@pytest.mark.parametrize("evaluator", REAL, indirect=True)
 def test_complex_slots_are_conjugated(world: World) -> None:
+    """The simulation has real slots only."""
     p, backend = world.parameters, world.backend
     base = oracle.cipher_ring(p)
     # any coefficients will do: the slots of a polynomial are complex, unless it is symmetric under X -> 1/X
     coefficients = RANDOM.integers(-(1 << 46), 1 << 46, p.ring_dim)
     z = complex_slots(coefficients, p.scale)
     assert np.abs(z.imag).max() > 0.5
-    zero = oracle.encrypt(np.zeros(1), p, world.secret, KEY)
+    zero = oracle.encrypt(np.zeros(1), p, world.secret, world.key_id)
     a = backend.import_ciphertext(replace(zero, c0=base.add(zero.c0, oracle.as_residues(coefficients, base))), 512)
 
     def opened(ciphertext: Ciphertext) -> npt.NDArray[np.complex128]:

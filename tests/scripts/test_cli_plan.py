@@ -1,0 +1,32 @@
+"""`mhe plan` on each evaluator: real parameters, and no key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mhe.keys import SecretPolynomial
+from mhe.parameters import LOG_QP_CAPS
+from scripts import cli
+
+
+def test_a_plan_says_what_a_run_would_take(evaluator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    rows = [f"{a:.3f},{b:.3f},{int(a > b)}" for a, b in random.normal(size=(60, 2))]
+    (tmp_path / "x.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
+    text = f'[data]\ntrain = "x.csv"\nlabel = "y"\n[crypto]\nbackend = "{evaluator}"\n'
+    (tmp_path / "c.toml").write_text(text)
+    monkeypatch.setattr(SecretPolynomial, "generate", classmethod(lambda *_: pytest.fail("a plan needs no secret")))
+    result = CliRunner().invoke(cli.app, ["plan", str(tmp_path / "c.toml"), "--parties", "3"])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    found = re.search(r"dimension (\d+), log2\(QP\) ([\d.]+), 128-bit security", said)
+    assert found is not None, said
+    assert float(found[2]) <= LOG_QP_CAPS[128][int(found[1])]
+    assert ("simulated, nothing is encrypted" in said) == (evaluator == "clear")
+    assert "refresh at" in said
+    assert "128 statistical bits" in said
