@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from models.logistic import gradient
 from scipy import stats
 
 import scripts.planning
