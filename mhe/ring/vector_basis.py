@@ -8,11 +8,11 @@ products below 2^(b+47)), with a last place of 2^(b-2); what every product loses
 of them together at most 2^b <= 2p. The quotient of A by p is below 2^51 and off by at most a relative 2^-53, a quarter,
 so that A is reduced to below 0.75p, and the whole to below 2.75p.
 
-In words, for any p: S is known modulo 2^64, and its quotient by p approximately, in float64: q = rint(Q),
-Q = sum_k t_k fl(w_k / p). Then S - q p, computed modulo 2^64, is small: a term is below 2^47 and has two rounding errors,
+In words, for any p: S is known modulo 2^64, and its quotient by p approximately, in float64: q = rint(Q), Q = sum_k
+t_k fl(w_k / p). Then S - q p, computed modulo 2^64, is small: a term is below 2^47 and has two rounding errors,
 together below 2^-5; each of the n - 1 additions rounds a number below n 2^47, with an error below n 2^-7 (n <= 8:
-half of the last place). That is 8/32 + 7 * 8/128 < 0.69, with q's own rounding below 1.19: |S - q p| < 1.19 p, and S - q p
-+ 4p is between 2p and 6p.
+half of the last place). That is 8/32 + 7 * 8/128 < 0.69, with q's own rounding below 1.19: |S - q p| < 1.19 p, and S
+- q p + 4p is between 2p and 6p.
 """
 
 from __future__ import annotations
