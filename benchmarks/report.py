@@ -56,7 +56,7 @@ TITLES = {
 
 
 def table(kind: KindName, records: Sequence[dict[str, Any]]) -> str:
-    """One Markdown table of runs of one kind of model, of whose figures the first is shown in the clear too."""
+    """One Markdown table of runs of one kind of model; the first of its figures is shown in the clear too."""
     first, *others = NAMES[KINDS[kind].target]
     names = [LABELS.get(name, name) for name in (first, *others)]
     columns = ("job", "backend", "parties", "arity", names[0], "clear twin", "exact", *names[1:], *COST_COLUMNS)

@@ -27,6 +27,9 @@ Tile = TypeVar("Tile")
 PRODUCT_LEVELS = 2
 """Levels of a product, and of the mask or the slope that follows it."""
 
+LOOK_AHEAD_LEVELS = 1
+"""Levels of v = (1 + beta) w - beta w_previous, before the products."""
+
 
 @dataclass(frozen=True)
 class PerceptronPlan:
@@ -247,9 +250,9 @@ class PerceptronPlan:
 
 
 def perceptron_levels(net: Perceptron) -> int:
-    """Levels between two refreshes: the deepest function, a product, and the mask or slope that follows."""
+    """Levels between two refreshes: the deepest function, or the look ahead, a product, and the mask or slope."""
     functions = [net.link, *([net.activation, net.activation.derivative] if net.hidden else [])]
-    return PRODUCT_LEVELS + max(f.levels for f in functions)
+    return PRODUCT_LEVELS + max(LOOK_AHEAD_LEVELS, *(f.levels for f in functions))
 
 
 def perceptron_message_bits(workload: Workload) -> float:

@@ -24,10 +24,18 @@ from mhe.parameters import ERROR_STD, Parameters
 from mhe.party import Party
 from mhe.ring.galois import conjugation_element
 from mhe.security import tail
+from models.mlp_plan import PerceptronPlan
+from models.model import Plan
 from models.plan import CircuitPlan
 from models.workload import Workload
 from tests import oracle
-from tests.insecure import MakeModuli, clear_party, insecure_test_parameters, insecure_test_plan
+from tests.insecure import (
+    MakeModuli,
+    clear_party,
+    insecure_test_parameters,
+    insecure_test_perceptron_plan,
+    insecure_test_plan,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,7 +58,12 @@ def plan_of(evaluator: str, task: Workload, **changes: Any) -> CircuitPlan:
     return insecure_test_plan(task, make_moduli=moduli_of(evaluator), **changes)
 
 
-def make_party(evaluator: str, collective: Collective, plan: CircuitPlan, wrap: Any = lambda made: made) -> Party:
+def perceptron_plan_of(evaluator: str, task: Workload, **changes: Any) -> PerceptronPlan:
+    """INSECURE."""
+    return insecure_test_perceptron_plan(task, make_moduli=moduli_of(evaluator), **changes)
+
+
+def make_party(evaluator: str, collective: Collective, plan: Plan, wrap: Any = lambda made: made) -> Party:
     """A party of this plan. wrap: what to put around the evaluator before the party uses it."""
     if evaluator == "clear":
         simulated = clear_party(collective, plan)

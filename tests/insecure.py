@@ -17,8 +17,12 @@ from mhe.collective import Collective
 from mhe.moduli import generate_moduli as generate_own_moduli
 from mhe.parameters import Parameters, Shape, refresh_floor_bits
 from models.activations import Polynomial, approximate, sigmoid
+from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
+from models.mlp_search import choose_tiles
+from models.model import Plan
 from models.plan import CircuitPlan
 from models.search import Choice
+from models.tiles import TileLayout
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -128,6 +132,34 @@ def insecure_test_plan(
     return CircuitPlan(task, parameters)
 
 
+def insecure_test_perceptron_plan(
+    task: Workload,
+    *,
+    ring_dim: int = INSECURE_TEST_RING_DIM,
+    width: int | None = None,
+    scale_bits: int = 45,
+    digits: int = 2,
+    missing_limbs: int = 0,
+    make_moduli: MakeModuli = generate_own_moduli,
+) -> PerceptronPlan:
+    """INSECURE: the plan of a perceptron on the shortest chain that it needs, in a small ring."""
+    n_slots, bits, levels = ring_dim // 2, perceptron_message_bits(task), perceptron_levels(task.model)
+    layout = choose_tiles(task, n_slots) if width is None else TileLayout(n_slots, width, max(1, width // 4))
+    floor = refresh_floor_bits(INSECURE_TEST_STATISTICAL_BITS, scale_bits, bits, task.n_parties)
+    refresh_limbs = 1 + max(0, math.ceil((floor + 0.5 - FIRST_BITS) / scale_bits))
+    parameters = insecure_test_parameters(
+        ring_dim,
+        refresh_limbs + levels - missing_limbs,
+        scale_bits=scale_bits,
+        digits=digits,
+        n_parties=task.n_parties,
+        refresh_limbs=refresh_limbs,
+        message_bits=bits,
+        make_moduli=make_moduli,
+    )
+    return PerceptronPlan(task, parameters, layout)
+
+
 def choose_insecure_test_plan(task: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> CircuitPlan:
     """INSECURE: in place of `models.search.choose_plan`, whatever the choice is; precise enough for real smudging."""
     return insecure_test_plan(task, scale_bits=58, make_moduli=make_moduli)
@@ -148,7 +180,7 @@ def table(task: Workload, seed: int = 0, noise: float = 3.0) -> list[tuple[Float
     return list(zip(np.split(x, cuts), np.split(y, cuts), strict=True))
 
 
-def clear_party(collective: Collective, plan: CircuitPlan, *, noise: bool = True, seed: int = 0) -> ClearParty:
+def clear_party(collective: Collective, plan: Plan, *, noise: bool = True, seed: int = 0) -> ClearParty:
     """A party of this plan that simulates."""
     return ClearParty(
         collective,

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from numpy.polynomial import polynomial
 
 from mhe.errors import DataError, LevelError
-from mhe.security import tail
 from models.activations import sigmoid
 from models.model import model_of
 from models.perceptron import with_constant
-from models.precision import PREDICTED_QUANTILE, ROW_NORM_LIMIT
+from models.precision import ROW_NORM_LIMIT
 from models.training import (
     batch_indices,
     check_rows,
@@ -37,6 +36,7 @@ from tests.insecure import (
     table,
     workload,
 )
+from tests.runs import released, surely, trained
 
 CASES = {
     "one party": workload((20,), 3),
@@ -55,41 +55,15 @@ CASES = {
 }
 
 
-def quiet(_):
-    """No report."""
-
-
-def surely(error, n):
-    """A planned error of the largest of n normal values, at probability 2^-TAIL_BITS instead of PREDICTED_QUANTILE."""
-    return error * tail(n) / np.sqrt(2 * np.log(2 * n / PREDICTED_QUANTILE))
-
-
 def twin_of(plan, shards, seed=0):
     """The twin's weights (features + 1,) and the widest input of the polynomial."""
     (weights,), widest = train_twin(plan, shards, seed)
     return weights[:, 0], widest
 
 
-def trained(plan, shards, join, after, seed=0, **run):
-    """after(party, rank, encrypted weights) of every party join(collective, plan), once it has trained."""
-
-    def program(collective):
-        party, model = join(collective, plan), model_of(plan)
-        party.make_keys(plan.key_plan)
-        batches = pack_batches(model, *shards[collective.rank], seed, collective.rank, True)
-        found = after(party, collective.rank, train(party, model, batches, quiet))
-        party.close()
-        return found
-
-    return run_parties(plan.workload.n_parties, program, **run)
-
-
-def released(plan, shards, join, **options):
-    """The model that every party gets; they must agree."""
-    models = trained(plan, shards, join, lambda party, _, w: model_of(plan).release(party, w), **options)
-    for model in models[1:]:
-        np.testing.assert_array_equal(model, models[0])
-    ((weights,), *_) = models
+def weights_of(plan, shards, join, **options):
+    """The weights (features + 1,) that every party gets."""
+    (weights,) = released(plan, shards, join, **options)
     return weights[:, 0]
 
 
@@ -185,8 +159,8 @@ def test_shard_gradients_add_up_to_the_whole_gradient():
     whole_task = replace(task, rows=(22,), test_rows=(0,))
     whole, _ = twin_of(insecure_test_plan(whole_task), together, seed=0)
     np.testing.assert_allclose(twin, whole, atol=1e-14)
-    simulated = released(insecure_test_plan(task), shards, lambda c, p: clear_party(c, p, noise=False))
-    alone = released(insecure_test_plan(whole_task), together, lambda c, p: clear_party(c, p, noise=False))
+    simulated = weights_of(insecure_test_plan(task), shards, lambda c, p: clear_party(c, p, noise=False))
+    alone = weights_of(insecure_test_plan(whole_task), together, lambda c, p: clear_party(c, p, noise=False))
     np.testing.assert_allclose(simulated, alone, atol=1e-13)
 
 
@@ -195,7 +169,7 @@ def test_who_holds_which_rows_changes_nothing():
     shards = table(task)
     swapped = replace(task, rows=(8, 9))
     for order, arranged in ((shards, task), (shards[::-1], swapped)):
-        found = released(insecure_test_plan(arranged), order, lambda c, p: clear_party(c, p, noise=False))
+        found = weights_of(insecure_test_plan(arranged), order, lambda c, p: clear_party(c, p, noise=False))
         expected, _ = twin_of(insecure_test_plan(task), shards, seed=0)
         np.testing.assert_allclose(found, expected, atol=1e-13)
 
@@ -207,7 +181,7 @@ def test_who_holds_which_rows_changes_nothing():
 def test_simulation_without_noise_is_the_twin(name):
     plan, shards = insecure_test_plan(CASES[name]), table(CASES[name])
     twin, _ = twin_of(plan, shards, seed=5)
-    found = released(plan, shards, lambda c, p: clear_party(c, p, noise=False), seed=5)
+    found = weights_of(plan, shards, lambda c, p: clear_party(c, p, noise=False), seed=5)
     np.testing.assert_allclose(found, twin, rtol=0, atol=1e-12)
 
 
@@ -216,7 +190,7 @@ def outcome(evaluator, name):
     """(largest error of the released weights, plan, twin) of a case."""
     plan, shards = plan_of(evaluator, CASES[name]), table(CASES[name])
     twin, _ = twin_of(plan, shards, seed=5)
-    return np.abs(released(plan, shards, partial(make_party, evaluator), seed=5) - twin).max(), plan, twin
+    return np.abs(weights_of(plan, shards, partial(make_party, evaluator), seed=5) - twin).max(), plan, twin
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -239,7 +213,7 @@ def test_weights_do_not_depend_on_the_tree(arity, root, evaluator):
     task = workload((20, 15, 1), 5, momentum=0.5)
     plan, shards = plan_of(evaluator, task), table(task)
     twin, _ = twin_of(plan, shards, seed=0)
-    found = released(plan, shards, partial(make_party, evaluator), arity=arity, root=root)
+    found = weights_of(plan, shards, partial(make_party, evaluator), arity=arity, root=root)
     assert np.abs(found - twin).max() <= surely(plan.precision.weight_error, plan.layout.features)
 
 

@@ -19,11 +19,9 @@ import pytest
 
 import scripts.planning
 from mhe.parameters import LOG_QP_CAPS
-from mhe.security import tail
 from models.data import code, load_shard, stack, summary
 from models.metrics import quality, quality_from_counts, score_counts
 from models.plan import CircuitPlan
-from models.precision import PREDICTED_QUANTILE
 from models.reference import fit_exact
 from models.target import Target
 from models.training import Standardisation, standardisation
@@ -31,6 +29,7 @@ from models.twin import train_twin
 from scripts.config import load_config
 from scripts.planning import make_plan
 from tests.insecure import choose_insecure_test_plan
+from tests.runs import surely
 
 ROOT = Path(__file__).parents[2]
 MHE = [sys.executable, "-m", "scripts.cli"]
@@ -163,11 +162,6 @@ def check_schema(result, schema):
             check_schema(result[key], kind)
         else:
             assert isinstance(result[key], kind), key
-
-
-def surely(error, n):
-    """A planned error of the largest of n normal values, at probability 2^-TAIL_BITS instead of PREDICTED_QUANTILE."""
-    return error * tail(n) / np.sqrt(2 * np.log(2 * n / PREDICTED_QUANTILE))
 
 
 @dataclass(frozen=True)

@@ -181,8 +181,7 @@ def test_kind_that_is_not_implemented(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them are: here one has no solver."""
     monkeypatch.setattr(scripts.config, "KINDS", {**KINDS, "softmax": replace(KINDS["softmax"], solvers=())})
     assert refusal(model={"kind": "softmax"}) == (
-        'c.toml: [model] kind = "softmax": is not implemented yet; '
-        'implemented: "linear", "poisson", "logistic", "mlp"'
+        'c.toml: [model] kind = "softmax": is not implemented yet; implemented: "linear", "poisson", "logistic", "mlp"'
     )
 
 
