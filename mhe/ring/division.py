@@ -79,7 +79,7 @@ class Division:
         divide_kernel(x, lifted, factors, ratios, words, addend, index, out[chosen])
 
 
-LIMBS_AT_ONCE = 2
+LIMBS_AT_ONCE = 4
 """So many limbs go through all steps together: their rows fit the second cache, and what all limbs need is read half as
 often."""
 
