@@ -136,8 +136,8 @@ def check_matrix(matrix: Sequence[Sequence[Plaintext]], vector: Sequence[Ciphert
     lengths = sorted({len(row) for row in matrix})
     if lengths != [len(vector)] or not vector:
         raise ParameterError(
-            f"a matrix of {len(matrix)} rows of lengths {lengths} and a vector of {len(vector)}; need at least one row, "
-            "and rows as long as the vector, which is not empty"
+            f"a matrix of {len(matrix)} rows of lengths {lengths} and a vector of {len(vector)}; need at least one "
+            "row, and rows as long as the vector, which is not empty"
         )
 
 
