@@ -131,8 +131,8 @@ def _figure(name: str, value: float | None) -> str:
     return f"{100 * value:.2f} %" if name == "accuracy" else f"{value:.4f}"
 
 
-def main() -> None:
-    """Write the page."""
+def page() -> str:
+    """The page of all records."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*-parties-*.json")]
     records.sort(key=lambda r: (r["job"], r["result"]["parties"], r["arity"]))
     machines = sorted({f"{r['environment']['cpu']}, {r['environment']['cores']} cores" for r in records})
@@ -149,8 +149,13 @@ def main() -> None:
         record = json.loads(iteration.read_text(encoding="utf-8"))
         text += ITERATION.format(**record["job"], ratio=record["ratio"], whole=record["ratio_with_encoding"])
         text += iteration_table(record)
+    return text
+
+
+def main() -> None:
+    """Write the page."""
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(text, encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from models.search import FIRST_BITS, LOGIT_ERROR, RING_DIMS, ROUNDING_BITS, TOL
 from models.tiles import TileLayout
 from models.workload import Workload
 
-SCALE_BITS = (60, 56, 52, FAST_BITS, 45, 42, 39, 36)
-"""Tried from the most precise down; next to FAST_BITS or below, a limb costs less."""
+SCALE_BITS = (60, 58, 56, 52, FAST_BITS, 45, 42, 39, 36)
+"""Tried from the most precise down, of which OpenFHE takes 58; next to FAST_BITS or below, a limb costs less."""
 
 
 def choose_perceptron_plan(
@@ -82,12 +82,21 @@ def _shapes(workload: Workload, choice: Choice, ring_dim: int, *, free: bool) ->
         floor = ROUNDING_BITS + refresh_floor_bits(
             choice.statistical_bits, scale_bits, perceptron_message_bits(workload), workload.n_parties
         )
-        low_limbs = math.ceil(floor / (choice.first_bits or FAST_BITS))
-        first_bits = choice.first_bits or math.ceil(floor / low_limbs)
-        if not free:
-            first_bits = choice.first_bits or FIRST_BITS
-            low_limbs = 1 + max(0, math.ceil((floor - first_bits) / scale_bits))
-        floor_limbs, limbs = low_limbs if free else 1, low_limbs + levels
+        if free:
+            needed = math.ceil(floor / (choice.first_bits or FAST_BITS))
+        else:
+            needed = 1 + max(0, math.ceil((floor - (choice.first_bits or FIRST_BITS)) / scale_bits))
+        limbs = needed + levels if choice.limbs is None else choice.limbs
+        low_limbs = limbs - levels
+        if low_limbs < needed:
+            problem = problem or ParameterError(
+                f"limbs = {limbs} are too few: a layer consumes {levels} levels and a refresh with "
+                f"{choice.statistical_bits} statistical bits at scale 2^{scale_bits} needs {needed} limbs; need "
+                f"{needed + levels}, an activation of lower degree or fewer statistical_bits"
+            )
+            continue
+        first_bits = choice.first_bits or (math.ceil(floor / low_limbs) if free else FIRST_BITS)
+        floor_limbs = low_limbs if free else 1
         for digits in sorted({len(digit_ranges(limbs, d)) for d in range(1, limbs + 1)}):
             if choice.digits not in (None, digits):
                 continue

@@ -27,7 +27,12 @@ def fit_exact(kind: KindName, features: FloatArray, labels: FloatArray, l2: floa
         warnings.simplefilter("ignore")
         if kind == "mlp":
             return _perceptron(features, labels, l2, hidden)
-        coef, intercept = _fit(kind, features, labels, l2)
+        if kind == "softmax" and len(np.unique(labels)) == 2:
+            # two outputs of opposite sign, whose penalty is half of that of their difference
+            coef, intercept = (part / 2 for part in _fit("logistic", features, labels, l2 / 2))
+            coef, intercept = np.vstack([-coef, coef]), np.concatenate([-intercept, intercept])
+        else:
+            coef, intercept = _fit(kind, features, labels, l2)
     weights = np.vstack([np.atleast_2d(coef).T, np.atleast_1d(intercept)])
     return lambda x: np.asarray(x @ weights[:-1] + weights[-1], dtype=np.float64)
 

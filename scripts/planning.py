@@ -153,8 +153,7 @@ def _task(config: Config, plan: Plan) -> str:
 
 def _functions(config: Config, plan: Plan) -> dict[str, str]:
     """The polynomials that stand for other functions."""
-    net = plan.network
-    names: dict[str, Polynomial] = {}
+    net, names = plan.network, dict[str, Polynomial]()
     if net.hidden:
         names[config.model.activation] = net.activation
     if net.link.degree > 1:

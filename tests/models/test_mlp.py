@@ -103,14 +103,14 @@ def test_gradient_against_central_differences(hidden, link, activation):
             assert (nudged[0] - nudged[1]) / (2 * step) == pytest.approx(gradient[place], rel=1e-6, abs=1e-7)
 
 
-def test_first_weights_are_public_and_spread_by_the_inputs():
+def test_first_weights_are_public_and_spread_by_the_widths():
     net = Perceptron(200, (300,), 10, SQUARE, identity())
     first, second = net.initial_weights(7), net.initial_weights(7)
     for a, b, c in zip(first, second, net.initial_weights(8), strict=True):
         np.testing.assert_array_equal(a, b)
         assert (a[:-1] != c[:-1]).all()
         assert not a[-1].any()
-        assert a[:-1].std() == pytest.approx(np.sqrt(2 / (len(a) - 1)), rel=0.1)
+        assert a[:-1].std() == pytest.approx(0.5 * np.sqrt(2 / sum(a[:-1].shape)), rel=0.1)
     # a convex problem starts from zero
     assert not np.any(Perceptron(4, (), 3, SQUARE, LINK).initial_weights(7)[0])
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from numpy.polynomial import polynomial
 
 from mhe.errors import DataError, LevelError
-from models.activations import sigmoid
+from models.activations import approximate, exponential, identity, sigmoid
 from models.model import model_of
 from models.perceptron import with_constant
 from models.precision import ROW_NORM_LIMIT
+from models.reference import fit_exact
 from models.training import (
     batch_indices,
     check_rows,
@@ -37,6 +38,8 @@ from tests.insecure import (
     workload,
 )
 from tests.runs import released, surely, trained
+
+EXPONENTIAL = approximate(exponential, 7, (-3.0, 3.0), "least_squares")
 
 CASES = {
     "one party": workload((20,), 3),
@@ -271,6 +274,74 @@ def test_every_iteration_is_reported_with_its_levels(evaluator):
         return [(r.number, r.levels, r.seconds > 0) for r in reports]
 
     assert run_parties(2, program) == [[(n, task.levels, True) for n in (1, 2, 3, 4)]] * 2
+
+
+# numbers and counts
+
+
+NUMBERS = {
+    "linear": workload((30, 25), 4, link=identity(), momentum=0.5, learning_rate=0.3, iterations=5),
+    "linear, ridge": workload((30, 25, 1), 9, link=identity(), l2=0.3, batch=16, learning_rate=0.3, iterations=5),
+    "poisson": workload((40, 35), 4, link=EXPONENTIAL, momentum=0.5, learning_rate=0.2, iterations=5),
+    "poisson, penalised": workload((40, 1), 3, link=EXPONENTIAL, l2=0.3, batch=16, learning_rate=0.2, iterations=5),
+}
+
+
+def numbers(task, seed=0):
+    """Rows as in `table`, with numbers of a noisy linear model, or counts whose logarithm is one."""
+    random = np.random.default_rng([seed, 7])
+    weights = random.normal(size=task.features) / np.sqrt(task.features)
+    shards = []
+    for x, _ in table(task, seed):
+        u = x @ weights + 0.5
+        y = random.poisson(np.exp(0.5 * u)) if task.link.degree > 1 else u + random.normal(size=len(u))
+        shards.append((x, y[:, None].astype(np.float64)))
+    return shards
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_and_counts_are_fitted_like_the_twin(name, evaluator):
+    task, shards = NUMBERS[name], numbers(NUMBERS[name])
+    plan = plan_of(evaluator, task)
+    twin, widest = twin_of(plan, shards, seed=2)
+    expected = gradient_descent(task, shards, task.link, plan.momentum, seed=2)
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-12)
+    assert task.link.degree == 1 or widest < task.link.half_width
+    if evaluator == "clear":
+        exact = weights_of(plan, shards, lambda c, p: clear_party(c, p, noise=False), seed=2)
+        np.testing.assert_allclose(exact, twin, rtol=0, atol=1e-12)
+    error = np.abs(weights_of(plan, shards, partial(make_party, evaluator), seed=2) - twin).max()
+    planned = plan.precision.weight_error
+    assert planned / 1000 < error <= surely(planned, plan.layout.features)
+    assert planned < np.abs(twin).max() / 100
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.2])
+def test_linear_regression_ends_at_the_closed_form(l2):
+    """Without approximation there is nothing between the twin, scikit-learn's solution and the normal equations."""
+    task = workload((40, 35), 4, link=identity(), l2=l2, momentum=0.5, learning_rate=0.4, iterations=150)
+    plan, shards = insecure_test_plan(task), numbers(task)
+    features, labels = np.concatenate([x for x, _ in shards]), np.concatenate([y[:, 0] for _, y in shards])
+    x = with_constant(features)
+    closed = np.linalg.solve(x.T @ x / len(x) + np.diag([*[l2] * 4, 0.0]), x.T @ labels / len(x))
+    twin, _ = twin_of(plan, shards)
+    np.testing.assert_allclose(twin, closed, rtol=0, atol=1e-9)
+    scores = fit_exact("linear", features, labels, l2, ())(features)
+    np.testing.assert_allclose(scores[:, 0], x @ closed, rtol=0, atol=1e-9)
+    found = weights_of(plan, shards, clear_party)
+    assert np.abs(found - closed).max() <= surely(plan.precision.weight_error, plan.layout.features)
+
+
+def test_poisson_regression_ends_near_scikit_learns():
+    """As near as the polynomial is to the exponential."""
+    task = workload((60, 55), 3, link=EXPONENTIAL, l2=0.1, momentum=0.5, learning_rate=0.2, iterations=200)
+    shards = numbers(task)
+    twin, widest = twin_of(insecure_test_plan(task), shards)
+    assert widest < task.link.half_width
+    features, labels = np.concatenate([x for x, _ in shards]), np.concatenate([y[:, 0] for _, y in shards])
+    scores = fit_exact("poisson", features, labels, 0.1, ())(features)
+    error = np.abs(with_constant(features) @ twin - scores[:, 0]).max()
+    assert error < 10 * task.link.max_error < 0.1 * np.ptp(scores)
 
 
 # predictions

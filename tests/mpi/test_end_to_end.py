@@ -20,8 +20,10 @@ import pytest
 import scripts.planning
 from mhe.parameters import LOG_QP_CAPS
 from models.data import code, load_shard, stack, summary
+from models.kinds import KINDS as MODEL_KINDS
 from models.metrics import quality, quality_from_counts, score_counts
 from models.plan import CircuitPlan
+from models.quality import NAMES
 from models.reference import fit_exact
 from models.target import Target
 from models.training import Standardisation, standardisation
@@ -258,6 +260,53 @@ def test_parties_train_the_twins_model(n_parties, evaluator, tmp_path, mpiexec, 
     assert "accuracy" in done.output
     result = check_run(out, config, n_parties, 60, secure=evaluator == "clear")
     assert result["rows_train"] == 48
+
+
+KINDS = {
+    "linear": "",
+    "poisson": "interval = [-3, 3]\n",
+    "softmax": "",
+    "mlp": "hidden = [5]\n",
+}
+
+
+def label_rows(kind):
+    """Numbers, counts or one of three classes in place of yes and no."""
+
+    def change(lines):
+        random = np.random.default_rng(1)
+        for line in lines[1:]:
+            u = float(line[0]) - 5 - 0.03 * (float(line[1]) - 5)
+            label = {"linear": u + random.normal(), "poisson": random.poisson(np.exp(0.3 * u))}
+            line[3] = str(label.get(kind, int(np.digitize(u + 0.3 * random.normal(), [-0.7, 0.7]))))
+
+    return change
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_kinds_train_the_twins_model(kind, tmp_path, mpiexec):
+    """The simulation at real parameters, from the table to the files that it leaves behind."""
+    write_table(tmp_path / "x.csv", 90, change=label_rows(kind))
+    rest = f'[model]\nkind = "{kind}"\nl2 = 0.1\n{KINDS[kind]}[training]\niterations = 4\nlearning_rate = 0.2\n{CLEAR}'
+    config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
+    done = run([*MHE, "train", config, "--parties", 2, "--out", out])
+    assert done.exit_code == 0, done.errors
+    result = json.loads((out / "result.json").read_text())
+    assert (result["model"], result["parties"], result["rows_train"] + result["rows_test"]) == (kind, 2, 90)
+    assert 0 < result["max_weight_error"] <= surely(result["predicted"]["max_weight_error"], 100)
+    names = NAMES[MODEL_KINDS[kind].target]
+    assert result["clear_twin"].keys() == result["exact"].keys() == set(names)
+    for name in names:
+        assert result[name] == pytest.approx(result["clear_twin"][name], abs=0.06)
+        assert np.isfinite(result["exact"][name])
+    outputs = 1 if kind in ("linear", "poisson") else 3
+    model = np.load(out / "model.npz")
+    shapes = {name: model[name].shape for name in model.files if name not in ("mean", "scale")}
+    if kind == "mlp":
+        assert shapes == {"coef_0": (5, 3), "intercept_0": (5,), "coef_1": (3, 5), "intercept_1": (3,)}
+    else:
+        assert shapes == {"coef": (outputs, 3), "intercept": (outputs,)}
+    assert (result["polynomials"]["interval"] is None) == (kind == "linear")
 
 
 def test_secure_run_at_128_bits(real_evaluator, tmp_path, mpiexec):

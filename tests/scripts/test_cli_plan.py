@@ -28,5 +28,5 @@ def test_a_plan_says_what_a_run_would_take(evaluator: str, tmp_path: Path, monke
     assert found is not None, said
     assert float(found[2]) <= LOG_QP_CAPS[128][int(found[1])]
     assert ("simulated, nothing is encrypted" in said) == (evaluator == "clear")
-    assert "refresh at" in said
+    assert "4 between refreshes, at" in said
     assert "128 statistical bits" in said

@@ -1,0 +1,120 @@
+"""Parameters for perceptrons: what is chosen keeps every promise, and what stands in the way is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mhe.errors import ParameterError
+from mhe.moduli import generate_moduli
+from mhe.parameters import LOG_QP_CAPS, log2_product, refresh_floor_bits
+from models.activations import approximate, identity, sigmoid, square
+from models.mlp_plan import perceptron_levels, perceptron_message_bits
+from models.mlp_search import choose_perceptron_plan, choose_tiles
+from models.search import LOGIT_ERROR, TOLERATED, Choice
+from tests.evaluators import moduli_of
+from tests.insecure import sigmoid_polynomial, workload
+
+SQUARE = square((-4.0, 4.0))
+CUBIC = approximate(sigmoid, 3, (-6.0, 6.0), "least_squares")
+REAL = {
+    "release_bits": 40, "message_bound": 32.0, "iterations": 20, "momentum": 0.5, "learning_rate": 0.1, "batch": 64,
+}  # fmt: skip
+CLASSES = workload((200,) * 4, 20, outputs=3, hidden=(16,), activation=SQUARE, link=identity(), **REAL, precision=1e-2)
+WORKLOADS = {
+    "square": CLASSES,
+    "softmax": replace(CLASSES, hidden=(), activation=None, link=sigmoid_polynomial(3), outputs=10),
+    "sigmoids": replace(CLASSES, hidden=(16, 8), activation=CUBIC, link=sigmoid_polynomial(3)),
+    "nothing": replace(CLASSES, release="nothing"),
+    "predictions": replace(CLASSES, release="predictions", test_rows=(50,) * 4, release_bits=30),
+    "one party": replace(CLASSES, rows=(300,), test_rows=(0,)),
+}
+
+
+def choose(task, choice=None, free=True, make_moduli=generate_moduli):
+    return choose_perceptron_plan(task, choice or Choice(), make_moduli, free=free)
+
+
+@pytest.mark.parametrize("security_bits", [128, 192])
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_chosen_parameters_keep_every_promise(name, free, security_bits):
+    task = WORKLOADS[name]
+    plan = choose(task, Choice(security_bits=security_bits), free)
+    p = plan.parameters
+    assert not p.insecure
+    assert (p.security_bits, p.statistical_bits, p.n_parties) == (security_bits, 128, task.n_parties)
+    assert p.log_qp == log2_product(p.moduli + p.special_moduli) <= LOG_QP_CAPS[security_bits][p.ring_dim]
+    # not a level more than a layer needs, and the refresh where its masks fit
+    assert p.depth == plan.levels == perceptron_levels(task.model)
+    floor = refresh_floor_bits(128, p.scale_bits, perceptron_message_bits(task), task.n_parties)
+    assert floor <= log2_product(p.moduli[: p.refresh_limbs])
+    assert log2_product(p.moduli[: p.refresh_limbs - 1]) < floor + 1
+    assert plan.layout.rows >= max(task.batch_rows)
+    allowed = max(task.precision, LOGIT_ERROR) if task.release == "predictions" else task.precision
+    assert 0 < plan.precision.released_error <= (1 if security_bits == 128 else TOLERATED) * allowed
+
+
+def test_openfhe_primes_keep_the_same_promises():
+    plan = choose(CLASSES, free=False, make_moduli=moduli_of("openfhe"))
+    own = choose(CLASSES, Choice(scale_bits=58), free=False)
+    assert plan.parameters.scale_bits == 58
+    assert plan.parameters.log_qp <= LOG_QP_CAPS[128][plan.parameters.ring_dim]
+    assert plan.precision.weight_error == pytest.approx(own.precision.weight_error, rel=1e-2)
+
+
+def test_no_smaller_ring_is_precise_enough():
+    """The best of half the ring is within what is tolerated where nothing else is to be had, no more."""
+    plan = choose(CLASSES)
+    smaller = choose(CLASSES, Choice(ring_dim=plan.parameters.ring_dim // 2))
+    assert plan.precision.released_error <= CLASSES.precision < smaller.precision.released_error
+
+
+def test_a_wish_for_less_precision_is_cheaper():
+    task = replace(CLASSES, release="nothing")
+    fine, coarse = (choose(replace(task, precision=precision)) for precision in (1e-9, 1e-2))
+    assert coarse.parameters.scale_bits < fine.parameters.scale_bits
+    assert coarse.key_bytes < fine.key_bytes
+
+
+@pytest.mark.parametrize(("free", "first"), [(True, [55] * 5), (False, [55] + [50] * 4)])
+def test_explicit_values_are_taken(free, first):
+    wished = Choice(ring_dim=65536, scale_bits=50, first_bits=55, digits=3, limbs=8)
+    p = choose(WORKLOADS["nothing"], wished, free).parameters
+    assert (p.ring_dim, p.scale_bits, p.digits, p.n_limbs) == (65536, 50, 3, 8)
+    assert [q.bit_length() - (q < 3 << q.bit_length() - 2) for q in p.moduli] == first + [50] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "width", "rows"),
+    [({}, 16, 256), ({"hidden": (17,)}, 32, 128), ({"hidden": (), "outputs": 10}, 16, 256)],
+)
+def test_tiles_are_as_wide_as_the_widest_layer(changes, width, rows):
+    layout = choose_tiles(replace(CLASSES, **changes), 8192)
+    assert (layout.width, layout.rows) == (width, rows)
+    assert layout.width % layout.baby == 0
+
+
+def test_tiles_are_no_wider_than_the_slots_allow():
+    layout = choose_tiles(replace(CLASSES, hidden=(500,)), 8192)
+    assert 2 * layout.width**2 == layout.n_slots
+
+
+@pytest.mark.parametrize(
+    ("choice", "changes", "said"),
+    [
+        (Choice(ring_dim=4096), {}, r"log2\(QP\) is .* at ring_dim 4096; 128-bit security allows 106"),
+        (Choice(ring_dim=8192, scale_bits=50), {}, "128-bit security allows 214 there: take ring_dim >= 32768"),
+        (Choice(security_bits=192, ring_dim=16384), {}, "192-bit security allows"),
+        (Choice(ring_dim=1024), {}, "a batch of 64 rows does not fit 16 rows of 32 slots; use smaller ones"),
+        (Choice(limbs=5), {}, "limbs = 5 are too few: a layer consumes 3 levels and a refresh with 128 statistical"),
+        (Choice(), {"batch": None, "rows": (5000,) * 4}, "a batch of 5000 rows does not fit 1024 rows"),
+        (Choice(), {"precision": 1e-9}, "precise to .* at best .* 1e-09 is asked for"),
+        (Choice(), {"release_bits": 90}, "precise to .*smudging of 90 statistical bits is what costs precision"),
+    ],
+)
+def test_the_binding_constraint_is_named(choice, changes, said):
+    with pytest.raises(ParameterError, match=said) as caught:
+        choose(replace(CLASSES, **changes), choice)
+    assert len(str(caught.value).splitlines()) == 1
