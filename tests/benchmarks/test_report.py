@@ -25,7 +25,8 @@ def test_every_record_is_a_row_of_the_page() -> None:
     records = recorded()
     assert records
     for record in records:
-        row = f"| {record['job']} | {record['result']['parties']} | {record['arity']} | "
+        r = record["result"]
+        row = f"| {record['job']} | {r['parameters']['backend']} | {r['parties']} | {record['arity']} | "
         assert text.count(row) == 1
     assert "## Single operations" in text
     assert "## A whole iteration" in text
