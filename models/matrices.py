@@ -112,28 +112,15 @@ def lower_matrix(layout: MatrixLayout) -> SlotMap:
 
 
 @lru_cache(maxsize=4)
-def spread_form(layout: MatrixLayout, length: int, period: int) -> SlotMap:
-    """The sum of all blocks of `length` slots in `period`, its number k (modulo length) in all of row k.
-
-    length: a power of two that divides the stride. The result is on max(period, layout.period) slots.
+def spread_form(layout: MatrixLayout, length: int) -> SlotMap:
+    """Number k (modulo length) of a vector of period `length`, a power of two that divides the stride, in all of row k.
     """
-    slots = np.arange(max(period, layout.period))
-    row, x = np.divmod(slots, layout.stride)
+    row, x = layout._grid
     step = 1 << (length.bit_length() // 2)
-    rest = (row - x) % step
-    fine = slots + np.where(x + rest >= layout.stride, rest - step, rest)
-    far = (row - x) % length
-    coarse = slots + far - far % step
-    spread = SlotMap.permutation(coarse % len(slots)).then(SlotMap.permutation(fine % len(slots)))
-    return spread if period == length else _summed(len(slots), length, period).then(spread)
-
-
-def _summed(slots: int, length: int, period: int) -> SlotMap:
-    total = SlotMap.sum_of_rotations(slots, (0, length))
-    while 2 * length < period:
-        length *= 2
-        total = total.then(SlotMap.sum_of_rotations(slots, (0, length)))
-    return total
+    rest, far = (row - x) % step, (row - x) % length
+    fine = row * layout.stride + x + np.where(x + rest >= layout.stride, rest - step, rest)
+    coarse = row * layout.stride + (x + far - far % step) % layout.stride
+    return SlotMap.permutation(coarse).then(SlotMap.permutation(fine))
 
 
 def multiply(backend: Backend, layout: MatrixLayout, left: Ciphertext, right: Ciphertext) -> Ciphertext:
