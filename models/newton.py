@@ -48,8 +48,7 @@ class FixedHessianRegression(Regression):
     ) -> list[Any]:
         packed = super().batches(features, targets, pieces, keep=keep)
         return [
-            GramBatch(blocks, features[rows].T @ features[rows])
-            for blocks, rows in zip(packed, pieces, strict=True)
+            GramBatch(blocks, features[rows].T @ features[rows]) for blocks, rows in zip(packed, pieces, strict=True)
         ]
 
     def prepare(self, party: Compute, batches: Sequence[GramBatch]) -> list[Ciphertext]:
