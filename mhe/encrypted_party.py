@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mhe.backend.interface import RingBackend
 from mhe.ciphertext import Ciphertext, Residues, RingCiphertext
 from mhe.collective import Collective
-from mhe.encoding import decode_subring
+from mhe.encoding import decode_subring, encode_coefficients
 from mhe.encryption import decrypt, encrypt, rerandomise
 from mhe.errors import LevelError, ParameterError, ShareError
 from mhe.keys import EphemeralSecret, KeyPlan, PublicKey, ReceiverSecret, SecretShare
@@ -122,6 +122,13 @@ class EncryptedParty:
             both = np.concatenate([encrypted.c0, encrypted.c1])
         c0, c1 = np.split(self._from_root("encrypt_zero", ring.moduli * 2, both), 2)
         return self.backend.import_ciphertext(RingCiphertext(c0, c1, scale, self.session.key_id), period)
+
+    def encrypt_own(self, values: Floats, limbs: int, scale: float) -> Ciphertext:
+        ring = self.session.cipher_ring(limbs)
+        coefficients = encode_coefficients(values, self.parameters.ring_dim, scale)
+        message = ring.ntt(ring.from_integers([int(c) for c in coefficients]))
+        encrypted = encrypt(self.session, self.public_key, message, scale)
+        return self.backend.import_ciphertext(encrypted, len(values))
 
     def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:
         total = self.collective.reduce(self._as_share("sum", [self._rerandomised(c) for c in ciphertexts]))

@@ -24,13 +24,20 @@ Floats = npt.NDArray[np.float64]
 
 
 class Compute(Protocol):
-    """What a step on ciphertexts needs: an evaluator, sums over the parties, and refreshes."""
+    """What a step on ciphertexts needs: an evaluator, own encryptions, sums over the parties, and refreshes."""
 
     @property
     def backend(self) -> Backend: ...
 
     @property
     def parameters(self) -> Parameters: ...
+
+    def encrypt_own(self, values: Floats, limbs: int, scale: float) -> Ciphertext:
+        """This party's own vector (period,), for `sum`: under the collective key, so that no party can read it.
+
+        Error of a slot: that of `mhe.encoding.encode_coefficients`, and of an encryption
+        (`mhe.security.fresh_error_std`).
+        """
 
     def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:
         """Sums over the parties, one for each place in their equally long lists: at the root, None elsewhere.

@@ -55,7 +55,7 @@ class Factor:
 class SlotMap:
     """A linear map on vectors of period `period` (a power of two). Equal if built of equal factors.
 
-    Make one by `rotation`, `replication`, `permutation`, `transposition`, `matrix`, and `then`.
+    Make one by `rotation`, `sum_of_rotations`, `replication`, `permutation`, `transposition`, `matrix`, and `then`.
     """
 
     period: int
@@ -80,16 +80,32 @@ class SlotMap:
         return cls(period, tuple(_factor({0: np.ones(period), step: np.ones(period)}) for step in steps))
 
     @classmethod
+    def sum_of_rotations(cls, period: int, by: Sequence[int]) -> SlotMap:
+        """y[s] = the sum over r in `by` (which differ modulo the period) of x[s + r]. Takes no limb."""
+        _check_period(period)
+        steps = [r % period for r in by]
+        if len(set(steps)) != len(steps) or not steps:
+            raise ParameterError(f"rotations by {list(by)} of {period} slots; need at least one, all different")
+        return cls(period, (_factor({step: np.ones(period) for step in steps}),))
+
+    @classmethod
     def permutation(cls, index: Sequence[int] | npt.NDArray[np.integer]) -> SlotMap:
-        """y[s] = x[index[s]]; an index may occur several times or not at all (replication, selection)."""
+        """y[s] = x[index[s]], or 0 for an index of -1; one may occur several times or not at all (replication,
+        selection).
+        """
         taken = np.asarray(index)
         period = len(taken) if taken.ndim == 1 else 0
         _check_period(period)
-        if taken.dtype.kind not in "iu" or taken.min() < 0 or taken.max() >= period:
-            raise ParameterError(f"index is {taken.dtype} from {taken.min()} to {taken.max()}; need 0 to {period - 1}")
-        slots = np.arange(period)
-        rotations = (taken - slots) % period
-        return cls(period, (_factor({int(r): (rotations == r).astype(np.float64) for r in np.unique(rotations)}),))
+        if taken.dtype.kind not in "iu" or taken.min() < -1 or taken.max() >= period:
+            raise ParameterError(
+                f"index is {taken.dtype} from {taken.min()} to {taken.max()}; need 0 to {period - 1}, or -1 for none"
+            )
+        kept = taken >= 0
+        if not kept.any():
+            raise ParameterError("no index is kept; need a map that keeps something")
+        rotations = (taken - np.arange(period)) % period
+        diagonals = {int(r): ((rotations == r) & kept).astype(np.float64) for r in np.unique(rotations[kept])}
+        return cls(period, (_factor(diagonals),))
 
     @classmethod
     def transposition(cls, side: int, stages: int = 1) -> SlotMap:
@@ -150,6 +166,11 @@ class SlotMap:
     def levels(self) -> int:
         """Limbs that it takes: one for each factor that is not of integers."""
         return sum(factor.integers is None for factor in self.factors)
+
+    @property
+    def mean_growth(self) -> float:
+        """How much larger independent slots become, in the root mean square."""
+        return math.prod(math.sqrt(float(np.square(f.diagonals).sum(axis=0).mean())) for f in self.factors)
 
     @property
     def growth(self) -> float:

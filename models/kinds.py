@@ -34,9 +34,9 @@ class Kind:
 
 
 KINDS: Mapping[KindName, Kind] = {
-    "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd")),
+    "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd", "newton")),
     "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd")),
-    "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
+    "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton")),
     "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
     "mlp": Kind("classes", POLYNOMIAL | {"hidden", "activation"}, ("squared", "cross_entropy"), ("nesterov", "gd")),
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,9 +91,20 @@ class PerceptronModel:
         """Tile by tile as the weights, before fold and rescale: at plan.work_limbs limbs."""
         return _Pass(party, self.plan, ahead).gradients(batch)
 
-    def step(self, backend: Backend, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]) -> list[Ciphertext]:
+    def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
+        return []
+
+    def step(
+        self,
+        party: Compute,
+        prepared: Sequence[Ciphertext],
+        ahead: Sequence[Ciphertext],
+        totals: Sequence[Ciphertext] | None,
+    ) -> list[Ciphertext] | None:
         """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile."""
-        plan, layout = self.plan, self.plan.layout
+        if totals is None:
+            return None
+        backend, plan, layout = party.backend, self.plan, self.plan.layout
         grids, biases = plan.layers(totals)
         folded = []
         for layer, (grid, bias) in enumerate(zip(grids, biases, strict=True)):
@@ -108,6 +120,9 @@ class PerceptronModel:
             out.append(backend.rescale(backend.add(kept, moved)))
         return out
 
+    def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:
+        return party.refresh(updated, self.plan.n_tiles, self.plan.weight_scale, self.plan.weights_period)
+
     def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
         plan = self.plan
         tiles = [None] * plan.n_tiles if weights is None else weights
@@ -118,7 +133,7 @@ class PerceptronModel:
 
     def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
         plan, net, layout = self.plan, self.plan.network, self.plan.layout
-        fresh = party.refresh(weights, plan.n_tiles, plan.weight_scale, plan.weights_period)
+        fresh = self.refresh(party, weights)
         # as many blocks as the party with the most test rows: the spare ones are empty
         blocks = [features[k * layout.rows : (k + 1) * layout.rows] for k in range(plan.prediction_blocks)]
         outputs = []

@@ -47,7 +47,7 @@ class PerceptronPrecision:
         rows, net = max(plan.workload.batch_rows), plan.network
         batch = model.batch(np.ones((rows, net.inputs)), np.ones((rows, net.outputs)), keep=False)
         totals = party.sum(model.gradients(party, ahead, batch))
-        updated = party.refresh(model.step(party.backend, ahead, totals), 0, plan.weight_scale, plan.weights_period)
+        updated = model.refresh(party, model.step(party, model.prepare(party, [batch]), ahead, totals))
         return max(party.backend.size(w).noise for w in updated)
 
     def _weights(self, party: TrackingParty, noise: float) -> list[Ciphertext]:

@@ -17,6 +17,8 @@ from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
 from models.mlp import PerceptronModel
 from models.mlp_plan import PerceptronPlan
+from models.newton import FixedHessianRegression
+from models.newton_plan import FixedHessianPlan
 from models.plan import CircuitPlan
 from models.regression import Regression
 
@@ -49,8 +51,23 @@ class Model(Protocol):
     def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
         """Of one party's batch, at v."""
 
-    def step(self, backend: Backend, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]) -> list[Ciphertext]:
-        """The root's: new weights, at plan.low_limbs limbs and plan.weight_scale, from the sums of all gradients."""
+    def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
+        """What the steps need beside gradients, made once from everybody's rows, at every party; mostly nothing."""
+
+    def step(
+        self,
+        party: Compute,
+        prepared: Sequence[Ciphertext],
+        ahead: Sequence[Ciphertext],
+        totals: Sequence[Ciphertext] | None,
+    ) -> list[Ciphertext] | None:
+        """New weights from the sums of all gradients, ready for `refresh` and `release`: at the root, None elsewhere.
+
+        Every party calls it, for it may take the help of all.
+        """
+
+    def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:
+        """The root's new weights at full limbs and plan.weight_scale, at every party."""
 
     def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
         """The weights in the clear, opened to every party."""
@@ -64,4 +81,6 @@ class Model(Protocol):
 
 def model_of(plan: Plan) -> Model:
     """The model of a plan."""
+    if isinstance(plan, FixedHessianPlan):
+        return FixedHessianRegression(plan)
     return Regression(plan) if isinstance(plan, CircuitPlan) else PerceptronModel(plan)

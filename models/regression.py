@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,14 +70,28 @@ class Regression:
             errors.append(backend.add_plain(e, backend.encode(block.labels, e.limbs, plan.error_scale)))
         return [backward(backend, batch, errors, layout, plan.data_scale)]
 
-    def step(self, backend: Backend, ahead: Sequence[Ciphertext], totals: Sequence[Ciphertext]) -> list[Ciphertext]:
+    def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
+        return []
+
+    def step(
+        self,
+        party: Compute,
+        prepared: Sequence[Ciphertext],
+        ahead: Sequence[Ciphertext],
+        totals: Sequence[Ciphertext] | None,
+    ) -> list[Ciphertext] | None:
         """w' = (1 - rate l2) v + rate/n X^T (y - link(X v))"""
-        plan, (v,), (total,) = self.plan, ahead, totals
+        if totals is None:
+            return None
+        backend, plan, (v,), (total,) = party.backend, self.plan, ahead, totals
         folded = rotate_and_add(backend, total, plan.layout.fold_steps, plan.layout.features)
         uphill = backend.reread(folded, scale=folded.scale * plan.step_factor)
         low = backend.drop_limbs(v, folded.limbs)
         kept = backend.multiply_plain(low, backend.encode(plan.decay, low.limbs, uphill.scale / low.scale))
         return [backend.rescale(backend.add(uphill, kept))]
+
+    def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:
+        return party.refresh(updated, 1, self.plan.weight_scale, self.plan.weights_period)
 
     def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
         plan, period = self.plan, self.plan.weights_period
@@ -86,7 +101,7 @@ class Regression:
 
     def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
         backend, plan, layout = party.backend, self.plan, self.plan.layout
-        (fresh,) = party.refresh(weights, 1, plan.weight_scale, plan.weights_period)
+        (fresh,) = self.refresh(party, weights)
         low = backend.drop_limbs(fresh, plan.prediction_limbs + 1)
         raised = backend.multiply_plain(low, backend.encode(np.ones(1), low.limbs, plan.prediction_guard))
         turned = backend.rotate_hoisted(raised, layout.baby_steps)

@@ -19,6 +19,9 @@ from models.precision import ROW_NORM_LIMIT
 
 Floats = npt.NDArray[np.float64]
 
+INVERSE = "inverse"
+"""The phase in which an inverse is computed."""
+
 
 @dataclass(frozen=True)
 class Iteration:
@@ -90,26 +93,35 @@ def pack_batches(model: Model, features: Floats, targets: Floats, seed: int, ran
     return model.batches(features, targets, pieces, keep=keep)
 
 
+def prepare(party: Party, model: Model, batches: Sequence[Any]) -> list[Ciphertext]:
+    """What `train` needs beside the batches, made once: the inverse Hessian of solver "newton", else nothing."""
+    with party.collective.phase(INVERSE):
+        return model.prepare(party, batches)
+
+
 def train(
-    party: Party, model: Model, batches: Sequence[Any], report: Callable[[Iteration], None]
+    party: Party,
+    model: Model,
+    batches: Sequence[Any],
+    report: Callable[[Iteration], None],
+    prepared: Sequence[Ciphertext] = (),
 ) -> list[Ciphertext] | None:
-    """The encrypted weights after the last iteration, at plan.low_limbs limbs: at the root, None elsewhere.
+    """The encrypted weights after the last iteration, as `Model.step` leaves them: at the root, None elsewhere.
 
     Every iteration: look ahead, each party's gradients on its own rows, their sum up the tree, the root's step, one
-    collective refresh on the way back down.
+    collective refresh on the way back down. prepared: by `prepare`.
     """
     plan, backend = model.plan, party.backend
     weights = previous = model.start(party)
-    count = len(weights)
     for number in range(1, plan.workload.iterations + 1):
         start = time.perf_counter()
         with party.collective.phase("iteration"):
             ahead = model.look_ahead(backend, weights, previous)
             local = model.gradients(party, ahead, batches[(number - 1) % len(batches)])
             totals = party.sum(local)
-            updated = None if totals is None else model.step(backend, ahead, totals)
+            updated = model.step(party, prepared, ahead, totals)
             if number < plan.workload.iterations:
                 previous = weights
-                weights = party.refresh(updated, count, plan.weight_scale, plan.weights_period)
+                weights = model.refresh(party, updated)
         report(Iteration(number, time.perf_counter() - start, plan.parameters.n_limbs - plan.low_limbs))
     return updated

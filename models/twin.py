@@ -4,15 +4,18 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from models.model import Plan
+from models.newton_plan import FixedHessianPlan
 from models.training import batch_indices
 
 Floats = npt.NDArray[np.float64]
+Step = Callable[[list[Floats], list[Floats]], list[Floats]]
+"""From the weights that were looked at and the summed gradients to the next weights."""
 
 
 def train_twin(plan: Plan, shards: Sequence[tuple[Floats, Floats]], seed: int) -> tuple[list[Floats], float]:
@@ -24,7 +27,7 @@ def train_twin(plan: Plan, shards: Sequence[tuple[Floats, Floats]], seed: int) -
     workload, beta, model = plan.workload, plan.momentum, plan.workload.model
     batches = [batch_indices(len(x), workload.batch, seed, rank) for rank, (x, _) in enumerate(shards)]
     weights = previous = model.initial_weights(workload.seed)
-    step_size = workload.learning_rate / sum(workload.batch_rows)
+    step = _newton(plan, shards) if isinstance(plan, FixedHessianPlan) else _descent(plan)
     widest = 0.0
     for t in range(workload.iterations):
         ahead = [(1 + beta) * w - beta * p for w, p in zip(weights, previous, strict=True)]
@@ -35,5 +38,32 @@ def train_twin(plan: Plan, shards: Sequence[tuple[Floats, Floats]], seed: int) -
             widest = max(widest, largest)
             totals = [total + g for total, g in zip(totals, found, strict=True)]
         previous = weights
-        weights = [decay * v - step_size * g for decay, v, g in zip(workload.decay, ahead, totals, strict=True)]
+        weights = step(ahead, totals)
     return weights, widest
+
+
+def _descent(plan: Plan) -> Step:
+    workload = plan.workload
+    step_size = workload.learning_rate / sum(workload.batch_rows)
+
+    def step(ahead: list[Floats], totals: list[Floats]) -> list[Floats]:
+        return [decay * v - step_size * g for decay, v, g in zip(workload.decay, ahead, totals, strict=True)]
+
+    return step
+
+
+def _newton(plan: FixedHessianPlan, shards: Sequence[tuple[Floats, Floats]]) -> Step:
+    """With the inverse by as many rounds as under encryption."""
+    workload = plan.workload
+    d, rows = workload.features, sum(workload.rows)
+    gram = np.sum([x.T @ x for x, _ in shards], axis=0)
+    inverse = np.zeros((d + 1, d + 1))
+    inverse[:d, :d] = plan.schedule(plan.curvature / rows * gram + workload.l2 * np.eye(d))
+    inverse[d, d] = 1 / plan.curvature
+    penalty = np.vstack([np.full((d, 1), workload.l2), np.zeros((1, 1))])
+
+    def step(ahead: list[Floats], totals: list[Floats]) -> list[Floats]:
+        (w,), (g,) = ahead, totals
+        return [w - inverse @ (g / rows + penalty * w)]
+
+    return step

@@ -28,7 +28,8 @@ class Workload:
     released values. precision: largest weight error that is asked for. release: what is opened at the end.
     standardises: whether means and variances are computed under encryption first. test_rows: of every party. link,
     outputs, hidden, activation, seed: of the model (`models.perceptron`) and its first weights; a regression has no
-    hidden layers.
+    hidden layers. condition: of the Hessian that solver "newton" inverts, at most (`models.newton_plan`); None for
+    other solvers.
     """
 
     rows: tuple[int, ...]
@@ -49,6 +50,7 @@ class Workload:
     hidden: tuple[int, ...] = ()
     activation: Polynomial | None = None
     seed: int = 0
+    condition: float | None = None
 
     @property
     def model(self) -> Perceptron:

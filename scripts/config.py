@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from mhe.errors import ConfigError
 from models.data import DataSource
+from models.inverse import MAX_CONDITION
 from models.kinds import KINDS, KindName, Loss, Schedule, Solver
 from models.readers.sources import OWN_TEST
 
@@ -92,7 +93,8 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """[training]: learning_rate multiplies the gradient of the mean loss; momentum is read by solver "nesterov".
 
-    schedule "inverse": iteration t = 0, 1, ... takes learning_rate / (1 + decay t).
+    schedule "inverse": iteration t = 0, 1, ... takes learning_rate / (1 + decay t). condition, of solver "newton"
+    alone: how much larger than the smallest eigenvalue of the Hessian its public bound may be (`models.newton_plan`).
     """
 
     solver: Solver = "nesterov"
@@ -101,6 +103,7 @@ class TrainingConfig(Section):
     schedule: Schedule = "constant"
     decay: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    condition: Annotated[float, Field(gt=1, le=MAX_CONDITION)] = 300.0
     batch: Literal["full"] | Annotated[int, Field(ge=1)] = "full"
     seed: Seed = 0
 
@@ -108,6 +111,11 @@ class TrainingConfig(Section):
     def momentum_used(self) -> float:
         """0 for every solver that has no momentum."""
         return self.momentum if self.solver == "nesterov" else 0.0
+
+    @property
+    def rate_used(self) -> float:
+        """1 for "newton", whose steps are as long as the inverse Hessian makes them."""
+        return 1.0 if self.solver == "newton" else self.learning_rate
 
 
 class CryptoConfig(Section):
@@ -245,11 +253,25 @@ def _unread(config: Config) -> list[str]:
     if model.loss != "auto" and model.loss not in kind.losses:
         allowed = ", ".join(map(_shown, ("auto", *kind.losses)))
         problems.append(f"[model] loss = {_shown(model.loss)}: kind = {_shown(model.kind)} allows {allowed}")
-    for key, needs, value in (("momentum", "solver", "nesterov"), ("decay", "schedule", "inverse")):
+    named = (("momentum", "solver", "nesterov"), ("condition", "solver", "newton"), ("decay", "schedule", "inverse"))
+    for key, needs, value in named:
         if key in training.model_fields_set and getattr(training, needs) != value:
             got = getattr(training, needs)
             problems.append(f"[training] {key}: is read only with {needs} = {_shown(value)}; got {_shown(got)}")
+    if training.solver == "newton":
+        for key in ("learning_rate", "batch", "schedule"):
+            if key in training.model_fields_set and getattr(training, key) != _default(key):
+                problems.append(
+                    f'[training] {key}: is not read by solver = "newton", whose steps the inverse Hessian of all rows '
+                    "makes; leave it away"
+                )
+        if not config.data.standardize:
+            problems.append('[data] standardize = false: solver = "newton" needs standardised columns; leave it away')
     return problems
+
+
+def _default(key: str) -> object:
+    return TrainingConfig.model_fields[key].default
 
 
 def _unimplemented(config: Config) -> list[str]:

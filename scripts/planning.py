@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -24,6 +24,8 @@ from models.activations import (
 )
 from models.mlp_search import choose_perceptron_plan
 from models.model import Plan
+from models.newton_plan import FixedHessianPlan
+from models.newton_search import choose_newton_plan
 from models.plan import CircuitPlan
 from models.search import Choice, MakeModuli, choose_plan
 from models.workload import Workload
@@ -45,7 +47,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         rows=tuple(s["rows"] for s in summaries),
         features=len(summaries[0]["columns"]),
         iterations=training.iterations,
-        learning_rate=training.learning_rate,
+        learning_rate=training.rate_used,
         momentum=training.momentum_used,
         l2=model.l2,
         batch=None if training.batch == "full" else training.batch,
@@ -60,6 +62,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         hidden=model.hidden,
         activation=activation_of(model) if model.hidden else None,
         seed=training.seed,
+        condition=training.condition if training.solver == "newton" else None,
     )
     choice = Choice(
         crypto.security_bits,
@@ -71,7 +74,9 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         crypto.limbs,
     )
     free = crypto.backend != "openfhe"
-    choose = choose_plan if outputs == 1 and not model.hidden else choose_perceptron_plan
+    choose: Callable[..., Plan] = choose_plan if outputs == 1 and not model.hidden else choose_perceptron_plan
+    if training.solver == "newton":
+        choose = choose_newton_plan
     return choose(workload, choice, moduli_maker(crypto.backend), free=free)
 
 
@@ -114,8 +119,8 @@ def describe(plan: Plan, config: Config, console: Console) -> None:
     last = plan.low_limbs
     lines = {
         "task": f"{_task(config, plan)}, {w.n_parties} parties, {sum(w.rows)} rows, {w.features} features",
-        "training": f"{w.iterations} iterations of {batch}, "
-        f"rate {w.learning_rate:g}, momentum {plan.momentum:.6g}, L2 {w.l2:g}",
+        "training": f"{w.iterations} iterations of {batch}, " + _steps(plan),
+        **_inverse(plan, tree),
         **_functions(config, plan),
         "ring": f"dimension {p.ring_dim}, log2(QP) {p.log_qp:.1f}, {p.security_bits}-bit security"
         + (" (simulated, nothing is encrypted)" if config.crypto.backend == "clear" else ""),
@@ -149,6 +154,27 @@ def _task(config: Config, plan: Plan) -> str:
     if net.hidden:
         return f"perceptron {'-'.join(map(str, net.widths))}"
     return f"{config.model.kind} regression" + (f" of {net.outputs} classes" if net.outputs > 1 else "")
+
+
+def _steps(plan: Plan) -> str:
+    w = plan.workload
+    if isinstance(plan, FixedHessianPlan):
+        return f"times the inverse of a fixed Hessian, L2 {w.l2:g}"
+    return f"rate {w.learning_rate:g}, momentum {plan.momentum:.6g}, L2 {w.l2:g}"
+
+
+def _inverse(plan: Plan, tree: Tree) -> dict[str, str]:
+    """How the inverse is made, where there is one."""
+    if not isinstance(plan, FixedHessianPlan):
+        return {}
+    schedule, transfers = plan.schedule, plan.preparation_transfers
+    sent = [predict(tree, rank, transfers).bytes_sent for rank in range(plan.workload.n_parties)]
+    side = plan.matrices.side
+    return {
+        "inverse": f"{schedule.rounds} rounds of products of {side} x {side} matrices at the root, exact to "
+        f"{schedule.error:g} for eigenvalues down to 1/{schedule.condition:.4g} of their bound {schedule.bound:.4g}",
+        "traffic of the inverse": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, {len(transfers)} rounds",
+    }
 
 
 def _functions(config: Config, plan: Plan) -> dict[str, str]:

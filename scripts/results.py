@@ -20,7 +20,7 @@ from models.activations import sigmoid
 from models.model import Plan
 from models.quality import NAMES, Figures
 from models.target import Target
-from models.training import Iteration, Standardisation
+from models.training import INVERSE, Iteration, Standardisation
 from network.collective import TreeCollective
 from network.topology import Tree
 from network.traffic import predict
@@ -217,9 +217,10 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
                 f"\\[{low:g}, {high:g}]: widen \\[model] interval, or lower learning_rate[/yellow]"
             )
     s = outcome.seconds
+    inverse = f"inverse {s[INVERSE]:.1f} s, " if INVERSE in s else ""
     console.print(
-        f"set-up {s['setup']:.1f} s, training {s['training']:.1f} s ({s['per_iteration']:.2f} s per iteration), "
-        f"release {s['release']:.1f} s"
+        f"set-up {s['setup']:.1f} s, {inverse}training {s['training']:.1f} s "
+        f"({s['per_iteration']:.2f} s per iteration), release {s['release']:.1f} s"
     )
     parties = Table(box=None, pad_edge=False)
     for name in ("party", "CPU s", "sent MB", "received MB", "rounds", "peak MiB", "iteration sent MB", "planned MB"):

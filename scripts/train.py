@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,15 +22,18 @@ from mhe.errors import MHEError, NetworkError
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
 from models.model import Model, Plan, model_of
+from models.newton_plan import FixedHessianPlan
 from models.perceptron import targets_of
 from models.quality import Figures, contribution, exact_figures, figures
 from models.reference import fit_exact
 from models.target import Target
 from models.training import (
+    INVERSE,
     Iteration,
     Standardisation,
     check_rows,
     pack_batches,
+    prepare,
     standardisation,
     standardise,
     train,
@@ -97,9 +101,11 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
         rank = collective.rank
         targets = targets_of(shard.labels, target.outputs)
         batches = pack_batches(model, rows, targets, config.training.seed, rank, keeps_diagonals(circuit, rank))
+    prepared = time.perf_counter()
+    inverse = _prepared(party, model, batches, recorder.reporter)
     trained = time.perf_counter()
     with recorder.reporter.training():
-        encrypted = train(party, model, batches, recorder.iteration)
+        encrypted = train(party, model, batches, recorder.iteration, inverse)
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
         weights, scores, found = _release(party, model, target, encrypted, standard, shard)
@@ -107,7 +113,8 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
     party.close()
 
     seconds = {
-        "setup": trained - start,
+        "setup": prepared - start,
+        **({INVERSE: trained - prepared} if isinstance(circuit, FixedHessianPlan) else {}),
         "training": released - trained,
         "per_iteration": (released - trained) / circuit.workload.iterations,
         "release": done - released,
@@ -128,6 +135,12 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
             write_model(out, weights, standard)
         print_table(console, outcome, out)
     return outcome
+
+
+def _prepared(party: Party, model: Model, batches: Sequence[Any], reporter: Reporter) -> list[Ciphertext]:
+    """What the training needs before its first iteration, announced where it takes time."""
+    with reporter.phase(INVERSE) if isinstance(model.plan, FixedHessianPlan) else nullcontext():
+        return prepare(party, model, batches)
 
 
 def join(config: Config, collective: TreeCollective, circuit: Plan) -> Party:
