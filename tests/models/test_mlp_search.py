@@ -108,7 +108,7 @@ def test_tiles_are_no_wider_than_the_slots_allow():
         (Choice(ring_dim=8192, scale_bits=50), {}, "128-bit security allows 214 there: take ring_dim >= 32768"),
         (Choice(security_bits=192, ring_dim=16384), {}, "192-bit security allows"),
         (Choice(ring_dim=1024), {}, "a batch of 64 rows does not fit 16 rows of 32 slots; use smaller ones"),
-        (Choice(limbs=5), {}, "limbs = 5 are too few: a layer consumes 3 levels and a refresh with 128 statistical"),
+        (Choice(limbs=5), {}, "limbs = 5 are too few: 3 levels are consumed between refreshes, and one with 128"),
         (Choice(), {"batch": None, "rows": (5000,) * 4}, "a batch of 5000 rows does not fit 1024 rows"),
         (Choice(), {"precision": 1e-9}, "precise to .* at best .* 1e-09 is asked for"),
         (Choice(), {"release_bits": 90}, "precise to .*smudging of 90 statistical bits is what costs precision"),

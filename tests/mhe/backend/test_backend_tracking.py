@@ -282,6 +282,15 @@ def test_what_a_party_of_sizes_does_not_follow_is_refused() -> None:
         party.refresh([zero], 1, zero.scale, 8)
     with pytest.raises(LevelError, match="of 2 limbs, got 4"):
         party.refresh_own([zero])
-    low = party.backend.drop_limbs(zero, 2)
-    with pytest.raises(ParameterError, match="linear maps are not followed"):
-        party.refresh_own([low], [RefreshOutput(0, SlotMap.rotation(8, 1))])
+
+
+def test_a_map_on_the_way_of_a_refresh_is_followed() -> None:
+    party = TrackingParty(insecure_test_parameters(1 << 10, 4, refresh_limbs=2))
+    low = party.backend.drop_limbs(party.encrypted(1.0, 1e-6, party.parameters.scale, 8), 2)
+    turned, doubled = party.refresh_own(
+        [low], [RefreshOutput(0, SlotMap.rotation(8, 1)), RefreshOutput(0, SlotMap.matrix(2.5 * np.eye(8)))]
+    )
+    assert (turned.limbs, doubled.limbs) == (4, 3)
+    assert party.backend.size(turned).value == pytest.approx(1.0)
+    assert party.backend.size(doubled).value == pytest.approx(2.5)
+    assert party.backend.size(doubled).noise == pytest.approx(2.5 * party.backend.size(turned).noise, rel=0.5)
