@@ -1,9 +1,9 @@
 """Products of encrypted symmetric matrices at one party, the root, which the others help by linear maps in refreshes.
 
-Two (side, side) matrices, E above Y, are the rows of one half tile of `models.tiles`, plain: row s, position x in slot
-2 side s + x, zero at positions from `side` on. [E; Y] E is one product: turn(A, K; 1, H) with A the skewed, doubled
-form of [E; Y] and K the weights form of E. E is symmetric, so K[m, x] = E[(m + x) mod side, x]: rows move, columns do
-not.
+Two (side, side) matrices, E above Y, are the rows of one half tile of `models.tiles`, plain: row s, position x in
+slot 2 side s + x, zero at positions from `side` on. [E; Y] E is one product: turn(A, K; 1, H) with A the skewed,
+doubled form of [E; Y] and K the weights form of E. E is symmetric, so K[m, x] = E[(m + x) mod side, x]: rows move,
+columns do not.
 
 Both forms are permutations of slots, which a refresh makes for no key (`mhe.slot_map`), in two steps each, by multiples
 of a power of two and by the rest, for that takes few diagonals. Rotations are made one after another, so that four

@@ -36,6 +36,27 @@ def test_permutation_and_selection():
     np.testing.assert_array_equal(SlotMap.permutation([3] * 64)(X), np.full(64, X[3]))
     assert SlotMap.permutation(index).levels == 1
     assert SlotMap.permutation(np.roll(np.arange(64), -5)).levels == 0
+    some = np.where(np.arange(64) % 3, index, -1)
+    np.testing.assert_array_equal(SlotMap.permutation(some)(X), np.where(some < 0, 0.0, X[index]))
+
+
+def test_sum_of_rotations():
+    summed = SlotMap.sum_of_rotations(64, (0, -5, 66))
+    np.testing.assert_allclose(summed(X), X + np.roll(X, 5) + np.roll(X, -2), atol=1e-15)
+    assert (summed.n_diagonals, summed.levels, summed.growth) == (3, 0, 3.0)
+
+
+def test_mean_growth_is_that_of_independent_slots():
+    random = np.random.default_rng(2)
+    noise = random.normal(size=(4000, 16))
+    maps = [
+        SlotMap.sum_of_rotations(16, (0, 3)),
+        SlotMap.permutation([-1, 1] * 8),
+        SlotMap.matrix(random.normal(size=(16, 16))),
+    ]
+    for slot_map in maps:
+        measured = np.sqrt(np.square(slot_map(noise)).mean() / np.square(noise).mean())
+        assert slot_map.mean_growth == pytest.approx(measured, rel=0.03)
 
 
 @pytest.mark.parametrize(("stages", "diagonals"), [(1, 15), (2, 7 + 3), (3, 9)])
@@ -88,6 +109,10 @@ def test_maps_are_values():
         (lambda: SlotMap.permutation([0, 1, 2, 4]), "from 0 to 4; need 0 to 3"),
         (lambda: SlotMap.permutation([0.0, 1.0]), "float64 from 0.0 to 1.0; need 0 to 1"),
         (lambda: SlotMap.permutation([[0, 1]]), "a map on 0 slots"),
+        (lambda: SlotMap.permutation([0, -2]), "from -2 to 0; need 0 to 1, or -1 for none"),
+        (lambda: SlotMap.permutation([-1, -1]), "no index is kept"),
+        (lambda: SlotMap.sum_of_rotations(8, (1, 9)), r"rotations by \[1, 9\] of 8 slots; need .* all different"),
+        (lambda: SlotMap.sum_of_rotations(8, ()), "need at least one"),
         (lambda: SlotMap.transposition(6), "side is 6"),
         (lambda: SlotMap.transposition(8, 4), "stages is 4; need"),
         (lambda: SlotMap.matrix(np.ones((4, 8))), r"shape \(4, 8\); need a square"),

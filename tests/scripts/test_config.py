@@ -216,11 +216,31 @@ def test_part_that_is_not_implemented(training: dict[str, Any], words: str) -> N
         ({"model": {"kind": "mlp"}}, "[model] hidden: is missing"),
         ({"model": {"loss": "squared"}}, 'kind = "logistic" allows "auto", "cross_entropy"'),
         ({"training": {"solver": "gd", "momentum": 0.5}}, '[training] momentum: is read only with solver = "nesterov"'),
+        ({"training": {"solver": "newton", "momentum": 0.5}}, '[training] momentum: is read only with solver = "nest'),
+        (
+            {"training": {"condition": 50.0}},
+            '[training] condition: is read only with solver = "newton"; got "nesterov"',
+        ),
+        (
+            {"training": {"solver": "newton", "learning_rate": 0.1}},
+            '[training] learning_rate: is not read by solver = "newton"',
+        ),
+        ({"training": {"solver": "newton", "batch": 10}}, '[training] batch: is not read by solver = "newton"'),
+        (
+            {"training": {"solver": "newton"}, "data": {**DATA, "standardize": False}},
+            '[data] standardize = false: solver = "newton" needs standardised columns',
+        ),
         ({"training": {"decay": 0.5}}, '[training] decay: is read only with schedule = "inverse"; got "constant"'),
     ],
 )
 def test_setting_that_nobody_reads(sections: dict[str, Any], words: str) -> None:
     assert words in refusal(**sections)
+
+
+def test_newton_takes_whole_steps() -> None:
+    newton = parse_config({"data": DATA, "training": {"solver": "newton"}}).training
+    assert (newton.momentum_used, newton.rate_used, newton.condition) == (0, 1, 300)
+    assert parse_config({"data": DATA, "training": {"learning_rate": 0.25}}).training.rate_used == 0.25
 
 
 def test_gradient_descent_is_without_momentum() -> None:
