@@ -41,9 +41,11 @@ class TrackingParty:
             out.append(self.backend.ciphertext(Size(n * size.value, n**0.5 * size.noise), c.limbs, c.scale, c.period))
         return out
 
-    def refresh(self, ciphertexts: Sequence[Ciphertext], count: int, scale: float, period: int) -> list[Ciphertext]:
+    def refresh(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
+    ) -> list[Ciphertext]:
         self.counts["refresh", self.parameters.refresh_limbs] += count
-        return [self._refreshed(c) for c in ciphertexts]
+        return [self._refreshed(c) for c in ciphertexts or ()]
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
         self.counts["refresh_own", self.parameters.refresh_limbs] += len(ciphertexts)

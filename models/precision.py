@@ -194,7 +194,7 @@ class Precision:
     def weight_error(self) -> float:
         """The largest error of all weights against the clear twin; exceeded with probability PREDICTED_QUANTILE."""
         released = self.release_std if self.plan.workload.release == "model" else 0.0
-        return math.hypot(self.weight_noise_std, released) * _quantile(self.plan.layout.features)
+        return math.hypot(self.weight_noise_std, released) * quantile(self.plan.layout.features)
 
     # the delivered predictions
 
@@ -236,7 +236,7 @@ class Precision:
     def logit_error(self) -> float:
         """The largest error of a block of delivered logits; exceeded with probability PREDICTED_QUANTILE."""
         delivered = self._in_slot(self.logit_smudging, 2 * self.plan.layout.rows) / self.plan.prediction_scale
-        return math.hypot(self.logit_noise_std, delivered) * _quantile(self.plan.layout.rows)
+        return math.hypot(self.logit_noise_std, delivered) * quantile(self.plan.layout.rows)
 
     @property
     def released_error(self) -> float:
@@ -252,6 +252,6 @@ class Precision:
         return math.sqrt(self.plan.workload.n_parties * coefficients / 2) * smudging
 
 
-def _quantile(n: int) -> float:
+def quantile(n: int) -> float:
     """Standard deviations that the largest of n normal values exceeds with probability PREDICTED_QUANTILE at most."""
     return math.sqrt(2 * math.log(2 * n / PREDICTED_QUANTILE))

@@ -425,10 +425,10 @@ def test_one_release_more_than_planned_is_refused(run_encrypted, make_ciphertext
                 party.decrypt(low if party.collective.is_root else None, 2, SCALE, PERIOD, NORM)
             else:
                 party.deliver([low] * (used // 2), NORM)
-        return party._released
+        return party._secret.ledger.released
 
     assert run_encrypted(2, program, releases=2 * used) == [2 * used] * 2
-    with pytest.raises(ParameterError, match=rf"release number {2 * used} of a session planned for {2 * used - 1}: "):
+    with pytest.raises(ParameterError, match=rf"release number {2 * used} of a key planned for {2 * used - 1}: "):
         run_encrypted(2, program, releases=2 * used - 1)
 
 

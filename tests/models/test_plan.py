@@ -436,7 +436,7 @@ def test_predictions_of_more_rows_than_were_trained_on_stay_within_the_planned_r
         weights = train(party, plan, pack_batches(plan, *shards[collective.rank], 0, collective.rank, True), print)
         logits = release_predictions(party, plan, weights, np.ones((task.test_rows[collective.rank], 3)))
         counts = party.encrypted_sum(np.ones(4))
-        with pytest.raises(ParameterError, match=f"of a session planned for {plan.releases}"):
+        with pytest.raises(ParameterError, match=f"of a key planned for {plan.releases}"):
             party.encrypted_sum(np.ones(4))
         party.close()
         return len(logits), np.rint(counts).tolist()

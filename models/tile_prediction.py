@@ -1,0 +1,280 @@
+"""Answers of a model whose weights lie in tiles: a perceptron, or a model of several outputs, for encrypted rows.
+
+All layers are products of two encrypted matrices (`models.tiles`). A query is a batch in skewed form, so that the first
+layer gives what it gives in training, plain tiles, and the others find their weights as they are. The weights of the
+first layer were stored for clear rows, W[m, x], and are brought to W[(m + x) mod w, x], once for each session:
+
+    sum over k of mask_k * rot(W, k H),  mask_k = 1 at position k of each row, H a rotation by one row,
+
+in baby steps and giant steps; the masks are the same in every row, so that they need not be turned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.interface import Backend
+from mhe.backend.tracking import Size
+from mhe.ciphertext import Ciphertext
+from mhe.errors import ParameterError
+from mhe.keys import KeyPlan
+from mhe.parameters import Parameters
+from mhe.tracking_party import TrackingParty
+from models.activations import activate
+from models.mlp_plan import PRODUCT_LEVELS
+from models.model_tiles import ModelTiles
+from models.perceptron import Perceptron, with_constant
+from models.precision import ROW_NORM_LIMIT
+from models.prediction import Refreshing, limbs_that_hold, query_noise, smudged_error, smudging, tracked_norm
+from models.tiles import TileLayout, double, turn
+
+Floats = npt.NDArray[np.float64]
+
+UNIT_NORM = 4.0
+"""Largest norm of the weights of a unit that the noise analysis assumes; He's first ones have sqrt(2)."""
+
+Grid = list[list[Ciphertext]]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedLayers:
+    """The weights of every layer as its product takes them, and the biases of all but the first."""
+
+    grids: Sequence[Grid]
+    biases: Sequence[Sequence[Ciphertext]]
+
+
+@dataclass(frozen=True)
+class TilePrediction:
+    """A `models.prediction.Prediction` of a perceptron, with or without hidden layers.
+
+    weight_noise: root mean square of the errors of the slots of a weight. release_bits, releases: statistical bits of
+    the smudging, over so many ciphertexts in the life of the key.
+    """
+
+    parameters: Parameters
+    network: Perceptron
+    layout: TileLayout
+    weight_noise: float
+    message_bound: float
+    release_bits: int
+    releases: int
+
+    def __post_init__(self) -> None:
+        p = self.parameters
+        if p.depth < self.levels or self.layout.n_slots != p.n_slots:
+            raise ParameterError(
+                f"answers take {self.levels} levels above the refresh and tiles of {p.n_slots} slots; there are "
+                f"{p.depth} levels and {self.layout.n_slots} slots: use the parameters and tiles of the training"
+            )
+
+    @property
+    def levels(self) -> int:
+        """Levels between two refreshes: weights change their form, or an activation, a product and a mask."""
+        return PRODUCT_LEVELS + (self.network.activation.levels if self.network.hidden else 0)
+
+    @cached_property
+    def tiles(self) -> ModelTiles:
+        return ModelTiles(self.network, self.layout)
+
+    @property
+    def features(self) -> int:
+        return self.network.inputs
+
+    @property
+    def outputs(self) -> int:
+        return self.network.outputs
+
+    @property
+    def rows(self) -> int:
+        return self.layout.rows
+
+    @property
+    def n_weights(self) -> int:
+        return self.tiles.count
+
+    @property
+    def n_queries(self) -> int:
+        return self.layout.tiles(self.features + 1)
+
+    @property
+    def n_answers(self) -> int:
+        return self.layout.tiles(self.outputs)
+
+    @property
+    def weights_period(self) -> int:
+        return self.layout.weights_period
+
+    @property
+    def key_plan(self) -> KeyPlan:
+        layout, stride = self.layout, self.layout.stride
+        steps = {-layout.width, *layout.turn_rotations(*layout.product)}
+        steps |= {k * stride for k in (*range(layout.baby), *layout.giants)}
+        if self.network.hidden:
+            steps |= layout.turn_rotations(*layout.skewing_product)
+        distinct = {step % layout.n_slots: step for step in sorted(steps, key=abs, reverse=True)}
+        distinct.pop(0, None)
+        return KeyPlan((), tuple(sorted(distinct.values())))
+
+    # limbs and scales
+
+    @property
+    def low_limbs(self) -> int:
+        return self.parameters.refresh_limbs
+
+    @property
+    def work_limbs(self) -> int:
+        return self.low_limbs + PRODUCT_LEVELS
+
+    @property
+    def weight_scale(self) -> float:
+        return self.parameters.scale
+
+    @property
+    def query_limbs(self) -> int:
+        return self.low_limbs + 1
+
+    @property
+    def query_scale(self) -> float:
+        """The first product comes out at the default scale."""
+        return self.parameters.scale * self.parameters.moduli[self.low_limbs] / self.weight_scale
+
+    @property
+    def answer_scale(self) -> float:
+        return self.parameters.scale
+
+    @cached_property
+    def answer_limbs(self) -> int:
+        largest = ROW_NORM_LIMIT * self.message_bound * (self.features + 1) * self.answer_scale
+        return limbs_that_hold(self.parameters, largest, self.low_limbs)
+
+    # packing
+
+    def pack(self, x: Floats) -> list[Floats]:
+        return self.layout.pack(with_constant(x), "skewed")
+
+    def unpack(self, slots: Sequence[Floats], n_rows: int) -> Floats:
+        return self.layout.unpack(slots, self.network.form(self.network.n_layers - 1), self.outputs)[:n_rows]
+
+    # computation
+
+    def prepare(self, party: Refreshing, weights: Sequence[Ciphertext] | None) -> PreparedLayers | None:
+        fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.weights_period)
+        if weights is None:
+            return None
+        backend = party.backend
+        grids, biases = self.tiles.layers([backend.drop_limbs(tile, self.work_limbs) for tile in fresh])
+        prepared = [[[self._turned(backend, tile) for tile in line] for line in grids[0]]]
+        for layer, grid in enumerate(grids[1:], start=1):
+            doubled = self.network.form(layer - 1) == "plain"
+            prepared.append([[double(backend, self.layout, t) for t in line] for line in grid] if doubled else grid)
+        return PreparedLayers(prepared, biases)
+
+    def _turned(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
+        """A tile of the first layer for a skewed batch, one limb lower."""
+        layout, scale = self.layout, float(self.parameters.moduli[tile.limbs - 1])
+        turned = backend.rotate_hoisted(tile, [k * layout.stride for k in range(layout.baby)])
+        parts = {}
+        for giant in layout.giants:
+            masks = np.eye(layout.width, layout.stride)[giant : giant + layout.baby]
+            parts[giant * layout.stride] = backend.multiply_accumulate_plain(
+                (turned[k * layout.stride], backend.encode(mask, tile.limbs, scale)) for k, mask in enumerate(masks)
+            )
+        return backend.rescale(backend.rotate_and_sum(parts))
+
+    def answer(
+        self, party: Refreshing, prepared: PreparedLayers | None, query: Sequence[Ciphertext] | None, n_rows: int
+    ) -> list[Ciphertext] | None:
+        backend, net = party.backend, self.network
+        present = np.where(np.arange(self.rows)[:, None] < n_rows, self.layout.mask, 0.0).ravel()
+        z: list[Ciphertext] | None = None
+        if prepared is not None and query is not None:
+            z = [backend.rescale(tile) for tile in self._product(backend, prepared, 0, query)]
+        for layer, width in enumerate(net.hidden, start=1):
+            z = party.refresh(z, self.layout.tiles(width), self.parameters.scale, self.layout.n_slots)
+            if prepared is None:
+                z = None
+                continue
+            a = [activate(backend, tile, net.activation, self.layout.mask) for tile in z]
+            sums = self._product(backend, prepared, layer, [backend.drop_limbs(tile, self.work_limbs) for tile in a])
+            z = [
+                self._finish(backend, tile, bias, present)
+                for tile, bias in zip(sums, prepared.biases[layer], strict=True)
+            ]
+        return None if z is None else [backend.drop_limbs(tile, self.answer_limbs) for tile in z]
+
+    def _product(
+        self, backend: Backend, prepared: PreparedLayers, layer: int, batch: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """A W for half tiles of A: not rescaled. The first layer takes a skewed batch, and so do the others in turn."""
+        grid = prepared.grids[layer]
+        skewed = layer == 0 or self.network.form(layer - 1) == "skewed"
+        n_in, n_out = len(grid), len(grid[0])
+        doubled = [double(backend, self.layout, tile) for tile in batch]
+        outputs = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
+        steps = self.layout.product if skewed else self.layout.skewing_product
+        return turn(backend, self.layout, doubled, [tile for line in grid for tile in line], outputs, steps)
+
+    def _finish(self, backend: Backend, z: Ciphertext, bias: Ciphertext, present: Floats) -> Ciphertext:
+        """Rescale, add the bias, and set to zero what holds no value of a row: at low_limbs and the default scale."""
+        z = backend.rescale(z)
+        wide = self.parameters.scale * self.parameters.moduli[self.low_limbs]
+        terms = [(x, backend.encode(present, z.limbs, wide / x.scale)) for x in (z, backend.drop_limbs(bias, z.limbs))]
+        return backend.rescale(backend.multiply_accumulate_plain(terms))
+
+    # noise
+
+    @cached_property
+    def _noise_std(self) -> float:
+        """Error of an answer before the smudging: root mean square of slots.
+
+        Rows are as large as is allowed, the weights of a unit have the norm UNIT_NORM, and inputs of activations stay
+        within their interval.
+        """
+        p, party = self.parameters, _WithinInterval(self.parameters, self.network.activation.half_width)
+        backend, w = party.backend, self.layout.width
+        sizes = []
+        for layer, (n_in, n_out) in enumerate(self.tiles.grids):
+            value = UNIT_NORM / math.sqrt(w * n_in)
+            sizes += [value] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
+        weights = [
+            backend.ciphertext(Size(v, self.weight_noise), self.low_limbs, self.weight_scale, self.weights_period)
+            for v in sizes
+        ]
+        rows = ROW_NORM_LIMIT * math.sqrt((self.features + 1) / (w * self.n_queries))
+        noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
+        query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
+        answers = self.answer(party, self.prepare(party, weights), [query] * self.n_queries, self.rows) or []
+        return max(backend.size(answer).noise for answer in answers)
+
+    @cached_property
+    def noise_norm(self) -> float:
+        return tracked_norm(self.parameters, self._noise_std, self.answer_scale)
+
+    @property
+    def error(self) -> float:
+        width = smudging(self.noise_norm, self.release_bits, self.releases)
+        return smudged_error(self.parameters, self._noise_std, width, self.answer_scale, self.rows * self.outputs)
+
+
+class _WithinInterval(TrackingParty):
+    """Follows noise; what is refreshed is no larger than `bound`."""
+
+    def __init__(self, parameters: Parameters, bound: float) -> None:
+        super().__init__(parameters)
+        self.bound = bound
+
+    def refresh(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, scale: float, period: int
+    ) -> list[Ciphertext]:
+        out = []
+        for c in super().refresh(ciphertexts, count, scale, period):
+            size = self.backend.size(c)
+            out.append(self.encrypted(min(size.value, self.bound), size.noise, c.scale, c.period))
+        return out
