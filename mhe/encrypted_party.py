@@ -24,6 +24,7 @@ from mhe.protocols.refresh import RefreshProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
 from mhe.ring.galois import conjugation_element, galois_element
+from mhe.ring.sampling import WideGaussian, secret_stream
 from mhe.security import fresh_error_std, norm_bound, rerandomised_norm, secret_spread, smudging_std
 from mhe.session import SEED_BYTES, Session
 from mhe.share import Share, aggregate, check_complete, check_reduced
@@ -255,6 +256,35 @@ class EncryptedParty:
         protocol = KeySwitchProtocol(self.session, tuple(c1s), tuple(receivers), self._smudging(noise_norm, count))
         total = self.collective.reduce(protocol.share(self._secret))
         return None if total is None else list(protocol.finalize(total, dict(enumerate(exported))).values())
+
+    def flood(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, limbs: int, period: int, noise_norm: float
+    ) -> list[RingCiphertext] | None:
+        """The root's `count` ciphertexts with a smudging of every party added, which nobody sees: at the root, None
+        elsewhere.
+
+        Whatever is computed of them later may be released as if they had no noise: what noise they have, of norm
+        noise_norm in the 2 * period coefficients that carry them, is hidden once and for all.
+        """
+        ring, noise = self.session.cipher_ring(limbs), secret_stream()
+        wide = WideGaussian(smudging_std(noise_norm, self._statistical_bits, count))
+        mine = []
+        for _ in range(count):
+            smudging = np.zeros((limbs, ring.ring_dim), dtype=np.uint64)
+            smudging[:, :: ring.ring_dim // (2 * period)] = wide.sample(noise, ring.moduli, 2 * period)
+            message = ring.ntt(smudging)
+            plain = RingCiphertext(message, np.zeros_like(message), 1.0, self.session.key_id)
+            mine.append(rerandomise(self.session, self.public_key, plain))
+        total = self.collective.reduce(self._as_share("flood", mine))
+        if total is None or ciphertexts is None:
+            return None
+        check_complete(total, "flood", total.instance, self.parameters.n_parties)
+        parts = self._as_ciphertexts(total, [1.0] * count)
+        exported = [self._exported(c, limbs) for c in ciphertexts]
+        return [
+            RingCiphertext(ring.add(c.c0, e.c0), ring.add(c.c1, e.c1), c.scale, c.key_id)
+            for c, e in zip(exported, parts, strict=True)
+        ]
 
     @property
     def releases_left(self) -> int:

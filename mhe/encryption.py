@@ -76,8 +76,8 @@ def encrypt_slots(
 
 
 def decrypt_slots(
-    session: Session, secret: ReceiverSecret, key: PublicKey, ciphertext: RingCiphertext
+    session: Session, secret: ReceiverSecret, key: PublicKey, ciphertext: RingCiphertext, period: int
 ) -> npt.NDArray[np.float64]:
-    """All slots (n_slots,) of a ciphertext that was switched to a receiver's key."""
+    """Slots (period,) of a ciphertext that was switched to a receiver's key."""
     coefficients = decrypt(session, secret, key, ciphertext)
-    return decode_coefficients(np.array([float(c) for c in coefficients]), ciphertext.scale)
+    return decode_coefficients(np.array([float(c) for c in coefficients]), ciphertext.scale, period)

@@ -61,7 +61,6 @@ class Answering:
         allows no more.
         """
         prediction, party = self.model.prediction, self.party
-        n_slots = prediction.parameters.n_slots
         count = len(query.rows) * prediction.n_answers
         if count > party.releases_left:
             raise ParameterError(
@@ -72,7 +71,7 @@ class Answering:
         with party.collective.phase("answer"):
             for batch, n_rows in enumerate(query.rows):
                 part = query.ciphertexts[batch * prediction.n_queries : (batch + 1) * prediction.n_queries]
-                rows = _imported(party, part, n_slots)
+                rows = _imported(party, part, prediction.query_period)
                 answers += prediction.answer(party, self.prepared, rows, n_rows) or []
             switched = party.switch(
                 answers if party.collective.is_root else None,

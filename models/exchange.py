@@ -138,7 +138,7 @@ def make_query(model: KeptModel, rows: Floats) -> Query:
 def read_answer(model: KeptModel, secret: ReceiverSecret, receiver: ReceiverKey, answer: Answer) -> Floats:
     """What the model gives for the rows of the query, before the link: (n, outputs)."""
     prediction, session = model.prediction, model.session()
-    slots = [decrypt_slots(session, secret, receiver.key, c) for c in answer.ciphertexts]
+    slots = [decrypt_slots(session, secret, receiver.key, c, prediction.answer_period) for c in answer.ciphertexts]
     batches: Sequence[Sequence[Floats]] = _batches(slots, prediction.n_answers)
     return np.concatenate([prediction.unpack(batch, n) for batch, n in zip(batches, answer.rows, strict=True)])
 

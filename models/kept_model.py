@@ -130,14 +130,22 @@ class KeptModel:
 
 
 def keep_model(
-    party: EncryptedParty, weights: Sequence[Ciphertext] | None, prediction: Prediction, task: Task
+    party: EncryptedParty,
+    weights: Sequence[Ciphertext] | None,
+    prediction: Prediction,
+    task: Task,
+    noise_norm: float,
 ) -> KeptModel | None:
-    """The root's weights, as trained, as a model that stays encrypted: at the root, None elsewhere."""
-    if weights is None:
+    """The root's weights, as trained, as a model that stays encrypted: at the root, None elsewhere.
+
+    noise_norm: bound on the noise of the 2 * prediction.weights_period coefficients of each that carry weights.
+    """
+    limbs, period = prediction.parameters.refresh_limbs, prediction.weights_period
+    flooded = party.flood(weights, prediction.n_weights, limbs, period, noise_norm)
+    if flooded is None:
         return None
-    exported = tuple(party.backend.export_ciphertext(w) for w in weights)
     # their scale is known from the plan to a rounding, and the same everywhere
-    kept = tuple(RingCiphertext(c.c0, c.c1, prediction.weight_scale, c.key_id) for c in exported)
+    kept = tuple(RingCiphertext(c.c0, c.c1, prediction.weight_scale, c.key_id) for c in flooded)
     return KeptModel(task, prediction, party.session.seed, party.public_key, kept)
 
 
@@ -147,7 +155,7 @@ def _described(prediction: Prediction) -> dict[str, Any]:
             "packing": "vector",
             "features": prediction.features,
             "weight_scale": prediction.weight_scale,
-            "weight_noise_norm": prediction.weight_noise_norm,
+            "weight_std": prediction.weight_std,
             "message_bound": prediction.message_bound,
             "release_bits": prediction.release_bits,
             "releases": prediction.releases,
@@ -161,7 +169,7 @@ def _described(prediction: Prediction) -> dict[str, Any]:
             "link": _polynomial_header(net.link),
             "width": layout.width,
             "baby": layout.baby,
-            "weight_noise": prediction.weight_noise,
+            "weight_std": prediction.weight_std,
             "message_bound": prediction.message_bound,
             "release_bits": prediction.release_bits,
             "releases": prediction.releases,
@@ -172,14 +180,14 @@ def _described(prediction: Prediction) -> dict[str, Any]:
 def _prediction(header: Mapping[str, Any], parameters: Any) -> Prediction:
     common = (float(header["message_bound"]), int(header["release_bits"]), int(header["releases"]))
     if header["packing"] == "vector":
-        scale, noise = float(header["weight_scale"]), float(header["weight_noise_norm"])
+        scale, noise = float(header["weight_scale"]), float(header["weight_std"])
         return VectorPrediction(parameters, int(header["features"]), scale, noise, *common)
     if header["packing"] != "tiles":
         raise ValueError(f"packing {header['packing']!r}")
     inputs, *hidden, outputs = map(int, header["widths"])
     network = Perceptron(inputs, tuple(hidden), outputs, _polynomial(header["activation"]), _polynomial(header["link"]))
     layout = TileLayout(parameters.n_slots, int(header["width"]), int(header["baby"]))
-    return TilePrediction(parameters, network, layout, float(header["weight_noise"]), *common)
+    return TilePrediction(parameters, network, layout, float(header["weight_std"]), *common)
 
 
 def _polynomial_header(polynomial: Polynomial) -> list[Any]:

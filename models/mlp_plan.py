@@ -13,14 +13,11 @@ import numpy.typing as npt
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
-from models.model_tiles import ModelTiles, Tile
+from models.model_tiles import PRODUCT_LEVELS, ModelTiles, Tile
 from models.perceptron import Perceptron
 from models.tiles import TileLayout
 
 Floats = npt.NDArray[np.float64]
-
-PRODUCT_LEVELS = 2
-"""Levels of a product, and of the mask or the slope that follows it."""
 
 
 @dataclass(frozen=True)

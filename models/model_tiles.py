@@ -16,6 +16,9 @@ from models.tiles import TileLayout, WeightsForm
 Floats = npt.NDArray[np.float64]
 Tile = TypeVar("Tile")
 
+PRODUCT_LEVELS = 2
+"""Levels of a product, and of the mask or the slope that follows it."""
+
 
 @dataclass(frozen=True)
 class ModelTiles:

@@ -2,8 +2,12 @@
 
 A querier packs its rows and encrypts them under the parties' key; the parties compute on them, all together where a
 refresh is due and else the root alone, for nothing depends on a party's own rows; and switch the answers to the
-querier's key. Besides the values that it asked for, a querier gets zeros: what else stands in the slots on the way,
-sums of parts of its rows times the weights, is masked.
+querier's key. Besides the values that it asked for, a querier gets zeros.
+
+The noise of the training must not show in any answer. It is hidden once, when the training ends: every party adds a
+smudging to the encrypted weights that nobody sees (`EncryptedParty.flood`). From then on what they hold, that smudging
+included, counts as the message, and an answer needs a smudging for the little noise of its own session only. These are
+two budgets, each of TWO_BUDGETS statistical bits more than what is asked for both together.
 """
 
 from __future__ import annotations
@@ -20,10 +24,11 @@ from mhe.ciphertext import Ciphertext
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters, log2_product
-from mhe.security import correlated_norm_bound, rerandomised_std, secret_spread, smudging_std
-from models.precision import quantile
+from mhe.security import correlated_norm_bound, rerandomised_std, secret_spread
 
 Floats = npt.NDArray[np.float64]
+
+TWO_BUDGETS = 1
 
 MARGIN = 2.0
 """Tracked noise is taken for so many times as large: the square of one operand errs by twice its error, where tracking
@@ -53,7 +58,7 @@ class Prediction(Protocol):
 
     @property
     def release_bits(self) -> int:
-        """Statistical bits of the smudging, over so many ciphertexts in the life of the key: `releases`."""
+        """Statistical bits of the smudging of answers, over so many ciphertexts in the life of the key: `releases`."""
 
     @property
     def releases(self) -> int: ...
@@ -90,6 +95,9 @@ class Prediction(Protocol):
     def query_scale(self) -> float: ...
 
     @property
+    def query_period(self) -> int: ...
+
+    @property
     def n_answers(self) -> int:
         """Ciphertexts of the answers to one batch."""
 
@@ -100,18 +108,21 @@ class Prediction(Protocol):
     def answer_scale(self) -> float: ...
 
     @property
+    def answer_period(self) -> int: ...
+
+    @property
     def noise_norm(self) -> float:
-        """Euclidean bound on the noise of all coefficients of an answer."""
+        """Euclidean bound on the noise of all coefficients of an answer, of weights that were flooded."""
 
     @property
     def error(self) -> float:
         """The largest error of a batch of answers, smudging included; exceeded with small probability."""
 
     def pack(self, x: Floats) -> list[Floats]:
-        """One batch (at most rows, features) of standardised rows as slots (n_slots,) of each ciphertext."""
+        """One batch (at most rows, features) of standardised rows as slots (query_period,) of each ciphertext."""
 
     def unpack(self, slots: Sequence[Floats], n_rows: int) -> Floats:
-        """Answers (n_rows, outputs) from the slots (n_slots,) of each ciphertext."""
+        """Answers (n_rows, outputs) from the slots (answer_period,) of each ciphertext."""
 
     def prepare(self, party: Refreshing, weights: Sequence[Ciphertext] | None) -> Any:
         """What a session needs of the root's weights: at the root, None elsewhere."""
@@ -149,12 +160,6 @@ def limbs_that_hold(parameters: Parameters, largest: float, most: int) -> int:
     return found
 
 
-def smudging(noise_norm: float, release_bits: int, releases: int) -> float:
-    """Width of one party's smudging of an answer."""
-    return smudging_std(noise_norm, release_bits, releases)
-
-
-def smudged_error(parameters: Parameters, slot_std: float, width: float, scale: float, values: int) -> float:
-    """Largest error of so many answers of this noise: a slot sums ring_dim smudged coefficients times cosines."""
-    added = math.sqrt(parameters.n_parties * parameters.ring_dim / 2) * width / scale
-    return math.hypot(slot_std, added) * quantile(values)
+def smudged_std(parameters: Parameters, width: float, scale: float, period: int) -> float:
+    """What the smudging of all parties adds to a slot: it sums 2 * period coefficients times cosines."""
+    return math.sqrt(parameters.n_parties * period) * width / scale

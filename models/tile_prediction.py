@@ -25,16 +25,20 @@ from mhe.ciphertext import Ciphertext
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
+from mhe.security import smudging_std
 from mhe.tracking_party import TrackingParty
 from models.activations import activate
-from models.mlp_plan import PRODUCT_LEVELS
-from models.model_tiles import ModelTiles
+from models.linalg import rotate_and_add
+from models.model_tiles import PRODUCT_LEVELS, ModelTiles
 from models.perceptron import Perceptron, with_constant
-from models.precision import ROW_NORM_LIMIT
-from models.prediction import Refreshing, limbs_that_hold, query_noise, smudged_error, smudging, tracked_norm
+from models.precision import ROW_NORM_LIMIT, quantile
+from models.prediction import Refreshing, limbs_that_hold, query_noise, smudged_std, tracked_norm
 from models.tiles import TileLayout, double, turn
 
 Floats = npt.NDArray[np.float64]
+
+GUARD = 2.0**16
+"""Answers are at so many times the default scale: there are limbs to spare, and less noise comes in on the way."""
 
 UNIT_NORM = 4.0
 """Largest norm of the weights of a unit that the noise analysis assumes; He's first ones have sqrt(2)."""
@@ -54,14 +58,14 @@ class PreparedLayers:
 class TilePrediction:
     """A `models.prediction.Prediction` of a perceptron, with or without hidden layers.
 
-    weight_noise: root mean square of the errors of the slots of a weight. release_bits, releases: statistical bits of
-    the smudging, over so many ciphertexts in the life of the key.
+    weight_std: error of a weight, smudging included. message_bound: largest absolute weight assumed. release_bits,
+    releases: statistical bits of the smudging of answers, over so many ciphertexts in the life of the key.
     """
 
     parameters: Parameters
     network: Perceptron
     layout: TileLayout
-    weight_noise: float
+    weight_std: float
     message_bound: float
     release_bits: int
     releases: int
@@ -114,7 +118,7 @@ class TilePrediction:
     @property
     def key_plan(self) -> KeyPlan:
         layout, stride = self.layout, self.layout.stride
-        steps = {-layout.width, *layout.turn_rotations(*layout.product)}
+        steps = {-layout.width, *layout.fold_steps, *layout.turn_rotations(*layout.product)}
         steps |= {k * stride for k in (*range(layout.baby), *layout.giants)}
         if self.network.hidden:
             steps |= layout.turn_rotations(*layout.skewing_product)
@@ -141,13 +145,27 @@ class TilePrediction:
         return self.low_limbs + 1
 
     @property
+    def _copies(self) -> int:
+        """By how many times the scale of prepared weights is larger than that of the kept ones."""
+        return self.layout.n_slots // self.weights_period
+
+    @property
     def query_scale(self) -> float:
-        """The first product comes out at the default scale."""
-        return self.parameters.scale * self.parameters.moduli[self.low_limbs] / self.weight_scale
+        """The first product comes out at the default scale, or that of the answers."""
+        out = self.parameters.scale if self.network.hidden else self.answer_scale
+        return out * self.parameters.moduli[self.low_limbs] / (self.weight_scale * self._copies)
+
+    @property
+    def query_period(self) -> int:
+        return self.layout.n_slots
 
     @property
     def answer_scale(self) -> float:
-        return self.parameters.scale
+        return self.parameters.scale * GUARD
+
+    @property
+    def answer_period(self) -> int:
+        return self.layout.n_slots
 
     @cached_property
     def answer_limbs(self) -> int:
@@ -165,11 +183,20 @@ class TilePrediction:
     # computation
 
     def prepare(self, party: Refreshing, weights: Sequence[Ciphertext] | None) -> PreparedLayers | None:
-        fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.weights_period)
+        # read without a period, for only then do rotations by it rotate the noise
+        fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.layout.n_slots)
         if weights is None:
             return None
-        backend = party.backend
-        grids, biases = self.tiles.layers([backend.drop_limbs(tile, self.work_limbs) for tile in fresh])
+        return self._prepared(party.backend, [self._mean(party.backend, tile) for tile in fresh])
+
+    def _mean(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
+        """A tile of weights without the noise that does not repeat with it (a trace), at work_limbs limbs."""
+        copies = rotate_and_add(backend, tile, self.layout.fold_steps, self.weights_period)
+        mean = backend.reread(copies, scale=copies.scale * self._copies)
+        return backend.drop_limbs(mean, self.work_limbs)
+
+    def _prepared(self, backend: Backend, weights: Sequence[Ciphertext]) -> PreparedLayers:
+        grids, biases = self.tiles.layers(weights)
         prepared = [[[self._turned(backend, tile) for tile in line] for line in grids[0]]]
         for layer, grid in enumerate(grids[1:], start=1):
             doubled = self.network.form(layer - 1) == "plain"
@@ -202,12 +229,18 @@ class TilePrediction:
                 z = None
                 continue
             a = [activate(backend, tile, net.activation, self.layout.mask) for tile in z]
-            sums = self._product(backend, prepared, layer, [backend.drop_limbs(tile, self.work_limbs) for tile in a])
+            guard = GUARD if layer == len(net.hidden) else 1.0
+            batch = [self._raised(backend, backend.drop_limbs(tile, self.work_limbs), guard) for tile in a]
+            sums = self._product(backend, prepared, layer, batch)
             z = [
-                self._finish(backend, tile, bias, present)
+                self._finish(backend, tile, bias, present, self.parameters.scale * guard)
                 for tile, bias in zip(sums, prepared.biases[layer], strict=True)
             ]
         return None if z is None else [backend.drop_limbs(tile, self.answer_limbs) for tile in z]
+
+    def _raised(self, backend: Backend, tile: Ciphertext, factor: float) -> Ciphertext:
+        """At so many times its scale: a product with 1, which is exact."""
+        return tile if factor == 1.0 else backend.multiply_plain(tile, backend.encode(np.ones(1), tile.limbs, factor))
 
     def _product(
         self, backend: Backend, prepared: PreparedLayers, layer: int, batch: Sequence[Ciphertext]
@@ -221,46 +254,54 @@ class TilePrediction:
         steps = self.layout.product if skewed else self.layout.skewing_product
         return turn(backend, self.layout, doubled, [tile for line in grid for tile in line], outputs, steps)
 
-    def _finish(self, backend: Backend, z: Ciphertext, bias: Ciphertext, present: Floats) -> Ciphertext:
-        """Rescale, add the bias, and set to zero what holds no value of a row: at low_limbs and the default scale."""
+    def _finish(self, backend: Backend, z: Ciphertext, bias: Ciphertext, present: Floats, scale: float) -> Ciphertext:
+        """Rescale, add the bias, and set to zero what holds no value of a row: at low_limbs and this scale."""
         z = backend.rescale(z)
-        wide = self.parameters.scale * self.parameters.moduli[self.low_limbs]
+        wide = scale * self.parameters.moduli[self.low_limbs]
         terms = [(x, backend.encode(present, z.limbs, wide / x.scale)) for x in (z, backend.drop_limbs(bias, z.limbs))]
         return backend.rescale(backend.multiply_accumulate_plain(terms))
 
     # noise
 
     @cached_property
-    def _noise_std(self) -> float:
-        """Error of an answer before the smudging: root mean square of slots.
+    def _added_std(self) -> float:
+        """Error of an answer, but for that of the weights: root mean square of slots.
 
         Rows are as large as is allowed, the weights of a unit have the norm UNIT_NORM, and inputs of activations stay
         within their interval.
         """
+        return self._tracked(0.0)
+
+    def _tracked(self, weight_std: float) -> float:
         p, party = self.parameters, _WithinInterval(self.parameters, self.network.activation.half_width)
         backend, w = party.backend, self.layout.width
-        sizes = []
+        values = []
         for layer, (n_in, n_out) in enumerate(self.tiles.grids):
-            value = UNIT_NORM / math.sqrt(w * n_in)
-            sizes += [value] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
-        weights = [
-            backend.ciphertext(Size(v, self.weight_noise), self.low_limbs, self.weight_scale, self.weights_period)
-            for v in sizes
-        ]
+            values += [UNIT_NORM / math.sqrt(w * n_in)] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
+        low = [backend.ciphertext(Size(v, 0.0), self.low_limbs, self.weight_scale, p.n_slots) for v in values]
+        weights = []
+        for value, tile in zip(values, party.refresh(low, len(low), self.weight_scale, p.n_slots), strict=True):
+            # copies of a weight are equal, not independent
+            mean = self._mean(backend, tile)
+            noise = math.hypot(backend.size(mean).noise, weight_std)
+            weights.append(backend.ciphertext(Size(value, noise), mean.limbs, mean.scale, mean.period))
         rows = ROW_NORM_LIMIT * math.sqrt((self.features + 1) / (w * self.n_queries))
         noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
         query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
-        answers = self.answer(party, self.prepare(party, weights), [query] * self.n_queries, self.rows) or []
+        prepared = self._prepared(backend, weights)
+        answers = self.answer(party, prepared, [query] * self.n_queries, self.rows) or []
         return max(backend.size(answer).noise for answer in answers)
 
     @cached_property
     def noise_norm(self) -> float:
-        return tracked_norm(self.parameters, self._noise_std, self.answer_scale)
+        return tracked_norm(self.parameters, self._added_std, self.answer_scale)
 
     @property
     def error(self) -> float:
-        width = smudging(self.noise_norm, self.release_bits, self.releases)
-        return smudged_error(self.parameters, self._noise_std, width, self.answer_scale, self.rows * self.outputs)
+        """Of the largest rows, weights and inputs of activations that the analysis allows for."""
+        width = smudging_std(self.noise_norm, self.release_bits, self.releases)
+        smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
+        return math.hypot(self._tracked(self.weight_std), smudged) * quantile(self.rows * self.outputs)
 
 
 class _WithinInterval(TrackingParty):

@@ -20,7 +20,8 @@ class Workload:
     rows: training rows of every party. features: columns, without the intercept. batch: rows per party and iteration,
     or None for all. message_bound: largest absolute weight assumed. release_bits: statistical bits of the smudging of
     released values. precision: largest weight error that is asked for. release: what is opened at the end.
-    standardises: whether means and variances are computed under encryption first. test_rows: of every party.
+    standardises: whether means and variances are computed under encryption first. test_rows: of every party. answers:
+    ciphertexts of answers that a model that stays encrypted may give in its life.
     """
 
     rows: tuple[int, ...]
@@ -34,9 +35,10 @@ class Workload:
     message_bound: float
     release_bits: int
     precision: float
-    release: Literal["model", "predictions", "nothing"]
+    release: Literal["model", "predictions", "encrypted", "nothing"]
     standardises: bool
     test_rows: tuple[int, ...]
+    answers: int = 0
 
     @property
     def n_parties(self) -> int:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mhe.backend.native import NativeBackend
 from mhe.ciphertext import RingCiphertext
+from mhe.encoding import encode_coefficients
 from mhe.encrypted_party import BackendFactory, EncryptedParty
 from mhe.encryption import encrypt_slots
 from mhe.moduli import generate_moduli
@@ -34,7 +35,6 @@ RING_DIM, FEATURES, RELEASES = 1 << 8, 5, 12
 SQUARE = Polynomial((0.0, 4.0, 8.0), (-8.0, 8.0), 0.0)
 IDENTITY = Polynomial((0.0, 8.0), (-8.0, 8.0), 0.0)
 COLUMNS = tuple("abcde")
-PASSPHRASE = "tests only"
 
 
 def kept_parameters(n_parties: int, *, make_moduli: MakeModuli = generate_moduli, **changes: Any) -> Parameters:
@@ -43,7 +43,7 @@ def kept_parameters(n_parties: int, *, make_moduli: MakeModuli = generate_moduli
 
 
 def vector_prediction(parameters: Parameters, releases: int = RELEASES) -> VectorPrediction:
-    return VectorPrediction(parameters, FEATURES, parameters.scale * 3, 2.0**12, 8.0, 10, releases)
+    return VectorPrediction(parameters, FEATURES, parameters.scale * 3, 2.0**-36, 8.0, 10, releases)
 
 
 def tile_prediction(
@@ -73,9 +73,17 @@ def task_of(prediction: Prediction) -> Task:
 
 
 def make_kept(
-    prediction: Prediction, slots: Sequence[Floats], folder: Path | None, *, passphrase: str | None = PASSPHRASE
+    prediction: Prediction,
+    slots: Sequence[Floats],
+    folder: Path | None,
+    *,
+    passphrase: str | None = None,
+    noise: bool = True,
 ) -> KeptModel:
-    """A model of these weights under a fresh key; the parties' states in folder/party-RANK, if there is a folder."""
+    """A model of these weights under a fresh key; the parties' states in folder/party-RANK, if there is a folder.
+
+    noise: without it the weights are encrypted in form only, c1 = 0, and have no noise but their rounding.
+    """
 
     def train(collective: TreeCollective) -> bytes:
         party = EncryptedParty(
@@ -84,7 +92,7 @@ def make_kept(
         )  # fmt: skip
         data = b""
         if collective.is_root:
-            weights = [_encrypted(party, values, prediction) for values in slots]
+            weights = [_encrypted(party, values, prediction, noise) for values in slots]
             task = task_of(prediction)
             data = KeptModel(task, prediction, party.session.seed, party.public_key, tuple(weights)).to_bytes()
         data = next(filter(None, collective.allgather(data)))
@@ -100,9 +108,14 @@ def make_kept(
     return KeptModel.from_bytes(data, "model", insecure=True)
 
 
-def _encrypted(party: EncryptedParty, values: Floats, prediction: Prediction) -> RingCiphertext:
-    limbs = prediction.parameters.refresh_limbs
-    return encrypt_slots(party.session, party.public_key, values, limbs, prediction.weight_scale)
+def _encrypted(party: EncryptedParty, values: Floats, prediction: Prediction, noise: bool) -> RingCiphertext:
+    limbs, scale = prediction.parameters.refresh_limbs, prediction.weight_scale
+    if noise:
+        return encrypt_slots(party.session, party.public_key, values, limbs, scale)
+    ring = party.session.cipher_ring(limbs)
+    coefficients = encode_coefficients(values, ring.ring_dim, scale)
+    message = ring.ntt(ring.from_integers([int(c) for c in coefficients]))
+    return RingCiphertext(message, np.zeros_like(message), scale, party.public_key.key_id)
 
 
 def _bound(prediction: Prediction, program: Callable[[TreeCollective], Any]) -> Callable[[TreeCollective], Any]:
@@ -119,7 +132,7 @@ def answering_session(
     program: Callable[[Answering], Any],
     *,
     make_backend: BackendFactory = NativeBackend,
-    passphrase: str | None = PASSPHRASE,
+    passphrase: str | None = None,
     **options: Any,
 ) -> list[Any]:
     """`program(answering)` at every party, each with the state in its own folder."""
