@@ -15,11 +15,13 @@ import numpy.typing as npt
 from mhe.backend.native import NativeBackend
 from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
-from mhe.errors import MHEError, NetworkError
+from mhe.errors import ConfigError, MHEError, NetworkError
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
+from models.kept_model import Task
 from models.metrics import DEFAULT_BINS, Quality, quality, quality_from_counts, score_counts
 from models.plan import CircuitPlan
+from models.prediction import TWO_BUDGETS
 from models.reference import LinearModel, fit_exact
 from models.target import Target
 from models.training import (
@@ -37,6 +39,7 @@ from models.twin import train_twin
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
 from scripts.config import Config, check_same
+from scripts.keep import Keeping, keep
 from scripts.launch import check_output
 from scripts.planning import describe, keeps_diagonals, make_plan
 from scripts.progress import Reporter, make_console
@@ -66,20 +69,23 @@ def plan(config: Config, n_parties: int) -> None:
     describe(make_plan(config, summaries), config, make_console(quiet=False))
 
 
-def run(config: Config, out: Path, force: bool) -> None:
-    """Run the party that this MPI process is."""
+def run(config: Config, out: Path, force: bool, keeping: Keeping | None = None) -> None:
+    """Run the party that this MPI process is. keeping: for a model that stays encrypted."""
     with mpi_channel() as channel:
         _agree_on_settings(config, TreeCollective(channel))
         collective = TreeCollective(channel, arity=config.network.arity, root=config.network.root)
-        run_party(config, collective, out, force)
+        run_party(config, collective, out, force, keeping)
 
 
-def run_party(config: Config, collective: TreeCollective, out: Path, force: bool) -> Outcome:
+def run_party(
+    config: Config, collective: TreeCollective, out: Path, force: bool, keeping: Keeping | None = None
+) -> Outcome:
     """One party's run over any collective; the root writes the files. Returns what the party learned.
 
     All parties have the same configuration.
     """
     console = make_console(quiet=not collective.is_root)
+    together(collective, lambda: _check_keeping(config, collective, keeping))
     shard, target, summaries = _agree_on_data(config, collective, out, force)
     circuit = together(collective, lambda: make_plan(config, summaries))
     collective.bind(circuit.parameters.digest)
@@ -100,6 +106,12 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
         model, scores, found = _release(config, party, circuit, weights, standard, shard)
+        if keeping is not None and isinstance(party, EncryptedParty):
+            mean, scale = (tuple(map(float, column)) for column in (standard.mean, standard.scale))
+            task = Task(config.model.kind, shard.columns, target.values, mean, scale)
+            keep(collective, party, circuit, weights, task, keeping, out)
+            if keeping.passphrase is None:
+                console.print("[yellow]warning: the parties' shares are stored without a passphrase[/yellow]")
     done = time.perf_counter()
     party.close()
 
@@ -134,11 +146,12 @@ def join(config: Config, collective: TreeCollective, circuit: CircuitPlan) -> Pa
         return ClearParty(
             collective, circuit.parameters, statistical_bits=workload.release_bits, releases=circuit.releases
         )
+    bits = workload.release_bits + (TWO_BUDGETS if workload.release == "encrypted" else 0)
     return EncryptedParty(
         collective,
         circuit.parameters,
         evaluator(config.crypto.backend),
-        statistical_bits=workload.release_bits,
+        statistical_bits=bits,
         releases=circuit.releases,
     )
 
@@ -178,6 +191,13 @@ def together(collective: TreeCollective, work: Callable[[], Result]) -> Result:
         kinds = {kind.__name__: kind for kind in MHEError.__subclasses__()}
         raise kinds.get(next(iter(by_message))[0], MHEError)("\n".join(said))
     return result  # type: ignore[return-value]
+
+
+def _check_keeping(config: Config, collective: TreeCollective, keeping: Keeping | None) -> None:
+    if (keeping is None) == (config.release.what == "encrypted"):
+        raise ConfigError('a folder for the states is needed where [release] what = "encrypted", and only there')
+    if keeping is not None:
+        keeping.check_free(collective.rank)
 
 
 def _agree_on_settings(config: Config, collective: TreeCollective) -> None:
@@ -254,7 +274,7 @@ def _release(
 ) -> tuple[LinearModel | None, Floats | None, Quality | None]:
     """(the model if it is released, this party's test logits and the quality on all test rows if anything is)."""
     model: LinearModel | None = None
-    if config.release.what == "nothing":
+    if config.release.what in ("nothing", "encrypted"):
         return None, None, None
     test = standard(shard.test_features)
     if config.release.what == "model":
