@@ -65,7 +65,7 @@ class Container:
     def from_bytes(cls, data: bytes, kind: str, name: str) -> Container:
         """Inverse of `to_bytes`. name: of the file, for messages. Raises CodecError."""
         if len(data) < _PREFIX.size + _CHECKSUM_BYTES or data[: len(_MAGIC)] != _MAGIC:
-            raise CodecError(f"{name}: is no file of this program; need a {kind} file")
+            raise CodecError(f"{name}: is no file of this program; need one of kind {kind!r}")
         _, version, _, length = _PREFIX.unpack_from(data)
         if version != VERSION:
             raise CodecError(f"{name}: has format version {version}; this release reads {VERSION}: use that one's")
@@ -86,7 +86,7 @@ class Container:
         except (ValueError, KeyError, TypeError) as error:
             raise CodecError(f"{name}: its header does not describe its content ({error}); make it anew") from None
         if found != kind:
-            raise CodecError(f"{name}: is a {found} file; need a {kind} file")
+            raise CodecError(f"{name}: is a file of kind {found!r}; need {kind!r}")
         if at != len(body):
             raise CodecError(f"{name}: has {len(body) - at} bytes more than its header says; make it anew")
         return cls(kind, header, arrays)
@@ -97,9 +97,9 @@ def read_bytes(path: Path, kind: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise CodecError(f"{path}: no such file; need a {kind} file") from None
+        raise CodecError(f"{path}: no such file; need one of kind {kind!r}") from None
     except OSError as error:
-        raise CodecError(f"{path}: cannot be read: {error}; need a {kind} file") from None
+        raise CodecError(f"{path}: cannot be read: {error}; need a file of kind {kind!r}") from None
 
 
 def write_bytes(path: Path, data: bytes, mode: int = PUBLIC_MODE) -> None:

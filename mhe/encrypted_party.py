@@ -267,7 +267,9 @@ class EncryptedParty:
         noise_norm in the 2 * period coefficients that carry them, is hidden once and for all.
         """
         ring, noise = self.session.cipher_ring(limbs), secret_stream()
-        wide = WideGaussian(smudging_std(noise_norm, self._statistical_bits, count))
+        # the encryptions of all parties' smudging have noise of their own
+        added = self.parameters.n_parties * rerandomised_norm(self.parameters, limbs)
+        wide = WideGaussian(smudging_std(noise_norm + added, self._statistical_bits, count))
         mine = []
         for _ in range(count):
             smudging = np.zeros((limbs, ring.ring_dim), dtype=np.uint64)

@@ -17,7 +17,7 @@ from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters, log2_product
-from mhe.security import smudging_std
+from mhe.security import rerandomised_norm, smudging_std
 from models.packing import BlockLayout, choose_layout
 from models.precision import ROW_NORM_LIMIT, Precision
 from models.prediction import TWO_BUDGETS, smudged_std
@@ -222,7 +222,8 @@ class CircuitPlan:
         """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
         w, p = self.workload, self.parameters
         bits, scale, period = w.release_bits + TWO_BUDGETS, self.weight_scale, self.layout.features
-        flooded = smudged_std(p, smudging_std(self.precision.weight_noise_norm, bits, 1), scale, period)
+        noise_norm = self.precision.weight_noise_norm + p.n_parties * rerandomised_norm(p, self.low_limbs)
+        flooded = smudged_std(p, smudging_std(noise_norm, bits, 1), scale, period)
         std = math.hypot(self.precision.weight_noise_std, flooded)
         return VectorPrediction(p, w.features, scale, std, w.message_bound, bits, self.releases)
 

@@ -116,16 +116,18 @@ def answer_party(job: Job, keeping: Keeping, collective: TreeCollective) -> None
     named = hashlib.sha256(model.to_bytes() + query.to_bytes() + receiver.to_bytes()).digest()
     same = set(collective.allgather(named))
     together(collective, lambda: _check_same(same, collective.n_parties, model))
-    secret = together(collective, lambda: _share(keeping, collective, model, query))
+    shares: list[SecretShare] = []
     try:
+        together(collective, lambda: shares.append(_share(keeping, collective, model, query)))
         collective.bind(model.prediction.parameters.digest)
-        party = rejoin(collective, model, secret, NativeBackend)
+        party = rejoin(collective, model, shares[0], NativeBackend)
         answering = Answering.start(party, model)
         console.print("keys and weights are ready")
         answer = answering.answer(query, receiver)
         left = party.releases_left
     finally:
-        secret.erase()
+        for share in shares:
+            share.erase()
     if answer is not None:
         write_bytes(job.out, answer.to_bytes())
         console.print(f"answers to {sum(query.rows)} rows, precise to {model.prediction.error:.1g}, in {job.out}")

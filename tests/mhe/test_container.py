@@ -48,7 +48,7 @@ def test_whatever_is_not_whole_is_refused():
             Container.from_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :], "test", "file")
         with pytest.raises(CodecError, match="file: "):
             Container.from_bytes(whole[:at], "test", "file")
-    with pytest.raises(CodecError, match="file: is a test file; need a model file"):
+    with pytest.raises(CodecError, match="file: is a file of kind 'test'; need 'model'"):
         Container.from_bytes(whole, "model", "file")
 
 
@@ -75,7 +75,7 @@ def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
     with pytest.raises(CodecError, match="x: cannot be written: disk full"):
         write_bytes(path, b"second")
     assert path.read_bytes() == b"first"
-    with pytest.raises(CodecError, match="no such file; need a model file"):
+    with pytest.raises(CodecError, match="no such file; need one of kind 'model'"):
         read_bytes(tmp_path / "y", "model")
 
 

@@ -349,7 +349,7 @@ def test_a_query_whose_rows_cannot_be_is_refused(models, rows):
 
 def test_a_model_file_that_is_not_one_is_refused(models):
     (model, _), x = models
-    with pytest.raises(CodecError, match="is a query file; need"):
+    with pytest.raises(CodecError, match="is a file of kind 'query'; need 'encrypted model'"):
         KeptModel.from_bytes(make_query(model, x).to_bytes(), "model.mhe")
     with pytest.raises(CodecError, match="insecure, for tests only"):
         KeptModel.from_bytes(model.to_bytes(), "model.mhe")
