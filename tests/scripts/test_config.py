@@ -92,7 +92,7 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("crypto", "statistical_bits", 10, "30"),
         ("network", "arity", 0, "1"),
         ("audit", "clear_twin", "yes", "boolean"),
-        ("release", "what", "all", "'model', 'predictions' or 'nothing'"),
+        ("release", "what", "all", "'model', 'predictions', 'encrypted' or 'nothing'"),
         ("release", "precision", 0, "greater than 0"),
     ],
 )
