@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mhe.backend.interface import RingBackend
+from mhe.backend.rules import check_scales
 from mhe.ciphertext import Ciphertext, RingCiphertext
 from mhe.collective import Collective
 from mhe.encrypted_party import BackendFactory, EncryptedParty
@@ -73,6 +74,8 @@ class Answering:
                 part = query.ciphertexts[batch * prediction.n_queries : (batch + 1) * prediction.n_queries]
                 rows = _imported(party, part, prediction.query_period)
                 answers += prediction.answer(party, self.prepared, rows, n_rows) or []
+            for found in answers:
+                check_scales(found.scale, prediction.answer_scale)
             switched = party.switch(
                 answers if party.collective.is_root else None,
                 count,

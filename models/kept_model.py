@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mhe.backend.rules import check_scales
 from mhe.ciphertext import Ciphertext, RingCiphertext
 from mhe.container import (
     Container,
@@ -144,7 +145,9 @@ def keep_model(
     flooded = party.flood(weights, prediction.n_weights, limbs, period, noise_norm)
     if flooded is None:
         return None
-    # their scale is known from the plan to a rounding, and the same everywhere
+    for found in flooded:
+        check_scales(found.scale, prediction.weight_scale)
+    # what files do not say must be the same to the last bit everywhere
     kept = tuple(RingCiphertext(c.c0, c.c1, prediction.weight_scale, c.key_id) for c in flooded)
     return KeptModel(task, prediction, party.session.seed, party.public_key, kept)
 
