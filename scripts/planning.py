@@ -234,7 +234,7 @@ def _smudging(plan: Plan) -> str:
         noise, width, scale = precision.logit_noise_norm, precision.logit_smudging, plan.prediction_scale
     if w.release == "encrypted":
         noise, scale = plan.prediction.noise_norm, plan.prediction.answer_scale
-        width = smudging_std(noise, w.release_bits, plan.releases)
+        width = smudging_std(noise, plan.prediction.release_bits, plan.releases)
     noise_bits, width_bits, scale_bits = (math.log2(x) for x in (noise, width, scale))
     return (
         f"{w.release_bits} statistical bits over {plan.releases} releases: noise below 2^{noise_bits:.1f}, each "

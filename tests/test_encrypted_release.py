@@ -26,7 +26,7 @@ from scripts.keep import Keeping
 from scripts.predict import Job, answer_party, keygen, open_answer, query
 from scripts.train import run_party
 from tests import oracle
-from tests.insecure import insecure_test_plan
+from tests.insecure import insecure_test_newton_plan, insecure_test_perceptron_plan, insecure_test_plan
 
 N_PARTIES, PASSPHRASE = 3, "tests only"
 SETTINGS: dict[str, Any] = {
@@ -118,6 +118,54 @@ def test_answers_of_the_kept_states_are_the_twins(trained, tmp_path):
     found = np.genfromtxt(tmp_path / "answers.csv", delimiter=",", names=True)
     expected = trained.outcomes[0].plan.network.outputs_of(twin, model.task.standardised(rows))[:, 0]
     assert np.abs(found["logit"] - expected).max() < model.prediction.error < 0.2
+
+
+OTHER_KINDS = {
+    "linear": ("linear", "nesterov", "choose_plan", insecure_test_plan, 1 << 10),
+    "poisson": ("poisson", "gd", "choose_plan", insecure_test_plan, 1 << 10),
+    "newton": ("logistic", "newton", "choose_newton_plan", insecure_test_newton_plan, 1 << 10),
+    "softmax": ("softmax", "nesterov", "choose_perceptron_plan", insecure_test_perceptron_plan, 1 << 11),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KINDS)
+def test_models_of_other_kinds_answer_as_their_twins(name, tmp_path, monkeypatch):
+    kind, solver, choose, plan_of, ring_dim = OTHER_KINDS[name]
+
+    def choosing(workload: Any, choice: Choice, make_moduli: Any, *, free: bool) -> Any:
+        return plan_of(workload, ring_dim=ring_dim, scale_bits=56, make_moduli=make_moduli)
+
+    def load(path):
+        return KeptModel.from_bytes(read_bytes(path, KIND), str(path), insecure=True)
+
+    monkeypatch.setattr(scripts.planning, choose, choosing)
+    monkeypatch.setattr(scripts.predict, "load_model", load)
+    training = {"iterations": 2, "solver": solver} | ({} if solver == "newton" else {"learning_rate": 0.2})
+    config, keeping = parse_config({**SETTINGS, "model": {"kind": kind}, "training": training}), Keeping(tmp_path, None)
+    outcomes = run_parties(N_PARTIES, lambda collective: run_party(config, collective, tmp_path, False, keeping))
+    model = load(tmp_path / "model.mhe")
+    rows = np.array(model.task.mean) + np.random.default_rng(0).normal(size=(40, 8)) * np.array(model.task.scale)
+    lines = [",".join(model.task.columns), *(",".join(map(repr, row)) for row in rows.tolist())]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    key = tmp_path / "key"
+    job = Job(tmp_path / "model.mhe", tmp_path / "query", key / "public.key", tmp_path / "answer")
+    keygen(job.model, key)
+    query(job.model, tmp_path / "rows.csv", job.query)
+    run_parties(N_PARTIES, lambda collective: answer_party(job, keeping, collective))
+    open_answer(job.model, key, job.out, tmp_path / "answers.csv")
+    table = np.genfromtxt(tmp_path / "answers.csv", delimiter=",", names=True, deletechars="")
+    z = outcomes[0].plan.network.outputs_of(outcomes[0].clear.twin, model.task.standardised(rows))
+    expected = {name: np.array(cells, dtype=float) for name, cells in answer_columns(model.task, z).items()}
+    chosen = expected.pop("predicted", None)
+    assert set(expected) <= set(table.dtype.names)
+    for column, values in expected.items():
+        # an error of an output is one of its logarithm where that is shown
+        size = np.maximum(values, 1.0) if column == "rate" else 1.0
+        assert np.abs((table[column] - values) / size).max() < model.prediction.error < 0.2
+    if chosen is not None:
+        margin = np.abs(z[:, 0] if z.shape[1] == 1 else z[:, 0] - z[:, 1]) > 2 * model.prediction.error
+        assert margin.any()
+        np.testing.assert_array_equal(table["predicted"][margin], chosen[margin])
 
 
 def test_a_state_is_not_lost_to_another_training(trained):
