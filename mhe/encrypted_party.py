@@ -14,8 +14,8 @@ from mhe.ciphertext import Ciphertext, Residues, RingCiphertext
 from mhe.collective import Collective
 from mhe.encoding import decode_subring, encode_coefficients
 from mhe.encryption import decrypt, encrypt, rerandomise
-from mhe.errors import LevelError, ParameterError, ShareError
-from mhe.keys import EphemeralSecret, KeyPlan, PublicKey, ReceiverSecret, SecretShare
+from mhe.errors import KeyMismatchError, LevelError, ParameterError, ShareError
+from mhe.keys import EphemeralSecret, KeptKey, KeyPlan, PublicKey, ReceiverSecret, SecretShare
 from mhe.parameters import Parameters, log2_product
 from mhe.protocols.decryption import DecryptionProtocol
 from mhe.protocols.key_switch import KeySwitchProtocol, receiver_key, receiver_public_part
@@ -24,6 +24,7 @@ from mhe.protocols.refresh import RefreshProtocol
 from mhe.protocols.relin_key import RelinKeyProtocol
 from mhe.protocols.rotation_key import RotationKeyProtocol
 from mhe.ring.galois import conjugation_element, galois_element
+from mhe.ring.sampling import WideGaussian, secret_stream
 from mhe.security import fresh_error_std, norm_bound, rerandomised_norm, secret_spread, smudging_std
 from mhe.session import SEED_BYTES, Session
 from mhe.share import Share, aggregate, check_complete, check_reduced
@@ -40,7 +41,9 @@ class EncryptedParty:
     it first. `refresh` and `decrypt` are for what was computed from such sums and public material.
 
     statistical_bits, releases: the smudging of every decryption and key switch hides the noise to statistical_bits over
-    that many releases; one more than planned is refused.
+    that many releases in the life of the key; one more than planned is refused.
+    kept: the key of an earlier session. Everything else that is common to the parties is fresh, so that no instance of
+    a protocol of that session can occur again.
     """
 
     def __init__(
@@ -51,18 +54,24 @@ class EncryptedParty:
         *,
         statistical_bits: int,
         releases: int,
+        kept: KeptKey | None = None,
     ) -> None:
         self.collective = collective
         self.parameters = parameters
         self._statistical_bits = statistical_bits
         self._releases = releases
-        self._released = 0
         self._steps = 0
         with collective.phase("public_key"):
-            self.session = Session(parameters, collective.rank, toss_seed(collective))
+            key_seed = None if kept is None else kept.seed
+            self.session = Session(parameters, collective.rank, toss_seed(collective), key_seed)
             self.backend = make_backend(parameters, self.session.key_id)
-            self._secret = SecretShare.generate(parameters.ring_dim)
-            self.public_key = self._make_public_key()
+            self._secret = SecretShare.generate(parameters.ring_dim) if kept is None else kept.secret
+            self.public_key = self._make_public_key() if kept is None else kept.public_key
+        if self.public_key.key_id != self.session.key_id:
+            raise KeyMismatchError(
+                f"public key {self.public_key.key_id} is not that of this session, {self.session.key_id}; take both "
+                "from the same model"
+            )
 
     def __repr__(self) -> str:
         return f"EncryptedParty(rank={self.collective.rank}, key={self.session.key_id})"
@@ -251,17 +260,71 @@ class EncryptedParty:
         private.erase()
         return out
 
+    def switch(
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        limbs: int,
+        receivers: Sequence[PublicKey],
+        noise_norm: float,
+    ) -> list[RingCiphertext] | None:
+        """The root's `count` ciphertexts, each under the key of its receiver, who is no party: at the root, None
+        elsewhere.
+
+        For what was computed from sums, public material and queries only: it is not rerandomised.
+        """
+        exported = [self._exported(c, limbs) for c in ciphertexts or ()]
+        c1s = self._send_down("switch_input", [c.c1 for c in exported], [limbs] * count)
+        protocol = KeySwitchProtocol(self.session, tuple(c1s), tuple(receivers), self._smudging(noise_norm, count))
+        total = self.collective.reduce(protocol.share(self._secret))
+        return None if total is None else list(protocol.finalize(total, dict(enumerate(exported))).values())
+
+    def flood(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, limbs: int, period: int, noise_norm: float
+    ) -> list[RingCiphertext] | None:
+        """The root's `count` ciphertexts with a smudging of every party added, which nobody sees: at the root, None
+        elsewhere.
+
+        Whatever is computed of them later may be released as if they had no noise: what noise they have, of norm
+        noise_norm in the 2 * period coefficients that carry them, is hidden once and for all.
+        """
+        ring, noise = self.session.cipher_ring(limbs), secret_stream()
+        # the encryptions of all parties' smudging have noise of their own
+        added = self.parameters.n_parties * rerandomised_norm(self.parameters, limbs)
+        wide = WideGaussian(smudging_std(noise_norm + added, self._statistical_bits, count))
+        mine = []
+        for _ in range(count):
+            smudging = np.zeros((limbs, ring.ring_dim), dtype=np.uint64)
+            smudging[:, :: ring.ring_dim // (2 * period)] = wide.sample(noise, ring.moduli, 2 * period)
+            message = ring.ntt(smudging)
+            plain = RingCiphertext(message, np.zeros_like(message), 1.0, self.session.key_id)
+            mine.append(rerandomise(self.session, self.public_key, plain))
+        total = self.collective.reduce(self._as_share("flood", mine))
+        if total is None or ciphertexts is None:
+            return None
+        check_complete(total, "flood", total.instance, self.parameters.n_parties)
+        parts = self._as_ciphertexts(total, [1.0] * count)
+        exported = [self._exported(c, limbs) for c in ciphertexts]
+        return [
+            RingCiphertext(ring.add(c.c0, e.c0), ring.add(c.c1, e.c1), c.scale, c.key_id)
+            for c, e in zip(exported, parts, strict=True)
+        ]
+
+    @property
+    def releases_left(self) -> int:
+        """How many more ciphertexts may be decrypted or switched under this key."""
+        return self._releases - self._secret.ledger.released
+
+    def keep(self, write: Callable[[SecretShare], None]) -> None:
+        """Have this party's share written, to take part in later sessions (`mhe.sealed.seal_share`)."""
+        write(self._secret)
+
     def close(self) -> None:
         self._secret.erase()
         self.backend.close()
 
     def _smudging(self, noise_norm: float, releases: int) -> float:
-        self._released += releases
-        if self._released > self._releases:
-            raise ParameterError(
-                f"release number {self._released} of a session planned for {self._releases}: the smudging would no "
-                "longer hide the noise; plan for more releases"
-            )
+        self._secret.ledger.release(releases, self._releases)
         return smudging_std(noise_norm, self._statistical_bits, self._releases)
 
     # how ring elements travel

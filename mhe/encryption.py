@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from mhe.ciphertext import Residues, RingCiphertext
+from mhe.encoding import decode_coefficients, encode_coefficients
 from mhe.errors import KeyMismatchError
 from mhe.keys import PublicKey, ReceiverSecret
 from mhe.protocols.common import error, ternary_polynomial
@@ -61,3 +63,21 @@ def decrypt(session: Session, secret: ReceiverSecret, key: PublicKey, ciphertext
     ring = session.cipher_ring(ciphertext.limbs)
     message = ring.add(ciphertext.c0, ring.multiply(ciphertext.c1, secret.residues(ring)))
     return ring.to_integers(ring.intt(message))
+
+
+def encrypt_slots(
+    session: Session, key: PublicKey, values: npt.NDArray[np.float64], limbs: int, scale: float
+) -> RingCiphertext:
+    """Slot values (period,) under a public key, with the noise of `rerandomise`, not the larger one of `encrypt`."""
+    ring = session.cipher_ring(limbs)
+    coefficients = encode_coefficients(values, ring.ring_dim, scale)
+    message = ring.ntt(ring.from_integers([int(c) for c in coefficients]))
+    return rerandomise(session, key, RingCiphertext(message, np.zeros_like(message), scale, key.key_id))
+
+
+def decrypt_slots(
+    session: Session, secret: ReceiverSecret, key: PublicKey, ciphertext: RingCiphertext, period: int
+) -> npt.NDArray[np.float64]:
+    """Slots (period,) of a ciphertext that was switched to a receiver's key."""
+    coefficients = decrypt(session, secret, key, ciphertext)
+    return decode_coefficients(np.array([float(c) for c in coefficients]), ciphertext.scale, period)

@@ -27,6 +27,10 @@ class CodecError(MHEError):
     """A message is truncated, corrupted, of another version or of other parameters."""
 
 
+class StateError(MHEError):
+    """What a party kept for later is missing, damaged, in use, or another's."""
+
+
 class BackendError(MHEError):
     """An evaluator failed, or does not behave as this version of the code expects."""
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from mhe.errors import ShareError
+from mhe.ledger import Ledger
 from mhe.ring.ring import Ring
 from mhe.ring.sampling import secret_stream, ternary
 
@@ -59,26 +60,24 @@ class SecretPolynomial:
 
 
 class SecretShare(SecretPolynomial):
-    """One party's additive share of the joint secret.
+    """One party's additive share of the joint secret, with the ledger of what it was used for.
 
-    Only protocol steps take it, and none takes two. It keeps the ledger of the protocol instances that it has
-    served: two different shares for one instance would reveal it (ePrint 2024/194, ePrint 2025/409).
+    Only protocol steps take it, and none takes two. Only `mhe.sealed` writes it to a file.
     """
 
-    __slots__ = ("_served",)
+    __slots__ = ("ledger",)
 
-    def __init__(self, coefficients: npt.NDArray[np.int64]) -> None:
+    def __init__(self, coefficients: npt.NDArray[np.int64], ledger: Ledger | None = None) -> None:
         super().__init__(coefficients)
-        self._served: set[tuple[str, bytes]] = set()
+        self.ledger = Ledger() if ledger is None else ledger
 
     def serve_once(self, protocol: str, instance: bytes) -> None:
         """Enter this protocol instance into the ledger; ShareError if it was served before."""
-        if (protocol, instance) in self._served:
-            raise ShareError(
-                f"{protocol} instance {instance.hex()[:8]} was served before: a second share would leak the secret; "
-                "start a new instance"
-            )
-        self._served.add((protocol, instance))
+        self.ledger.serve_once(protocol, instance)
+
+    def erase(self) -> None:
+        super().erase()
+        self.ledger.close()
 
 
 class EphemeralSecret(SecretPolynomial):
@@ -106,6 +105,15 @@ class PublicKey:
 
     def __repr__(self) -> str:
         return f"PublicKey(key={self.key_id}, limbs={len(self.p0)})"
+
+
+@dataclass(frozen=True, eq=False)
+class KeptKey:
+    """What a party has of a collective key that was made in an earlier session, of this common seed."""
+
+    secret: SecretShare
+    public_key: PublicKey
+    seed: bytes
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,20 +19,24 @@ class Session:
     """One party's view of the run: parameters, its rank and the common random seed.
 
     seed: 32 public bytes to which every party contributed; all common randomness is expanded from it and never sent.
+    key_seed: that of the session in which the collective key was made, where it was an earlier one.
     """
 
     parameters: Parameters
     rank: int
     seed: bytes
+    key_seed: bytes | None = None
 
     def __post_init__(self) -> None:
-        if len(self.seed) != SEED_BYTES:
-            raise ParameterError(f"the common seed has {len(self.seed)} bytes; need {SEED_BYTES}")
+        for seed in (self.seed, self.seed if self.key_seed is None else self.key_seed):
+            if len(seed) != SEED_BYTES:
+                raise ParameterError(f"the common seed has {len(seed)} bytes; need {SEED_BYTES}")
 
     @property
     def key_id(self) -> str:
         """Names the collective key of this session."""
-        return hashlib.blake2b(self.seed, digest_size=8, person=b"mhe key id").hexdigest()
+        seed = self.seed if self.key_seed is None else self.key_seed
+        return hashlib.blake2b(seed, digest_size=8, person=b"mhe key id").hexdigest()
 
     def common(self, *labels: str | int) -> Stream:
         """The common random stream of these labels, the same at every party."""

@@ -58,7 +58,7 @@ def choose_chain(
     """
     rings = RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
     allowed = workload.precision
-    if workload.release == "predictions":
+    if workload.release in ("predictions", "encrypted"):
         allowed = max(allowed, LOGIT_ERROR)
     best: P | None = None
     problem: ParameterError | None = None

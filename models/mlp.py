@@ -131,6 +131,9 @@ class PerceptronModel:
             [party.decrypt(t, plan.low_limbs, plan.weight_scale, plan.weights_period, noise) for t in tiles]
         )
 
+    def keep(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext] | None:
+        return None if weights is None else list(weights)
+
     def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
         plan, net, layout = self.plan, self.plan.network, self.plan.layout
         fresh = self.refresh(party, weights)

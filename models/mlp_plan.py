@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +15,15 @@ from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
 from models.mlp_precision import PerceptronPrecision
+from models.model_tiles import PRODUCT_LEVELS, ModelTiles, Tile
 from models.perceptron import Perceptron
 from models.plan import LIMB_BYTES
-from models.tiles import TileLayout, WeightsForm
+from models.prediction import TWO_BUDGETS, flooded_std
+from models.tile_prediction import TilePrediction
+from models.tiles import TileLayout
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
-Tile = TypeVar("Tile")
-
-PRODUCT_LEVELS = 2
-"""Levels of a product, and of the mask or the slope that follows it."""
 
 LOOK_AHEAD_LEVELS = 1
 """Levels of v = (1 + beta) w - beta w_previous, before the products."""
@@ -97,51 +95,26 @@ class PerceptronPlan:
 
     # tiles
 
-    def weights_form(self, layer: int) -> WeightsForm:
-        return "first" if layer == 0 else self.network.form(layer - 1)
-
     @cached_property
-    def grids(self) -> tuple[tuple[int, int], ...]:
-        """Tiles of the weights of each layer, (down, across); the bias is a row of the first, and else apart."""
-        tiles = self.layout.tiles
-        return tuple(
-            (tiles(n_in if layer == 0 else n_in - 1), tiles(n_out))
-            for layer, (n_in, n_out) in enumerate(self.network.shapes)
-        )
+    def tiles(self) -> ModelTiles:
+        return ModelTiles(self.network, self.layout)
 
     @property
     def n_tiles(self) -> int:
         """Ciphertexts of the whole model."""
-        return sum(n_in * n_out + (n_out if layer else 0) for layer, (n_in, n_out) in enumerate(self.grids))
+        return self.tiles.count
 
     def layers(self, tiles: Sequence[Tile]) -> tuple[list[list[list[Tile]]], list[list[Tile]]]:
         """The tiles of the model, sorted: grids of weights and rows of biases (none in the first layer), by layer."""
-        rest = iter(tiles)
-        grids, biases = [], []
-        for layer, (n_in, n_out) in enumerate(self.grids):
-            grids.append([[next(rest) for _ in range(n_out)] for _ in range(n_in)])
-            biases.append([next(rest) for _ in range(n_out if layer else 0)])
-        return grids, biases
+        return self.tiles.layers(tiles)
 
     def pack(self, weights: Sequence[Floats]) -> list[Floats]:
         """Arrays (inputs + 1, outputs) by layer as half tiles of (layout.weights_period,) each."""
-        out: list[Floats] = []
-        for layer, w in enumerate(weights):
-            grid = self.layout.pack_weights(w[:-1] if layer else w, self.weights_form(layer))
-            out += [tile for line in grid for tile in line]
-            if layer:
-                out += self.layout.pack_bias(w[-1], self.network.form(layer))
-        return [np.resize(tile, self.layout.weights_period) for tile in out]
+        return self.tiles.pack(weights)
 
     def unpack(self, tiles: Sequence[Floats]) -> list[Floats]:
         """The inverse of `pack`."""
-        weights = []
-        for layer, (grid, bias) in enumerate(zip(*self.layers(tiles), strict=True)):
-            n_in, n_out = self.network.shapes[layer]
-            shape = (n_in - 1 if layer else n_in, n_out)
-            w = self.layout.unpack_weights(grid, self.weights_form(layer), shape)
-            weights.append(np.vstack([w, self.layout.unpack_bias(bias, n_out)]) if layer else w)
-        return weights
+        return self.tiles.unpack(tiles)
 
     @cached_property
     def valid(self) -> list[Floats]:
@@ -230,6 +203,17 @@ class PerceptronPlan:
         """Noise of the weights and of what is released."""
         return PerceptronPrecision(self)
 
+    @cached_property
+    def prediction(self) -> TilePrediction:
+        """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
+        w, p, precision = self.workload, self.parameters, self.precision
+        bits = w.release_bits + TWO_BUDGETS
+        flooded = flooded_std(
+            p, precision.weight_noise_norm, bits, self.n_tiles, self.weight_scale, self.weights_period
+        )
+        std = math.hypot(precision.weight_noise_std, flooded)
+        return TilePrediction(p, self.network, self.layout, std, w.message_bound, bits, self.releases)
+
     @property
     def prediction_scale(self) -> float:
         """Scale of the delivered outputs."""
@@ -242,11 +226,13 @@ class PerceptronPlan:
 
     @property
     def releases(self) -> int:
-        """How many ciphertexts are opened over the run: means, variances, weights or outputs, quality."""
+        """How many ciphertexts are opened over the run: means, variances, weights or outputs, quality; and answers in
+        the life of a model that stays encrypted.
+        """
         w = self.workload
         outputs = w.n_parties * self.prediction_blocks * self.layout.tiles(self.network.outputs)
-        opened = {"model": self.n_tiles + 1, "predictions": 1 + outputs, "nothing": 0}[w.release]
-        return max(1, (2 if w.standardises else 0) + opened)
+        opened = {"model": self.n_tiles + 1, "predictions": 1 + outputs, "encrypted": w.answers, "nothing": 0}
+        return max(1, (2 if w.standardises else 0) + opened[w.release])
 
 
 def perceptron_levels(net: Perceptron) -> int:

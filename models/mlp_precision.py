@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mhe.ciphertext import Ciphertext
+from mhe.errors import ParameterError
 from mhe.security import norm_bound, secret_spread, smudging_std
 from mhe.tracking_party import TrackingParty
 from models.precision import quantile, squared_gain
@@ -127,7 +128,14 @@ class PerceptronPrecision:
 
     @property
     def released_error(self) -> float:
-        """The largest error of what is released: of an output where predictions are, of a weight otherwise."""
+        """The largest error of what is released: of an output where predictions are, of an answer where the model stays
+        encrypted (infinite where answers do not fit the chain), of a weight otherwise.
+        """
+        if self.plan.workload.release == "encrypted":
+            try:
+                return self.plan.prediction.error
+            except ParameterError:
+                return math.inf
         return self.logit_error if self.plan.workload.release == "predictions" else self.weight_error
 
     def _norm(self, std: float, scale: float, coefficients: int) -> float:

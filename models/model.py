@@ -72,6 +72,12 @@ class Model(Protocol):
     def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
         """The weights in the clear, opened to every party."""
 
+    def keep(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext] | None:
+        """The weights as plan.prediction takes them, at plan.low_limbs limbs: at the root, None elsewhere.
+
+        Every party calls it, for it may take the help of all.
+        """
+
     def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
         """What the model gives for this party's rows (n, features), before the link, under its own key: (n, outputs).
 

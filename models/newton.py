@@ -104,9 +104,12 @@ class FixedHessianRegression(Regression):
         return [party.backend.reread(fresh, period=plan.weights_period)]
 
     def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
+        return super().release(party, self.keep(party, weights))
+
+    def keep(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext] | None:
+        """What the last step left in shares, added up."""
         (fresh,) = self.refresh(party, weights)
-        low = party.backend.drop_limbs(fresh, self.plan.low_limbs)
-        return super().release(party, None if weights is None else [low])
+        return None if weights is None else [party.backend.drop_limbs(fresh, self.plan.low_limbs)]
 
 
 def invert(party: Compute, plan: FixedHessianPlan, gram: Floats) -> Ciphertext:

@@ -20,6 +20,8 @@ from mhe.parameters import Parameters, log2_product
 from models.packing import BlockLayout, choose_layout
 from models.perceptron import Perceptron
 from models.precision import ROW_NORM_LIMIT, Precision
+from models.prediction import TWO_BUDGETS, flooded_std
+from models.vector_prediction import VectorPrediction
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -223,6 +225,15 @@ class CircuitPlan:
         """Scale of the encoded test rows."""
         return self.parameters.scale * self.parameters.moduli[self.prediction_limbs] / self.weight_scale
 
+    @cached_property
+    def prediction(self) -> VectorPrediction:
+        """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
+        w, p = self.workload, self.parameters
+        bits, scale, period = w.release_bits + TWO_BUDGETS, self.weight_scale, self.layout.features
+        flooded = flooded_std(p, self.precision.weight_noise_norm, bits, 1, scale, period)
+        std = math.hypot(self.precision.weight_noise_std, flooded)
+        return VectorPrediction(p, w.features, scale, std, w.message_bound, bits, self.releases)
+
     @property
     def prediction_blocks(self) -> int:
         """Blocks of test rows that every party has switched to its key, so that all do the same."""
@@ -230,7 +241,10 @@ class CircuitPlan:
 
     @property
     def releases(self) -> int:
-        """How many ciphertexts are opened over the run: means, variances, weights or logits, counts of scores."""
+        """How many ciphertexts are opened over the run: means, variances, weights or logits, counts of scores; and
+        answers in the life of a model that stays encrypted.
+        """
         w = self.workload
-        opened = {"model": 2, "predictions": 1 + w.n_parties * self.prediction_blocks, "nothing": 0}[w.release]
+        predictions = 1 + w.n_parties * self.prediction_blocks
+        opened = {"model": 2, "predictions": predictions, "encrypted": w.answers, "nothing": 0}[w.release]
         return max(1, (2 if w.standardises else 0) + opened)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mhe.errors import ParameterError
 from mhe.security import (
     correlated_norm_bound,
     key_error_std,
@@ -231,7 +232,14 @@ class Precision:
 
     @property
     def released_error(self) -> float:
-        """The largest error of what is released: of a logit where predictions are, of a weight otherwise."""
+        """The largest error of what is released: of a logit where predictions are, of an answer where the model stays
+        encrypted (infinite where answers do not fit the chain), of a weight otherwise.
+        """
+        if self.plan.workload.release == "encrypted":
+            try:
+                return self.plan.prediction.error
+            except ParameterError:
+                return math.inf
         return self.logit_error if self.plan.workload.release == "predictions" else self.weight_error
 
     def _smudging(self, noise_norm: float) -> float:

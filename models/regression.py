@@ -99,6 +99,9 @@ class Regression:
         slots = party.decrypt(opened, plan.low_limbs, plan.weight_scale, period, plan.precision.weight_noise_norm)
         return [slots[: plan.workload.features + 1, None]]
 
+    def keep(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext] | None:
+        return None if weights is None else list(weights)
+
     def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
         backend, plan, layout = party.backend, self.plan, self.plan.layout
         (fresh,) = self.refresh(party, weights)

@@ -128,6 +128,8 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, 
     what, allowed = "weights", workload.precision
     if workload.release == "predictions":
         what, allowed = "logits", max(workload.precision, LOGIT_ERROR)
+    if workload.release == "encrypted":
+        what, allowed = "answers", max(workload.precision, LOGIT_ERROR)
     missed: list[tuple[float, _Candidate]] = []
     for candidate in sorted(candidates, key=lambda c: (c.cost(free=free), -c.shape.scale_bits, -c.margin)):
         if any(candidate.is_no_better_than(other) for _, other in missed):

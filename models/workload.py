@@ -29,7 +29,7 @@ class Workload:
     standardises: whether means and variances are computed under encryption first. test_rows: of every party. link,
     outputs, hidden, activation, seed: of the model (`models.perceptron`) and its first weights; a regression has no
     hidden layers. condition: of the Hessian that solver "newton" inverts, at most (`models.newton_plan`); None for
-    other solvers.
+    other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life.
     """
 
     rows: tuple[int, ...]
@@ -43,7 +43,7 @@ class Workload:
     message_bound: float
     release_bits: int
     precision: float
-    release: Literal["model", "predictions", "nothing"]
+    release: Literal["model", "predictions", "encrypted", "nothing"]
     standardises: bool
     test_rows: tuple[int, ...]
     outputs: int = 1
@@ -51,6 +51,7 @@ class Workload:
     activation: Polynomial | None = None
     seed: int = 0
     condition: float | None = None
+    answers: int = 0
 
     @property
     def model(self) -> Perceptron:

@@ -1,9 +1,10 @@
-"""The command `mhe`: plan, train, fetch, bench, doctor."""
+"""The command `mhe`: plan, train, private prediction, fetch, bench, doctor."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,7 +13,12 @@ from mhe.errors import ConfigError, MHEError
 from models.readers.sources import MNIST_FOLDER, MNIST_VARIABLE
 from network.mpi import MPIChannel, abort, launched_under_mpi
 from scripts.config import Config, load_config
+from scripts.keep import Keeping
 from scripts.launch import check_output, check_ready, launch
+from scripts.passphrase import passphrase
+
+if TYPE_CHECKING:
+    from scripts.predict import Job
 
 USAGE_ERROR = 2
 """Exit code for what the caller can put right: a wrong option, configuration or table."""
@@ -47,6 +53,16 @@ app.add_typer(bench, name="bench")
 fetch = typer.Typer(help="Download public tables that are too large to ship.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
 
+Hostfile = Annotated[Path | None, typer.Option(help="Machines for the parties, handed to mpiexec.")]
+NoPassphrase = Annotated[
+    bool, typer.Option("--no-passphrase", help="The parties' shares are stored unprotected, but for the file's mode.")
+]
+ModelFile = Annotated[Path, typer.Option(help="model.mhe, of a training whose model stays encrypted.")]
+KeyFolder = Annotated[Path, typer.Option(help="The querier's key pair, made by `mhe keygen`.")]
+RowsFile = Annotated[Path, typer.Option(help="Rows to predict, CSV: the columns of the training, without the label.")]
+StateFolder = Annotated[Path, typer.Option(help="Where the parties' states are: --state, or --out, of the training.")]
+TableFile = Annotated[Path, typer.Option(help="Answers, as CSV.")]
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; configs/pima.toml explains every key.")]
 
 
@@ -69,22 +85,127 @@ def train(
     out: Annotated[Path, typer.Option(help="Directory for result.json, metrics.jsonl and model.npz.")],
     parties: Annotated[int | None, typer.Option(min=1, help="Number of parties; under mpiexec it is known.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an output directory that is not empty.")] = False,
-    hostfile: Annotated[Path | None, typer.Option(help="Machines for the parties, handed to mpiexec.")] = None,
+    hostfile: Hostfile = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Where each party keeps its share, if the model stays encrypted; --out else.")
+    ] = None,
+    no_passphrase: NoPassphrase = False,
 ) -> None:
     """Train under a collective key, one process per party.
 
     Starts mpiexec by itself; `mpiexec -n N mhe train CONFIG --out DIR` does the same.
     """
     settings = load_config(config)
+    keeping = None
+    if settings.release.what == "encrypted":
+        keeping = Keeping(state or out, passphrase(none=no_passphrase, new=True))
     if launched_under_mpi():
-        _run_party(settings, out, parties, force)
+        _run_party(settings, out, parties, force, keeping)
         return
     if parties is None:
         raise ConfigError("--parties is missing: say how many parties there are, or start with mpiexec -n N")
     check_output(out, force)
     check_ready(settings, parties, all_here=hostfile is None)
+    if keeping is not None:
+        for rank in range(parties):
+            keeping.check_free(rank)
     arguments = ["train", str(config), "--out", str(out), *(["--force"] if force else [])]
+    arguments += [] if state is None else ["--state", str(state)]
+    arguments += ["--no-passphrase"] if no_passphrase else []
     raise typer.Exit(launch(parties, arguments, hostfile))
+
+
+@app.command()
+def keygen(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Gets private.key, for nobody else, and public.key.")],
+    model: ModelFile,
+) -> None:
+    """Querier: make a key pair for answers of an encrypted model."""
+    from scripts.predict import keygen as make
+
+    make(model, folder)
+
+
+@app.command()
+def query(
+    model: ModelFile, rows: RowsFile, out: Annotated[Path, typer.Option(help="The encrypted rows, for the parties.")]
+) -> None:
+    """Querier: encrypt rows for the parties of an encrypted model."""
+    from scripts.predict import query as encrypt
+
+    encrypt(model, rows, out)
+
+
+@app.command()
+def answer(
+    model: ModelFile,
+    query: Annotated[Path, typer.Option(help="What `mhe query` made.")],
+    receiver: Annotated[Path, typer.Option(help="The querier's public.key.")],
+    state: StateFolder,
+    out: Annotated[Path, typer.Option(help="The answers, for the querier alone to open.")],
+    parties: Annotated[int | None, typer.Option(min=1, help="Number of parties; under mpiexec it is known.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite --out.")] = False,
+    hostfile: Hostfile = None,
+    no_passphrase: NoPassphrase = False,
+) -> None:
+    """Parties: answer a query, one process per party; started by itself or with mpiexec, as `mhe train`."""
+    from scripts.predict import Job, check_job
+    from scripts.predict import answer as run
+
+    job, keeping = Job(model, query, receiver, out), Keeping(state, passphrase(none=no_passphrase, new=False))
+    if launched_under_mpi():
+        _check_ranks(parties)
+        run(job, keeping)
+        return
+    if parties is None:
+        raise ConfigError("--parties is missing: say how many parties there are, or start with mpiexec -n N")
+    check_job(job, force)
+    raise typer.Exit(_answer(job, state, parties, hostfile, no_passphrase))
+
+
+@app.command("open")
+def open_answers(
+    model: ModelFile,
+    key: KeyFolder,
+    answer: Annotated[Path, typer.Option(help="What `mhe answer` made.")],
+    out: TableFile,
+) -> None:
+    """Querier: decrypt answers."""
+    from scripts.predict import open_answer
+
+    open_answer(model, key, answer, out)
+
+
+@app.command()
+def predict(
+    model: ModelFile,
+    rows: RowsFile,
+    key: KeyFolder,
+    state: StateFolder,
+    parties: Annotated[int, typer.Option(min=1, help="Number of parties.")],
+    out: TableFile,
+    no_passphrase: NoPassphrase = False,
+) -> None:
+    """All of query, answer and open on one machine, to try it out."""
+    from scripts import predict as private
+
+    private.check_querier(model, key)
+    passphrase(none=no_passphrase, new=False)
+    with TemporaryDirectory() as folder:
+        job = private.Job(model, Path(folder) / "query.mhe", key / private.PUBLIC_KEY, Path(folder) / "answer.mhe")
+        private.query(model, rows, job.query)
+        private.check_job(job, force=False)
+        failed = _answer(job, state, parties, None, no_passphrase)
+        if failed:
+            raise typer.Exit(failed)
+        private.open_answer(model, key, job.out, out)
+
+
+def _answer(job: Job, state: Path, parties: int, hostfile: Path | None, no_passphrase: bool) -> int:
+    """Start the parties; the exit code of the job."""
+    files = {"model": job.model, "query": job.query, "receiver": job.receiver, "state": state, "out": job.out}
+    arguments = ["answer", *(word for name, path in files.items() for word in (f"--{name}", str(path)))]
+    return launch(parties, [*arguments, *(["--no-passphrase"] if no_passphrase else [])], hostfile)
 
 
 @app.command()
@@ -131,17 +252,22 @@ def iteration(
     run(rounds, iterations, json)
 
 
-def _run_party(config: Config, out: Path, parties: int | None, force: bool) -> None:
+def _run_party(config: Config, out: Path, parties: int | None, force: bool, keeping: Keeping | None) -> None:
     """This process is one of the ranks."""
+    _check_ranks(parties)
+    from scripts.train import run
+
+    run(config, out, force, keeping)
+
+
+def _check_ranks(parties: int | None) -> None:
+    """Raise ConfigError if mpiexec started another number of ranks."""
     if parties is not None:
         channel = MPIChannel()
         n_ranks = channel.n_parties
         channel.close()
         if n_ranks != parties:
             raise ConfigError(f"--parties {parties}, but mpiexec started {n_ranks}: leave --parties away, or agree")
-    from scripts.train import run
-
-    run(config, out, force)
 
 
 def main() -> None:

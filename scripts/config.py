@@ -161,11 +161,13 @@ class ReleaseConfig(Section):
     """[release]: what is decrypted at the end, under statistical_bits of smudging.
 
     precision: largest error of a weight that is asked for; the plan says what it reaches, and misses it by 10 at most.
+    answers: ciphertexts of answers that a model that stays encrypted may give in its life.
     """
 
-    what: Literal["model", "predictions", "nothing"] = "model"
+    what: Literal["model", "predictions", "encrypted", "nothing"] = "model"
     statistical_bits: Annotated[int, Field(ge=30, le=128)] = 40
     precision: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    answers: Annotated[int, Field(ge=1, le=2**32)] = 100
 
 
 class Config(Section):
@@ -267,6 +269,16 @@ def _unread(config: Config) -> list[str]:
                 )
         if not config.data.standardize:
             problems.append('[data] standardize = false: solver = "newton" needs standardised columns; leave it away')
+    release = config.release
+    if "answers" in release.model_fields_set and release.what != "encrypted":
+        problems.append(f'[release] answers: is read only with what = "encrypted"; got {_shown(release.what)}')
+    if release.what == "encrypted" and config.crypto.backend == "clear":
+        problems.append('[release] what = "encrypted": a simulation encrypts nothing; use backend = "native"')
+    if release.what == "encrypted" and model.kind == "mlp":
+        problems.append(
+            '[release] what = "encrypted": what hides the noise of the layers would leave nothing of the answers of '
+            'kind = "mlp"; use kind = "linear", "poisson", "logistic" or "softmax", or release the model'
+        )
     return problems
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mhe.moduli import generate_moduli as generate_own_moduli
+from mhe.security import smudging_std
 from models.activations import (
     Polynomial,
     approximate,
@@ -63,6 +64,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         activation=activation_of(model) if model.hidden else None,
         seed=training.seed,
         condition=training.condition if training.solver == "newton" else None,
+        answers=config.release.answers,
     )
     choice = Choice(
         crypto.security_bits,
@@ -214,6 +216,10 @@ def _release(plan: Plan) -> str:
     precision = plan.precision
     if plan.workload.release == "nothing":
         return f"nothing; weights are computed to {precision.weight_error:.1g}"
+    if plan.workload.release == "encrypted":
+        rows, answers = plan.prediction.rows, plan.workload.answers
+        error = precision.released_error
+        return f"nothing, the model stays encrypted; {answers} answers to up to {rows} rows, precise to {error:.1g}"
     what = "the model" if plan.workload.release == "model" else "each party's own predictions"
     values = "weights" if plan.workload.release == "model" else "logits"
     bits = -math.log2(precision.released_error)
@@ -226,6 +232,9 @@ def _smudging(plan: Plan) -> str:
     noise, width, scale = precision.weight_noise_norm, precision.weight_smudging, plan.weight_scale
     if w.release == "predictions":
         noise, width, scale = precision.logit_noise_norm, precision.logit_smudging, plan.prediction_scale
+    if w.release == "encrypted":
+        noise, scale = plan.prediction.noise_norm, plan.prediction.answer_scale
+        width = smudging_std(noise, plan.prediction.release_bits, plan.releases)
     noise_bits, width_bits, scale_bits = (math.log2(x) for x in (noise, width, scale))
     return (
         f"{w.release_bits} statistical bits over {plan.releases} releases: noise below 2^{noise_bits:.1f}, each "

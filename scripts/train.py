@@ -18,12 +18,14 @@ from mhe.backend.native import NativeBackend
 from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
-from mhe.errors import MHEError, NetworkError
+from mhe.errors import ConfigError, MHEError, NetworkError
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
+from models.kept_model import Task
 from models.model import Model, Plan, model_of
 from models.newton_plan import FixedHessianPlan
 from models.perceptron import targets_of
+from models.prediction import TWO_BUDGETS
 from models.quality import Figures, contribution, exact_figures, figures
 from models.reference import fit_exact
 from models.target import Target
@@ -42,6 +44,7 @@ from models.twin import train_twin
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
 from scripts.config import Config, check_same
+from scripts.keep import Keeping, keep
 from scripts.launch import check_output
 from scripts.planning import describe, keeps_diagonals, make_plan
 from scripts.progress import Reporter, make_console
@@ -71,20 +74,23 @@ def plan(config: Config, n_parties: int) -> None:
     describe(make_plan(config, summaries, target.outputs), config, make_console(quiet=False))
 
 
-def run(config: Config, out: Path, force: bool) -> None:
-    """Run the party that this MPI process is."""
+def run(config: Config, out: Path, force: bool, keeping: Keeping | None = None) -> None:
+    """Run the party that this MPI process is. keeping: for a model that stays encrypted."""
     with mpi_channel() as channel:
         _agree_on_settings(config, TreeCollective(channel))
         collective = TreeCollective(channel, arity=config.network.arity, root=config.network.root)
-        run_party(config, collective, out, force)
+        run_party(config, collective, out, force, keeping)
 
 
-def run_party(config: Config, collective: TreeCollective, out: Path, force: bool) -> Outcome:
+def run_party(
+    config: Config, collective: TreeCollective, out: Path, force: bool, keeping: Keeping | None = None
+) -> Outcome:
     """One party's run over any collective; the root writes the files. Returns what the party learned.
 
     All parties have the same configuration.
     """
     console = make_console(quiet=not collective.is_root)
+    together(collective, lambda: _check_keeping(config, collective, keeping))
     shard, target, summaries = _agree_on_data(config, collective, out, force)
     circuit = together(collective, lambda: make_plan(config, summaries, target.outputs))
     collective.bind(circuit.parameters.digest)
@@ -109,6 +115,12 @@ def run_party(config: Config, collective: TreeCollective, out: Path, force: bool
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
         weights, scores, found = _release(party, model, target, encrypted, standard, shard)
+        if keeping is not None and isinstance(party, EncryptedParty):
+            mean, scale = (tuple(map(float, column)) for column in (standard.mean, standard.scale))
+            task = Task(config.model.kind, shard.columns, target.values, mean, scale)
+            keep(party, model, encrypted, task, keeping, out)
+            if keeping.passphrase is None:
+                console.print("[yellow]warning: the parties' shares are stored without a passphrase[/yellow]")
     done = time.perf_counter()
     party.close()
 
@@ -150,11 +162,12 @@ def join(config: Config, collective: TreeCollective, circuit: Plan) -> Party:
         return ClearParty(
             collective, circuit.parameters, statistical_bits=workload.release_bits, releases=circuit.releases
         )
+    bits = workload.release_bits + (TWO_BUDGETS if workload.release == "encrypted" else 0)
     return EncryptedParty(
         collective,
         circuit.parameters,
         evaluator(config.crypto.backend, config.crypto.threads),
-        statistical_bits=workload.release_bits,
+        statistical_bits=bits,
         releases=circuit.releases,
     )
 
@@ -194,6 +207,13 @@ def together(collective: TreeCollective, work: Callable[[], Result]) -> Result:
         kinds = {kind.__name__: kind for kind in MHEError.__subclasses__()}
         raise kinds.get(next(iter(by_message))[0], MHEError)("\n".join(said))
     return result  # type: ignore[return-value]
+
+
+def _check_keeping(config: Config, collective: TreeCollective, keeping: Keeping | None) -> None:
+    if (keeping is None) == (config.release.what == "encrypted"):
+        raise ConfigError('a folder for the states is needed where [release] what = "encrypted", and only there')
+    if keeping is not None:
+        keeping.check_free(collective.rank)
 
 
 def _agree_on_settings(config: Config, collective: TreeCollective) -> None:
@@ -269,7 +289,7 @@ def _release(
 ) -> tuple[list[Floats] | None, Floats | None, Figures | None]:
     """(the weights if they are released, this party's test outputs and the quality on all test rows if anything is)."""
     what = model.plan.workload.release
-    if what == "nothing":
+    if what in ("nothing", "encrypted"):
         return None, None, None
     weights, test = None, standard(shard.test_features)
     if what == "model":

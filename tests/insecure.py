@@ -20,6 +20,7 @@ from models.activations import Polynomial, approximate, sigmoid
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.mlp_search import choose_tiles
 from models.model import Plan
+from models.newton_plan import FixedHessianPlan, newton_levels, newton_message_bits
 from models.plan import CircuitPlan
 from models.search import Choice
 from models.tiles import TileLayout
@@ -158,6 +159,29 @@ def insecure_test_perceptron_plan(
         make_moduli=make_moduli,
     )
     return PerceptronPlan(task, parameters, layout)
+
+
+def insecure_test_newton_plan(
+    task: Workload,
+    *,
+    ring_dim: int = INSECURE_TEST_RING_DIM,
+    scale_bits: int = 45,
+    make_moduli: MakeModuli = generate_own_moduli,
+) -> FixedHessianPlan:
+    """INSECURE: the plan of solver "newton" on the shortest chain that it needs, in a small ring."""
+    bits, levels = newton_message_bits(task, scale_bits), newton_levels(task)
+    floor = refresh_floor_bits(INSECURE_TEST_STATISTICAL_BITS, scale_bits, bits, task.n_parties)
+    refresh_limbs = 1 + max(0, math.ceil((floor + 0.5 - FIRST_BITS) / scale_bits))
+    parameters = insecure_test_parameters(
+        ring_dim,
+        refresh_limbs + levels,
+        scale_bits=scale_bits,
+        n_parties=task.n_parties,
+        refresh_limbs=refresh_limbs,
+        message_bits=bits,
+        make_moduli=make_moduli,
+    )
+    return FixedHessianPlan(task, parameters)
 
 
 def choose_insecure_test_plan(task: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> CircuitPlan:

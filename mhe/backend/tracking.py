@@ -107,7 +107,11 @@ class TrackingBackend:
         scale = self._parameters.scale if scale is None else scale
         vector = rules.check_values(self._parameters, values, limbs, scale)
         self.counts["encode", limbs] += 1
-        rounding = math.sqrt(len(vector) / 6) / scale
+        rounding = math.sqrt(len(vector) / 6)
+        if len(vector) == 1:
+            # a constant is one coefficient, often an integer
+            rounding = abs(vector[0] * scale - round(vector[0] * scale))
+        rounding /= scale
         return Plaintext(Size(math.sqrt(float(np.square(vector).mean())), rounding), limbs, scale, len(vector))
 
     def add(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:

@@ -58,7 +58,11 @@ class PublicKeyProtocol:
     def finalize(self, total: Share) -> PublicKey:
         """The public key. Raises ShareError unless every party contributed exactly once."""
         check_complete(total, self.name, self.instance, self.session.parameters.n_parties)
-        return PublicKey(total.rows, self._common(), self.session.key_id)  # type: ignore[arg-type]
+        return self.key(total.rows)  # type: ignore[arg-type]
+
+    def key(self, p0: Residues) -> PublicKey:
+        """The public key of this p0: (limbs, ring_dim)."""
+        return PublicKey(p0, self._common(), self.session.key_id)
 
     def error_bound(self) -> float:
         """Largest coefficient of p0 + p1 s, but for probability 2^-40."""

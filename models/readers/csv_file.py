@@ -32,6 +32,29 @@ def read_csv(path: Path, label: str) -> Table:
     return Table(np.ascontiguousarray(np.delete(values, at, axis=1)), values[:, at].copy(), columns)
 
 
+def read_rows(path: Path, columns: Sequence[str]) -> FloatArray:
+    """The rows (n, columns) of a comma separated file whose header names just these columns, in any order.
+
+    Raises DataError as `read_csv`, or naming the columns that are missing, strange or repeated.
+    """
+    try:
+        header = _header(path)
+        missing, strange = sorted(set(columns) - set(header)), sorted(set(header) - set(columns))
+        if missing or strange or len(header) != len(columns):
+            raise DataError(
+                f"{path}: has {len(header)} columns, without {missing} and with {strange}; need just "
+                f"{list(columns)}, each once"
+            )
+        values = _plain_numbers(path, len(header))
+        if values is None:
+            values = _numbers(path, header)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as comma separated UTF-8 text: {error}") from None
+    return np.ascontiguousarray(values[:, [header.index(name) for name in columns]])
+
+
 def _header(path: Path) -> list[str]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         return [name.strip() for name in next(csv.reader(file, strict=True), [])]

@@ -10,11 +10,12 @@ import pytest
 
 import mhe.encrypted_party as module
 from mhe.encoding import decode_coefficients
-from mhe.encryption import decrypt
+from mhe.encrypted_party import EncryptedParty
+from mhe.encryption import decrypt, decrypt_slots
 from mhe.errors import KeyMismatchError, LevelError, ParameterError, ShareError
-from mhe.keys import KeyPlan, ReceiverSecret
+from mhe.keys import KeptKey, KeyPlan, ReceiverSecret, SecretShare
 from mhe.parameters import log2_product
-from mhe.protocols.key_switch import KeySwitchProtocol
+from mhe.protocols.key_switch import KeySwitchProtocol, receiver_key, receiver_public_part
 from mhe.ring.galois import conjugation_element, galois_element, inverse_element
 from mhe.ring.sampling import WideGaussian
 from mhe.security import (
@@ -484,10 +485,10 @@ def test_one_release_more_than_planned_is_refused(run_encrypted, make_ciphertext
                 party.decrypt(low if party.collective.is_root else None, 2, SCALE, PERIOD, NORM)
             else:
                 party.deliver([low] * (used // 2), NORM)
-        return party._released
+        return party._secret.ledger.released
 
     assert run_encrypted(2, program, releases=2 * used) == [2 * used] * 2
-    with pytest.raises(ParameterError, match=rf"release number {2 * used} of a session planned for {2 * used - 1}: "):
+    with pytest.raises(ParameterError, match=rf"release number {2 * used} of a key planned for {2 * used - 1}: "):
         run_encrypted(2, program, releases=2 * used - 1)
 
 
@@ -666,3 +667,73 @@ def test_close_erases_the_secret_and_closes_the_backend(run_encrypted, make_ciph
         return not np.any(oracle.coefficients_of(secret)) and not np.any(form) and party.backend.closed
 
     assert run_encrypted(2, program) == [True, True]
+
+
+# models that stay encrypted
+
+
+@pytest.mark.parametrize("n_parties", [1, 3])
+def test_a_flood_hides_noise_in_the_coefficients_that_count(run_encrypted, make_ciphertext, n_parties):
+    """Of every party, at the root: as wide as a release of all ciphertexts would be smudged, and nowhere else."""
+    limbs, bits = 2, 20
+
+    def program(party):
+        mine = [make_ciphertext(party, values_of(0, seed), limbs) for seed in range(2)]
+        flooded = party.flood(mine if party.collective.is_root else None, 2, limbs, PERIOD, NORM)
+        return party, [party.backend.export_ciphertext(c) for c in mine], flooded
+
+    results = run_encrypted(n_parties, program, statistical_bits=bits)
+    assert [flooded is None for _, _, flooded in results] == [rank != 0 for rank in range(n_parties)]
+    _, before, after = results[0]
+    p = results[0][0].parameters
+    joint = joint_of([party for party, _, _ in results])
+    added = np.array([
+        np.array(oracle.message_integers(new, p, joint)) - np.array(oracle.message_integers(old, p, joint))
+        for new, old in zip(after, before, strict=True)
+    ], dtype=float)  # fmt: skip
+    step = RING_DIM // (2 * PERIOD)
+    carrying = added[:, ::step].copy()
+    added[:, ::step] = 0
+    noise = rerandomised_std(p, limbs) * n_parties**0.5
+    assert np.abs(added).max() < tail(RING_DIM) * noise
+    rerandomised = n_parties * norm_bound(rerandomised_std(p, limbs) * secret_spread(1.0), RING_DIM)
+    width = smudging_std(NORM + rerandomised, bits, 2) * n_parties**0.5
+    # 32 samples: six standard deviations of their spread
+    assert 0.25 * width < carrying.std() < 1.75 * width
+    assert all(np.abs(a.c1.astype(float) - b.c1.astype(float)).min() > 0 for a, b in zip(after, before, strict=True))
+
+
+def test_a_switch_goes_to_its_receiver_alone(run_encrypted, make_ciphertext):
+    def program(party):
+        private = ReceiverSecret.generate(RING_DIM)
+        own = receiver_key(party.session, private, b"outsider")
+        blobs = party.collective.allgather(own.p0.tobytes())
+        p0 = np.frombuffer(blobs[0], dtype=np.uint64).reshape(own.p0.shape)
+        receiver = receiver_public_part(party.session, p0, b"outsider")
+        mine = [make_ciphertext(party, values_of(0, seed), 2) for seed in range(2)]
+        left = party.releases_left
+        switched = party.switch(mine if party.collective.is_root else None, 2, 2, [receiver] * 2, NORM)
+        return party, private, receiver, switched, left - party.releases_left
+
+    results = run_encrypted(3, program)
+    party, private, receiver, switched, _ = results[0]
+    assert [(s is None, n) for *_, s, n in results] == [(False, 2), (True, 2), (True, 2)]
+    smudged = smudging_std(NORM, 10, 100) * 3**0.5
+    for seed, ciphertext in enumerate(switched):
+        found = decrypt_slots(party.session, private, receiver, ciphertext, PERIOD)
+        assert np.abs(found - values_of(0, seed)).max() < slot_error(smudged, 2 * PERIOD)
+        # neither the joint secret nor another receiver's opens it
+        for secret in (joint_of([p for p, *_ in results]), oracle.coefficients_of(results[1][1])):
+            opened_by = oracle.message_integers(ciphertext, party.parameters, secret)
+            assert max(map(abs, opened_by)) > oracle.cipher_ring(party.parameters, 2).modulus / 4
+
+
+def test_a_public_key_of_another_session_is_refused(run_encrypted):
+    def program(party):
+        kept = KeptKey(SecretShare.generate(RING_DIM), party.public_key, bytes(32))
+        return EncryptedParty(
+            party.collective, party.parameters, lambda *_: party.backend, statistical_bits=10, releases=1, kept=kept
+        )
+
+    with pytest.raises(KeyMismatchError, match="is not that of this session"):
+        run_encrypted(1, program)

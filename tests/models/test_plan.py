@@ -460,7 +460,7 @@ def test_predictions_of_more_rows_than_were_trained_on_stay_within_the_planned_r
         weights = train(party, model, pack_batches(model, *shards[rank], 0, rank, True), lambda _: None)
         logits = model.predict(party, weights, np.ones((task.test_rows[rank], 3)))
         counts = party.encrypted_sum(np.ones(4))
-        with pytest.raises(ParameterError, match=f"of a session planned for {plan.releases}"):
+        with pytest.raises(ParameterError, match=f"of a key planned for {plan.releases}"):
             party.encrypted_sum(np.ones(4))
         party.close()
         return len(logits), np.rint(counts).tolist()

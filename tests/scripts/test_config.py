@@ -92,7 +92,7 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("crypto", "statistical_bits", 10, "30"),
         ("network", "arity", 0, "1"),
         ("audit", "clear_twin", "yes", "boolean"),
-        ("release", "what", "all", "'model', 'predictions' or 'nothing'"),
+        ("release", "what", "all", "'model', 'predictions', 'encrypted' or 'nothing'"),
         ("release", "precision", 0, "greater than 0"),
     ],
 )
@@ -121,6 +121,18 @@ def test_every_problem_gets_a_line() -> None:
         "[training] speed",
         "[network]",
     ]
+
+
+def test_a_perceptron_does_not_stay_encrypted() -> None:
+    said = refusal(data=DATA, model={"kind": "mlp", "hidden": [8]}, release={"what": "encrypted"})
+    assert 'use kind = "linear", "poisson", "logistic" or "softmax", or release the model' in said
+    assert parse_config({"data": DATA, "model": {"kind": "softmax"}, "release": {"what": "encrypted"}})
+
+
+def test_what_only_an_encrypted_model_reads_is_refused_elsewhere() -> None:
+    assert '[release] answers: is read only with what = "encrypted"' in refusal(data=DATA, release={"answers": 3})
+    said = refusal(data=DATA, release={"what": "encrypted"}, crypto={"backend": "clear"})
+    assert "a simulation encrypts nothing" in said
 
 
 def test_test_rows_come_from_one_place() -> None:

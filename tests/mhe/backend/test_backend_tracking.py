@@ -131,6 +131,12 @@ def test_rounding_of_plaintexts_is_noise(world: World) -> None:
     assert backend.size(plain).value == pytest.approx(np.sqrt(np.mean(values**2)))
 
 
+@pytest.mark.parametrize(("value", "scale", "error"), [(1.0, 2.0**16, 0.0), (-3.0, 2.0, 0.0), (0.3, 1.0, 0.3)])
+def test_a_constant_errs_by_its_own_rounding(value: float, scale: float, error: float) -> None:
+    backend = TrackingBackend(insecure_test_parameters(64, 3))
+    assert backend.size(backend.encode(np.array([value]), 3, scale)).noise == pytest.approx(error / scale)
+
+
 # counts
 
 

@@ -1,0 +1,105 @@
+"""The parties' side of a private prediction: a session on a kept model, one or more queries, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mhe.backend.interface import RingBackend
+from mhe.backend.rules import check_scales
+from mhe.ciphertext import Ciphertext, RingCiphertext
+from mhe.collective import Collective
+from mhe.encrypted_party import BackendFactory, EncryptedParty
+from mhe.errors import ParameterError
+from mhe.keys import KeptKey, SecretShare
+from models.exchange import Answer, Query, ReceiverKey
+from models.kept_model import KeptModel
+from models.precision import ROW_NORM_LIMIT
+
+
+def rejoin(
+    collective: Collective, model: KeptModel, secret: SecretShare, make_backend: BackendFactory
+) -> EncryptedParty:
+    """This party's end of the model's key, in a session of its own."""
+    prediction = model.prediction
+    return EncryptedParty(
+        collective,
+        prediction.parameters,
+        make_backend,
+        statistical_bits=prediction.release_bits,
+        releases=prediction.releases,
+        kept=KeptKey(secret, model.public_key, model.key_seed),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Answering:
+    """A party that answers queries. prepared: the root's weights, ready for products; None elsewhere."""
+
+    party: EncryptedParty
+    model: KeptModel
+    prepared: Any
+
+    @classmethod
+    def start(cls, party: EncryptedParty, model: KeptModel) -> Answering:
+        """Make the keys of this session, and the weights ready.
+
+        The evaluation keys of the training are gone: those of another session are as good, need no place on a disk, and
+        are made of fresh common randomness.
+        """
+        prediction = model.prediction
+        with party.collective.phase("keys"):
+            party.make_keys(prediction.key_plan)
+        with party.collective.phase("prepare"):
+            weights = _imported(party, model.weights, prediction.weights_period)
+            return cls(party, model, prediction.prepare(party, weights))
+
+    def answer(self, query: Query, receiver: ReceiverKey) -> Answer | None:
+        """The answers to a query, under the receiver's key: at the root, None elsewhere.
+
+        All parties have the same query and receiver. Raises ParameterError before any work if the owner of the model
+        allows no more.
+        """
+        prediction, party = self.model.prediction, self.party
+        count = len(query.rows) * prediction.n_answers
+        if count > party.releases_left:
+            raise ParameterError(
+                f"the query takes {count} answers, the model's owner allows {party.releases_left} more: send fewer "
+                "rows, or train a model for more answers"
+            )
+        answers: list[Ciphertext] = []
+        with party.collective.phase("answer"):
+            for batch, n_rows in enumerate(query.rows):
+                part = query.ciphertexts[batch * prediction.n_queries : (batch + 1) * prediction.n_queries]
+                rows = _imported(party, part, prediction.query_period)
+                answers += prediction.answer(party, self.prepared, rows, n_rows) or []
+            for found in answers:
+                check_scales(found.scale, prediction.answer_scale)
+            switched = party.switch(
+                answers if party.collective.is_root else None,
+                count,
+                prediction.answer_limbs,
+                [receiver.key] * count,
+                prediction.noise_norm,
+            )
+        return None if switched is None else Answer(query.model, receiver.label, query.rows, tuple(switched))
+
+
+def _imported(party: EncryptedParty, ciphertexts: Sequence[RingCiphertext], period: int) -> list[Ciphertext] | None:
+    """Public ciphertexts as the root's evaluator holds them; None elsewhere."""
+    if not party.collective.is_root:
+        return None
+    backend: RingBackend = party.backend
+    return [backend.import_ciphertext(c, period) for c in ciphertexts]
+
+
+def check_precise(model: KeptModel) -> None:
+    """Raise ParameterError if the smudging of its answers leaves nothing of them."""
+    prediction = model.prediction
+    largest = ROW_NORM_LIMIT * prediction.features
+    if not prediction.error < largest:
+        raise ParameterError(
+            f"answers would be precise to {prediction.error:.1g} only: allow fewer answers or lower [release] "
+            "statistical_bits, and train anew"
+        )

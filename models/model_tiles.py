@@ -1,0 +1,74 @@
+"""`ModelTiles`: which tile holds what of the weights of a perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from models.perceptron import Perceptron
+from models.tiles import TileLayout, WeightsForm
+
+Floats = npt.NDArray[np.float64]
+Tile = TypeVar("Tile")
+
+PRODUCT_LEVELS = 2
+"""Levels of a product, and of the mask or the slope that follows it."""
+
+
+@dataclass(frozen=True)
+class ModelTiles:
+    """The weights of a network in tiles of a layout; the bias is a row of the first layer's, and else apart."""
+
+    network: Perceptron
+    layout: TileLayout
+
+    def weights_form(self, layer: int) -> WeightsForm:
+        return "first" if layer == 0 else self.network.form(layer - 1)
+
+    @cached_property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Tiles of the weights of each layer, (down, across)."""
+        tiles = self.layout.tiles
+        return tuple(
+            (tiles(n_in if layer == 0 else n_in - 1), tiles(n_out))
+            for layer, (n_in, n_out) in enumerate(self.network.shapes)
+        )
+
+    @property
+    def count(self) -> int:
+        """Tiles of the whole model."""
+        return sum(n_in * n_out + (n_out if layer else 0) for layer, (n_in, n_out) in enumerate(self.grids))
+
+    def layers(self, tiles: Sequence[Tile]) -> tuple[list[list[list[Tile]]], list[list[Tile]]]:
+        """The tiles of the model, sorted: grids of weights and rows of biases (none in the first layer), by layer."""
+        rest = iter(tiles)
+        grids, biases = [], []
+        for layer, (n_in, n_out) in enumerate(self.grids):
+            grids.append([[next(rest) for _ in range(n_out)] for _ in range(n_in)])
+            biases.append([next(rest) for _ in range(n_out if layer else 0)])
+        return grids, biases
+
+    def pack(self, weights: Sequence[Floats]) -> list[Floats]:
+        """Arrays (inputs + 1, outputs) by layer as half tiles of (layout.weights_period,) each."""
+        out: list[Floats] = []
+        for layer, w in enumerate(weights):
+            grid = self.layout.pack_weights(w[:-1] if layer else w, self.weights_form(layer))
+            out += [tile for line in grid for tile in line]
+            if layer:
+                out += self.layout.pack_bias(w[-1], self.network.form(layer))
+        return [np.resize(tile, self.layout.weights_period) for tile in out]
+
+    def unpack(self, tiles: Sequence[Floats]) -> list[Floats]:
+        """The inverse of `pack`."""
+        weights = []
+        for layer, (grid, bias) in enumerate(zip(*self.layers(tiles), strict=True)):
+            n_in, n_out = self.network.shapes[layer]
+            shape = (n_in - 1 if layer else n_in, n_out)
+            w = self.layout.unpack_weights(grid, self.weights_form(layer), shape)
+            weights.append(np.vstack([w, self.layout.unpack_bias(bias, n_out)]) if layer else w)
+        return weights

@@ -1,0 +1,328 @@
+"""Answers of a model whose weights lie in tiles: a perceptron, or a model of several outputs, for encrypted rows.
+
+All layers are products of two encrypted matrices (`models.tiles`). A query is a batch in skewed form, so that the first
+layer gives what it gives in training, plain tiles, and the others find their weights as they are. The weights of the
+first layer were stored for clear rows, W[m, x], and are brought to W[(m + x) mod w, x], once for each session:
+
+    sum over k of mask_k * rot(W, k H),  mask_k = 1 at position k of each row, H a rotation by one row,
+
+in baby steps and giant steps; the masks are the same in every row, so that they need not be turned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.interface import Backend
+from mhe.backend.tracking import Size
+from mhe.ciphertext import Ciphertext
+from mhe.errors import ParameterError
+from mhe.keys import KeyPlan
+from mhe.parameters import Parameters
+from mhe.party import Compute
+from mhe.security import smudging_std
+from mhe.slot_map import RefreshOutput
+from mhe.tracking_party import TrackingParty
+from models.activations import activate
+from models.linalg import rotate_and_add
+from models.model_tiles import PRODUCT_LEVELS, ModelTiles
+from models.perceptron import Perceptron, with_constant
+from models.precision import ROW_NORM_LIMIT, quantile
+from models.prediction import limbs_that_hold, query_noise, smudged_std, tracked_norm
+from models.tiles import TileLayout, double, turn
+
+Floats = npt.NDArray[np.float64]
+
+GUARD = 2.0**16
+"""Answers are at so many times the default scale: there are limbs to spare, and less noise comes in on the way."""
+
+UNIT_NORM = 4.0
+"""Largest norm of the weights of a unit that the noise analysis assumes; He's first ones have sqrt(2)."""
+
+Grid = list[list[Ciphertext]]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedLayers:
+    """The weights of every layer as its product takes them, and the biases of all but the first."""
+
+    grids: Sequence[Grid]
+    biases: Sequence[Sequence[Ciphertext]]
+
+
+@dataclass(frozen=True)
+class TilePrediction:
+    """A `models.prediction.Prediction` of a perceptron, with or without hidden layers.
+
+    weight_std: error of a weight, smudging included. message_bound: largest absolute weight assumed. release_bits,
+    releases: statistical bits of the smudging of answers, over so many ciphertexts in the life of the key.
+    """
+
+    parameters: Parameters
+    network: Perceptron
+    layout: TileLayout
+    weight_std: float
+    message_bound: float
+    release_bits: int
+    releases: int
+
+    def __post_init__(self) -> None:
+        p = self.parameters
+        if p.depth < self.levels or self.layout.n_slots != p.n_slots:
+            raise ParameterError(
+                f"answers take {self.levels} levels above the refresh and tiles of {p.n_slots} slots; there are "
+                f"{p.depth} levels and {self.layout.n_slots} slots: use the parameters and tiles of the training"
+            )
+
+    @property
+    def levels(self) -> int:
+        """Levels between two refreshes: weights change their form, or an activation, a product and a mask."""
+        return PRODUCT_LEVELS + (self.network.activation.levels if self.network.hidden else 0)
+
+    @cached_property
+    def tiles(self) -> ModelTiles:
+        return ModelTiles(self.network, self.layout)
+
+    @property
+    def features(self) -> int:
+        return self.network.inputs
+
+    @property
+    def outputs(self) -> int:
+        return self.network.outputs
+
+    @property
+    def rows(self) -> int:
+        return self.layout.rows
+
+    @property
+    def n_weights(self) -> int:
+        return self.tiles.count
+
+    @property
+    def n_queries(self) -> int:
+        return self.layout.tiles(self.features + 1)
+
+    @property
+    def n_answers(self) -> int:
+        return self.layout.tiles(self.outputs)
+
+    @property
+    def weights_period(self) -> int:
+        return self.layout.weights_period
+
+    @property
+    def key_plan(self) -> KeyPlan:
+        layout, stride = self.layout, self.layout.stride
+        steps = {-layout.width, *layout.fold_steps, *layout.turn_rotations(*layout.product)}
+        steps |= {k * stride for k in (*range(layout.baby), *layout.giants)}
+        if self.network.hidden:
+            steps |= layout.turn_rotations(*layout.skewing_product)
+        distinct = {step % layout.n_slots: step for step in sorted(steps, key=abs, reverse=True)}
+        distinct.pop(0, None)
+        return KeyPlan((), tuple(sorted(distinct.values())))
+
+    # limbs and scales
+
+    @property
+    def low_limbs(self) -> int:
+        return self.parameters.refresh_limbs
+
+    @property
+    def work_limbs(self) -> int:
+        return self.low_limbs + PRODUCT_LEVELS
+
+    @property
+    def weight_scale(self) -> float:
+        return self.parameters.scale
+
+    @property
+    def query_limbs(self) -> int:
+        return self.low_limbs + 1
+
+    @property
+    def _copies(self) -> int:
+        """By how many times the scale of prepared weights is larger than that of the kept ones."""
+        return self.layout.n_slots // self.weights_period
+
+    @property
+    def query_scale(self) -> float:
+        """The first product comes out at the default scale, or that of the answers."""
+        out = self.parameters.scale if self.network.hidden else self.answer_scale
+        return out * self.parameters.moduli[self.low_limbs] / (self.weight_scale * self._copies)
+
+    @property
+    def query_period(self) -> int:
+        return self.layout.n_slots
+
+    @property
+    def answer_scale(self) -> float:
+        return self.parameters.scale * GUARD
+
+    @property
+    def answer_period(self) -> int:
+        return self.layout.n_slots
+
+    @cached_property
+    def answer_limbs(self) -> int:
+        largest = ROW_NORM_LIMIT * self.message_bound * (self.features + 1) * self.answer_scale
+        return limbs_that_hold(self.parameters, largest, self.low_limbs)
+
+    # packing
+
+    def pack(self, x: Floats) -> list[Floats]:
+        return self.layout.pack(with_constant(x), "skewed")
+
+    def unpack(self, slots: Sequence[Floats], n_rows: int) -> Floats:
+        return self.layout.unpack(slots, self.network.form(self.network.n_layers - 1), self.outputs)[:n_rows]
+
+    # computation
+
+    def prepare(self, party: Compute, weights: Sequence[Ciphertext] | None) -> PreparedLayers | None:
+        # read without a period, for only then do rotations by it rotate the noise
+        fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.layout.n_slots)
+        if weights is None:
+            return None
+        return self._prepared(party.backend, [self._mean(party.backend, tile) for tile in fresh])
+
+    def _mean(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
+        """A tile of weights without the noise that does not repeat with it (a trace), at work_limbs limbs."""
+        copies = rotate_and_add(backend, tile, self.layout.fold_steps, self.weights_period)
+        mean = backend.reread(copies, scale=copies.scale * self._copies)
+        return backend.drop_limbs(mean, self.work_limbs)
+
+    def _prepared(self, backend: Backend, weights: Sequence[Ciphertext]) -> PreparedLayers:
+        grids, biases = self.tiles.layers(weights)
+        prepared = [[[self._turned(backend, tile) for tile in line] for line in grids[0]]]
+        for layer, grid in enumerate(grids[1:], start=1):
+            doubled = self.network.form(layer - 1) == "plain"
+            prepared.append([[double(backend, self.layout, t) for t in line] for line in grid] if doubled else grid)
+        return PreparedLayers(prepared, biases)
+
+    def _turned(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
+        """A tile of the first layer for a skewed batch, one limb lower."""
+        layout, scale = self.layout, float(self.parameters.moduli[tile.limbs - 1])
+        turned = backend.rotate_hoisted(tile, [k * layout.stride for k in range(layout.baby)])
+        parts = {}
+        for giant in layout.giants:
+            masks = np.eye(layout.width, layout.stride)[giant : giant + layout.baby]
+            parts[giant * layout.stride] = backend.multiply_accumulate_plain(
+                (turned[k * layout.stride], backend.encode(mask, tile.limbs, scale)) for k, mask in enumerate(masks)
+            )
+        return backend.rescale(backend.rotate_and_sum(parts))
+
+    def answer(
+        self, party: Compute, prepared: PreparedLayers | None, query: Sequence[Ciphertext] | None, n_rows: int
+    ) -> list[Ciphertext] | None:
+        backend, net = party.backend, self.network
+        present = np.where(np.arange(self.rows)[:, None] < n_rows, self.layout.mask, 0.0).ravel()
+        z: list[Ciphertext] | None = None
+        if prepared is not None and query is not None:
+            z = [backend.rescale(tile) for tile in self._product(backend, prepared, 0, query)]
+        for layer, width in enumerate(net.hidden, start=1):
+            z = party.refresh(z, self.layout.tiles(width), self.parameters.scale, self.layout.n_slots)
+            if prepared is None:
+                z = None
+                continue
+            a = [activate(backend, tile, net.activation, self.layout.mask) for tile in z]
+            guard = GUARD if layer == len(net.hidden) else 1.0
+            batch = [self._raised(backend, backend.drop_limbs(tile, self.work_limbs), guard) for tile in a]
+            sums = self._product(backend, prepared, layer, batch)
+            z = [
+                self._finish(backend, tile, bias, present, self.parameters.scale * guard)
+                for tile, bias in zip(sums, prepared.biases[layer], strict=True)
+            ]
+        return None if z is None else [backend.drop_limbs(tile, self.answer_limbs) for tile in z]
+
+    def _raised(self, backend: Backend, tile: Ciphertext, factor: float) -> Ciphertext:
+        """At so many times its scale: a product with 1, which is exact."""
+        return tile if factor == 1.0 else backend.multiply_plain(tile, backend.encode(np.ones(1), tile.limbs, factor))
+
+    def _product(
+        self, backend: Backend, prepared: PreparedLayers, layer: int, batch: Sequence[Ciphertext]
+    ) -> list[Ciphertext]:
+        """A W for half tiles of A: not rescaled. The first layer takes a skewed batch, and so do the others in turn."""
+        grid = prepared.grids[layer]
+        skewed = layer == 0 or self.network.form(layer - 1) == "skewed"
+        n_in, n_out = len(grid), len(grid[0])
+        doubled = [double(backend, self.layout, tile) for tile in batch]
+        outputs = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
+        steps = self.layout.product if skewed else self.layout.skewing_product
+        return turn(backend, self.layout, doubled, [tile for line in grid for tile in line], outputs, steps)
+
+    def _finish(self, backend: Backend, z: Ciphertext, bias: Ciphertext, present: Floats, scale: float) -> Ciphertext:
+        """Rescale, add the bias, and set to zero what holds no value of a row: at low_limbs and this scale."""
+        z = backend.rescale(z)
+        wide = scale * self.parameters.moduli[self.low_limbs]
+        terms = [(x, backend.encode(present, z.limbs, wide / x.scale)) for x in (z, backend.drop_limbs(bias, z.limbs))]
+        return backend.rescale(backend.multiply_accumulate_plain(terms))
+
+    # noise
+
+    @cached_property
+    def _added_std(self) -> float:
+        """Error of an answer, but for that of the weights: root mean square of slots.
+
+        Rows are as large as is allowed, the weights of a unit have the norm UNIT_NORM, and inputs of activations stay
+        within their interval.
+        """
+        return self._tracked(0.0)
+
+    def _tracked(self, weight_std: float) -> float:
+        p, party = self.parameters, _WithinInterval(self.parameters, self.network.activation.half_width)
+        backend, w = party.backend, self.layout.width
+        values = []
+        for layer, (n_in, n_out) in enumerate(self.tiles.grids):
+            values += [UNIT_NORM / math.sqrt(w * n_in)] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
+        low = [backend.ciphertext(Size(v, 0.0), self.low_limbs, self.weight_scale, p.n_slots) for v in values]
+        weights = []
+        for value, tile in zip(values, party.refresh(low, len(low), self.weight_scale, p.n_slots), strict=True):
+            # copies of a weight are equal, not independent
+            mean = self._mean(backend, tile)
+            noise = math.hypot(backend.size(mean).noise, weight_std)
+            weights.append(backend.ciphertext(Size(value, noise), mean.limbs, mean.scale, mean.period))
+        rows = ROW_NORM_LIMIT * math.sqrt((self.features + 1) / (w * self.n_queries))
+        noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
+        query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
+        prepared = self._prepared(backend, weights)
+        answers = self.answer(party, prepared, [query] * self.n_queries, self.rows) or []
+        return max(backend.size(answer).noise for answer in answers)
+
+    @cached_property
+    def noise_norm(self) -> float:
+        return tracked_norm(self.parameters, self._added_std, self.answer_scale)
+
+    @property
+    def error(self) -> float:
+        """Of the largest rows, weights and inputs of activations that the analysis allows for."""
+        width = smudging_std(self.noise_norm, self.release_bits, self.releases)
+        smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
+        return math.hypot(self._tracked(self.weight_std), smudged) * quantile(self.rows * self.outputs)
+
+
+class _WithinInterval(TrackingParty):
+    """Follows noise; what is refreshed is no larger than `bound`."""
+
+    def __init__(self, parameters: Parameters, bound: float) -> None:
+        super().__init__(parameters)
+        self.bound = bound
+
+    def refresh(
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
+    ) -> list[Ciphertext]:
+        out = []
+        for c in super().refresh(ciphertexts, count, scale, period, outputs):
+            size = self.backend.size(c)
+            out.append(self.encrypted(min(size.value, self.bound), size.noise, c.scale, c.period))
+        return out

@@ -1,0 +1,222 @@
+"""Answers of a model that is one vector of weights: x w, for encrypted rows.
+
+A query of R rows holds feature after feature, the constant last, slot j R + r what row r has of feature j; the weights
+are brought to the same order once for each session. The product, and sums over the features by rotations by multiples
+of R: x w of row s mod R in every slot s. Nothing else stands in an answer, and since it repeats after R slots only 2 R
+of its coefficients count: few rows make it precise.
+
+Weights w[s mod d] become w[s // R] (d features with padding, period d R) by their generalised diagonals,
+
+    y[s] = sum over 0 <= k < d of mask_k[s] w[(s + k) mod d],  mask_k[s] = 1 where s + k = s // R modulo d,
+
+in baby steps and giant steps (Halevi and Shoup, CRYPTO 2014). Before, the noise that does not repeat with them is taken
+from the weights by a trace: the sum of all rotations by d is n_slots / d times the weights, and reading the scale so
+many times larger makes it their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.backend.interface import Backend
+from mhe.backend.tracking import Size, TrackingBackend
+from mhe.ciphertext import Ciphertext
+from mhe.errors import ParameterError
+from mhe.keys import KeyPlan
+from mhe.parameters import Parameters
+from mhe.party import Compute
+from mhe.security import key_switch_bias_norm, smudging_std
+from mhe.tracking_party import TrackingParty
+from models.linalg import rotate_and_add
+from models.packing import doublings, power_of_two_at_least
+from models.perceptron import with_constant
+from models.precision import ROW_NORM_LIMIT, quantile
+from models.prediction import limbs_that_hold, query_noise, smudged_std, tracked_norm
+
+Floats = npt.NDArray[np.float64]
+
+GUARD = 2.0**16
+"""Answers are at so many times the default scale: there are limbs to spare, and less noise comes in on the way."""
+
+MOST_ROWS = 256
+"""Rows of a query: half of what is lost to the smudging by more is gained in answers."""
+
+LEVELS = 2
+"""Of the weights: their order, the product."""
+
+
+@dataclass(frozen=True)
+class VectorPrediction:
+    """A `models.prediction.Prediction` of a model with one output.
+
+    weight_std: error of a weight, smudging included. message_bound: largest absolute weight assumed. release_bits,
+    releases: statistical bits of the smudging of answers, over so many ciphertexts in the life of the key.
+    """
+
+    parameters: Parameters
+    features: int
+    weight_scale: float
+    weight_std: float
+    message_bound: float
+    release_bits: int
+    releases: int
+    outputs = n_weights = n_queries = n_answers = 1
+
+    def __post_init__(self) -> None:
+        n_slots = self.parameters.n_slots
+        if self.period > n_slots:
+            raise ParameterError(f"{self.features} features do not fit {n_slots} slots; use a larger ring_dim")
+
+    @property
+    def period(self) -> int:
+        """d, of the weights as they were trained."""
+        return power_of_two_at_least(self.features + 1)
+
+    @property
+    def weights_period(self) -> int:
+        return self.period
+
+    @property
+    def rows(self) -> int:
+        return min(MOST_ROWS, self.parameters.n_slots // self.period)
+
+    @property
+    def query_period(self) -> int:
+        return self.period * self.rows
+
+    @property
+    def answer_period(self) -> int:
+        return self.rows
+
+    @property
+    def _baby(self) -> int:
+        return 1 << (self.period.bit_length() // 2)
+
+    @property
+    def _giants(self) -> range:
+        return range(0, self.period, self._baby)
+
+    @property
+    def key_plan(self) -> KeyPlan:
+        trace, sums = doublings(self.period, self.parameters.n_slots), doublings(self.rows, self.query_period)
+        steps = {*trace, *sums, *range(min(self._baby, self.period)), *self._giants} - {0}
+        return KeyPlan((), tuple(sorted(steps)))
+
+    # limbs and scales
+
+    @cached_property
+    def answer_limbs(self) -> int:
+        p = self.parameters
+        largest = ROW_NORM_LIMIT * self.message_bound * (self.features + 1) * self.answer_scale
+        return limbs_that_hold(p, largest, p.n_limbs - LEVELS)
+
+    @property
+    def query_limbs(self) -> int:
+        """Below the weights in their order: the last moduli are as large as the scale, the first may be smaller."""
+        return self.parameters.n_limbs - LEVELS + 1
+
+    @property
+    def answer_scale(self) -> float:
+        return self.parameters.scale * GUARD
+
+    @property
+    def _copies(self) -> int:
+        return self.parameters.n_slots // self.period
+
+    @property
+    def query_scale(self) -> float:
+        """The product comes out at the scale of the answers."""
+        return self.answer_scale * self.parameters.moduli[self.query_limbs - 1] / (self.weight_scale * self._copies)
+
+    # packing
+
+    def pack(self, x: Floats) -> list[Floats]:
+        slots = np.zeros((self.period, self.rows))
+        slots[: self.features + 1, : len(x)] = with_constant(x).T
+        return [slots.ravel()]
+
+    def unpack(self, slots: Sequence[Floats], n_rows: int) -> Floats:
+        return slots[0][:n_rows, None]
+
+    # computation
+
+    def prepare(self, party: Compute, weights: Sequence[Ciphertext] | None) -> Ciphertext | None:
+        # read without a period, for only then do rotations by it rotate the noise
+        fresh = party.refresh(weights, 1, self.weight_scale, self.parameters.n_slots)
+        return None if weights is None else self._ordered(party.backend, self._mean(party.backend, fresh[0]))
+
+    def _mean(self, backend: Backend, weights: Ciphertext) -> Ciphertext:
+        """The weights without the noise that does not repeat with them."""
+        copies = rotate_and_add(backend, weights, doublings(self.period, self.parameters.n_slots), self.period)
+        return backend.reread(copies, scale=copies.scale * self._copies)
+
+    def _ordered(self, backend: Backend, weights: Ciphertext) -> Ciphertext:
+        """In the order of a query."""
+        scale = float(self.parameters.moduli[self.query_limbs])
+        babies = range(min(self._baby, self.period))
+        turned = backend.rotate_hoisted(weights, babies)
+        s = np.arange(self.query_period)
+        parts = {}
+        for giant in self._giants:
+            behind = s - giant
+            diagonal = (behind // self.rows - behind) % self.period
+            parts[giant] = backend.multiply_accumulate_plain(
+                (turned[b], backend.encode((diagonal == giant + b).astype(np.float64), weights.limbs, scale))
+                for b in babies
+            )
+        return backend.rescale(backend.rotate_and_sum(parts))
+
+    def answer(
+        self, party: Compute, prepared: Ciphertext | None, query: Sequence[Ciphertext] | None, n_rows: int
+    ) -> list[Ciphertext] | None:
+        return None if prepared is None or query is None else [self._product(party.backend, prepared, query[0])]
+
+    def _product(self, backend: Backend, prepared: Ciphertext, query: Ciphertext) -> Ciphertext:
+        product = backend.drop_limbs(backend.rescale(backend.multiply(query, prepared)), self.answer_limbs)
+        return rotate_and_add(backend, product, doublings(self.rows, self.query_period), self.rows)
+
+    # noise
+
+    @cached_property
+    def _added_std(self) -> float:
+        """Error of an answer, but for that of the weights: root mean square of slots."""
+        p, party = self.parameters, TrackingParty(self.parameters)
+        backend = party.backend
+        low = backend.ciphertext(Size(self.message_bound, 0.0), p.refresh_limbs, self.weight_scale, p.n_slots)
+        (fresh,) = party.refresh([low], 1, self.weight_scale, p.n_slots)
+        mean = self._mean(backend, fresh)
+        # copies of a weight are equal, not independent, and each slot takes one of the diagonals
+        ordered = self._ordered(backend, self._sized(backend, mean))
+        noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
+        query = backend.ciphertext(Size(ROW_NORM_LIMIT, noise), self.query_limbs, self.query_scale, self.query_period)
+        return backend.size(self._product(backend, self._sized(backend, ordered), query)).noise
+
+    def _sized(self, backend: TrackingBackend, c: Ciphertext) -> Ciphertext:
+        """With values of the largest weights."""
+        return backend.ciphertext(Size(self.message_bound, backend.size(c).noise), c.limbs, c.scale, c.period)
+
+    @property
+    def _bias_norm(self) -> float:
+        """What uncorrected lifts add, of an evaluator that makes such: by the trace, the steps, and the sums."""
+        row_norm = ROW_NORM_LIMIT * math.sqrt(self.features + 1)
+        turns = 1 + (self._baby + len(self._giants)) / self._copies
+        lifted = row_norm * turns * self.answer_scale / self.weight_scale + self.period
+        return key_switch_bias_norm(self.parameters) * lifted
+
+    @cached_property
+    def noise_norm(self) -> float:
+        return tracked_norm(self.parameters, self._added_std, self.answer_scale) + self._bias_norm
+
+    @property
+    def error(self) -> float:
+        """Of rows of standard size; of larger ones, larger in proportion as far as the weights make it."""
+        width = smudging_std(self.noise_norm, self.release_bits, self.releases)
+        smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
+        weights = math.sqrt(self.features + 1) * self.weight_std
+        return math.hypot(weights, self._added_std, smudged) * quantile(self.rows)
