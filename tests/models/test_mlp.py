@@ -300,7 +300,7 @@ def test_weights_are_packed_and_unpacked(name):
     for tile, valid in zip(tiles, plan.valid, strict=True):
         assert not tile[valid == 0].any()
     grids, biases = plan.layers(tiles)
-    assert [len(grid) for grid in grids] == [n for n, _ in plan.grids]
+    assert [len(grid) for grid in grids] == [n for n, _ in plan.tiles.grids]
     assert biases[0] == []
 
 
