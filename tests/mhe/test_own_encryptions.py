@@ -19,9 +19,7 @@ def values_of(rank):
     return np.random.default_rng((7, rank)).uniform(-4, 4, PERIOD)
 
 
-@pytest.mark.parametrize("kind", ["clear", "encrypted"])
-@pytest.mark.parametrize("n_parties", [1, 3])
-def test_sum_of_own_encryptions(request, kind, n_parties):
+def check_sum_of_own_encryptions(run, n_parties):
     def program(party):
         own = party.encrypt_own(values_of(party.collective.rank), LIMBS, SCALE)
         assert (own.limbs, own.scale, own.period) == (LIMBS, SCALE, PERIOD)
@@ -33,12 +31,22 @@ def test_sum_of_own_encryptions(request, kind, n_parties):
         return found, party.parameters
 
     expected = sum(values_of(rank) for rank in range(n_parties))
-    for found, p in request.getfixturevalue(f"run_{kind}")(n_parties, program):
+    for found, p in run(n_parties, program):
         fresh = math.hypot(fresh_error_std(RING_DIM, n_parties), rerandomised_std(p, LIMBS))
         # the smudging of noise 1 over 100 releases at 10 bits, and what the sum and the refresh add
         std = math.hypot(math.sqrt(n_parties) * fresh, refresh_error_std(n_parties), math.sqrt(n_parties * 1200) * 32)
         error = np.abs(found - expected).max() * SCALE
         assert 0 < error <= tail(PERIOD) * std * math.sqrt(PERIOD)
+
+
+@pytest.mark.parametrize("n_parties", [1, 3])
+def test_sum_of_own_encryptions(run_encrypted, n_parties):
+    check_sum_of_own_encryptions(run_encrypted, n_parties)
+
+
+@pytest.mark.parametrize("n_parties", [1, 3])
+def test_simulated_sum_of_own_encryptions(run_clear, n_parties):
+    check_sum_of_own_encryptions(run_clear, n_parties)
 
 
 def test_own_encryptions_of_equal_values_differ(run_encrypted):

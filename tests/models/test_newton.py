@@ -80,7 +80,7 @@ def plan_of(task, *, scale_bits=45, ring_dim=INSECURE_TEST_RING_DIM, missing_lim
 
 
 def shards_of(task, seed=0):
-    return [(x, y[:, None]) for x, y in table(task, seed)]
+    return table(task, seed)
 
 
 def clear_party(collective, plan, *, noise):
