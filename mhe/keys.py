@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -142,3 +143,19 @@ class KeyPlan:
     everywhere: tuple[int, ...]
     root_only: tuple[int, ...] = ()
     conjugation: bool = False
+
+    @classmethod
+    def of(cls, n_slots: int, everywhere: Iterable[int], root_only: Iterable[int] = ()) -> Self:
+        """Of rotations by any steps, of which those that are equal modulo n_slots share a key and 0 needs none.
+
+        A key is named by the shortest of its steps, and is the root's own only if no party else needs it.
+        """
+        shared, own = ({step % n_slots: step for step in _longest_first(steps)} for steps in (everywhere, root_only))
+        return cls(
+            tuple(sorted(step for key, step in shared.items() if key)),
+            tuple(sorted(step for key, step in own.items() if key and key not in shared)),
+        )
+
+
+def _longest_first(steps: Iterable[int]) -> list[int]:
+    return sorted(steps, key=abs, reverse=True)

@@ -28,6 +28,9 @@ ERROR_STD = 3.19
 """Standard deviation of the narrow error distribution of every key and fresh encryption."""
 
 
+WORD_BYTES = 8
+"""Of a residue in memory and in transit."""
+
 PRESCRIBED_SPECIAL_BITS = 60
 """OpenFHE's special primes; a `Shape` that asks for nothing else has them too."""
 
@@ -192,6 +195,11 @@ class Parameters:
     def digit_limbs(self) -> tuple[range, ...]:
         """Which limbs of Q each key-switching digit covers."""
         return digit_ranges(self.n_limbs, self.digits)
+
+    @property
+    def evaluation_key_bytes(self) -> int:
+        """Of one evaluation key, both parts: a word for each residue."""
+        return 2 * len(self.digit_limbs) * len(self.key_moduli) * self.ring_dim * WORD_BYTES
 
     @cached_property
     def digest(self) -> bytes:

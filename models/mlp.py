@@ -121,11 +121,11 @@ class PerceptronModel:
         return out
 
     def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:
-        return party.refresh(updated, self.plan.n_tiles, self.plan.weight_scale, self.plan.weights_period)
+        return party.refresh(updated, self.plan.n_ciphertexts, self.plan.weight_scale, self.plan.weights_period)
 
     def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
         plan = self.plan
-        tiles = [None] * plan.n_tiles if weights is None else weights
+        tiles = [None] * plan.n_ciphertexts if weights is None else weights
         noise = plan.precision.weight_noise_norm
         return plan.unpack(
             [party.decrypt(t, plan.low_limbs, plan.weight_scale, plan.weights_period, noise) for t in tiles]
@@ -141,7 +141,7 @@ class PerceptronModel:
         blocks = [features[k * layout.rows : (k + 1) * layout.rows] for k in range(plan.prediction_blocks)]
         outputs = []
         for x in blocks:
-            z = party.deliver(outputs_of_rows(party, plan, fresh, x), plan.precision.output_noise_norm)
+            z = party.deliver(outputs_of_rows(party, plan, fresh, x), plan.precision.logit_noise_norm)
             outputs.append(layout.unpack(z, net.form(net.n_layers - 1), net.outputs)[: len(x)])
         return np.concatenate(outputs)
 

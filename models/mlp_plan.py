@@ -13,14 +13,13 @@ import numpy.typing as npt
 from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
-from mhe.parameters import Parameters
+from mhe.parameters import WORD_BYTES
 from models.mlp_precision import PerceptronPrecision
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles, Tile
 from models.perceptron import Perceptron
-from models.plan import LIMB_BYTES
-from models.prediction import TWO_BUDGETS, flooded_std
 from models.tile_prediction import TilePrediction
 from models.tiles import TileLayout
+from models.training_plan import TrainingPlan
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -30,11 +29,9 @@ LOOK_AHEAD_LEVELS = 1
 
 
 @dataclass(frozen=True)
-class PerceptronPlan:
+class PerceptronPlan(TrainingPlan):
     """One training run of a perceptron: a workload, on parameters, in tiles."""
 
-    workload: Workload
-    parameters: Parameters
     layout: TileLayout
 
     def __post_init__(self) -> None:
@@ -53,10 +50,6 @@ class PerceptronPlan:
             )
         if self.layout.n_slots != p.n_slots:
             raise ParameterError(f"tiles of {self.layout.n_slots} slots on parameters with {p.n_slots}; need the same")
-
-    @property
-    def network(self) -> Perceptron:
-        return self.workload.model
 
     # limbs and scales
 
@@ -91,7 +84,7 @@ class PerceptronPlan:
     @property
     def step_size(self) -> float:
         """learning_rate / n: the factor of the summed gradients."""
-        return self.workload.learning_rate / sum(self.workload.batch_rows)
+        return self.workload.learning_rate / self.total_rows
 
     # tiles
 
@@ -100,9 +93,16 @@ class PerceptronPlan:
         return ModelTiles(self.network, self.layout)
 
     @property
-    def n_tiles(self) -> int:
-        """Ciphertexts of the whole model."""
+    def n_ciphertexts(self) -> int:
         return self.tiles.count
+
+    @property
+    def n_outputs(self) -> int:
+        return self.layout.tiles(self.network.outputs)
+
+    @property
+    def rows(self) -> int:
+        return self.layout.rows
 
     def layers(self, tiles: Sequence[Tile]) -> tuple[list[list[list[Tile]]], list[list[Tile]]]:
         """The tiles of the model, sorted: grids of weights and rows of biases (none in the first layer), by layer."""
@@ -139,13 +139,7 @@ class PerceptronPlan:
             root |= {*layout.row_steps}
         if net.hidden:
             root |= {*layout.skewed_row_steps, -layout.width}
-        n = layout.n_slots
-        distinct = {step % n: step for step in sorted(everywhere, key=abs, reverse=True)}
-        distinct.pop(0, None)
-        rest = {step % n: step for step in sorted(root, key=abs, reverse=True)}
-        return KeyPlan(
-            tuple(sorted(distinct.values())), tuple(sorted(s for r, s in rest.items() if r and r not in distinct))
-        )
+        return KeyPlan.of(layout.n_slots, everywhere, root)
 
     @property
     def weights_period(self) -> int:
@@ -159,13 +153,11 @@ class PerceptronPlan:
         p, net, tiles = self.parameters, self.network, self.layout.tiles
         widths = [*net.hidden, net.outputs, *reversed(net.hidden)]
         own = [t for width in widths for t in self._own_refresh(p.n_parties * tiles(width))]
-        n = self.n_tiles
+        n = self.n_ciphertexts
         return (
             *own,
             Transfer("reduce", "sum", 2 * self.work_limbs * n, p.ring_dim),
-            Transfer("broadcast", "refresh_input", self.low_limbs * n, p.ring_dim),
-            Transfer("reduce", "refresh", (self.low_limbs + p.n_limbs) * n, p.ring_dim),
-            Transfer("broadcast", "refresh_output", p.n_limbs * n, p.ring_dim),
+            *self.refresh_transfers(p.n_limbs * n, n),
         )
 
     def _own_refresh(self, count: int) -> tuple[Transfer, ...]:
@@ -179,22 +171,11 @@ class PerceptronPlan:
             Transfer("broadcast", "refresh", both, p.ring_dim),
         )
 
-    @property
-    def key_bytes(self) -> int:
-        """Evaluation keys held by one party (the root holds a few more: counted)."""
-        p, keys = self.parameters, self.key_plan
-        one = 2 * len(p.digit_limbs) * len(p.key_moduli) * p.ring_dim * LIMB_BYTES
-        return (1 + len(keys.everywhere) + len(keys.root_only)) * one
-
-    def batches(self, party: int) -> int:
-        """Different batches that this party cycles through."""
-        return -(-self.workload.rows[party] // self.workload.batch_rows[party])
-
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party's rows."""
         p = self.parameters
         diagonals = self.layout.tiles(self.network.inputs + 1) * self.layout.width
-        return diagonals * self.work_limbs * p.ring_dim // 2 * LIMB_BYTES * self.batches(party)
+        return diagonals * self.work_limbs * p.ring_dim // 2 * WORD_BYTES * self.batches(party)
 
     # release
 
@@ -206,33 +187,15 @@ class PerceptronPlan:
     @cached_property
     def prediction(self) -> TilePrediction:
         """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
-        w, p, precision = self.workload, self.parameters, self.precision
-        bits = w.release_bits + TWO_BUDGETS
-        flooded = flooded_std(
-            p, precision.weight_noise_norm, bits, self.n_tiles, self.weight_scale, self.weights_period
+        w, std = self.workload, self.kept_weight_std
+        return TilePrediction(
+            self.parameters, self.network, self.layout, std, w.message_bound, self.answer_bits, self.releases
         )
-        std = math.hypot(precision.weight_noise_std, flooded)
-        return TilePrediction(p, self.network, self.layout, std, w.message_bound, bits, self.releases)
 
     @property
     def prediction_scale(self) -> float:
         """Scale of the delivered outputs."""
         return self.parameters.scale
-
-    @property
-    def prediction_blocks(self) -> int:
-        """Batches of test rows that every party has switched to its key, so that all do the same."""
-        return max(1, -(-max(self.workload.test_rows) // self.layout.rows))
-
-    @property
-    def releases(self) -> int:
-        """How many ciphertexts are opened over the run: means, variances, weights or outputs, quality; and answers in
-        the life of a model that stays encrypted.
-        """
-        w = self.workload
-        outputs = w.n_parties * self.prediction_blocks * self.layout.tiles(self.network.outputs)
-        opened = {"model": self.n_tiles + 1, "predictions": 1 + outputs, "encrypted": w.answers, "nothing": 0}
-        return max(1, (2 if w.standardises else 0) + opened[w.release])
 
 
 def perceptron_levels(net: Perceptron) -> int:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mhe.ciphertext import Ciphertext
-from mhe.errors import ParameterError
-from mhe.security import norm_bound, secret_spread, smudging_std
+from mhe.security import norm_bound, secret_spread
 from mhe.tracking_party import TrackingParty
-from models.precision import quantile, squared_gain
+from models.precision import ReleasePrecision, quantile, squared_gain
 
 if TYPE_CHECKING:
     from models.mlp_plan import PerceptronPlan
@@ -31,7 +30,7 @@ SMALLEST_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
-class PerceptronPrecision:
+class PerceptronPrecision(ReleasePrecision):
     """Noise and precision of one plan; slot values unless they are said to be of coefficients."""
 
     plan: PerceptronPlan
@@ -68,7 +67,7 @@ class PerceptronPrecision:
         return self._injected_std * math.sqrt(1 + squared_gain(self.plan.momentum, w.weight_decay, w.iterations))
 
     @cached_property
-    def output_noise_std(self) -> float:
+    def logit_noise_std(self) -> float:
         """Error of an output of the last layer, of weights as noisy as they are in the end."""
         from models.mlp import outputs_of_rows
 
@@ -90,62 +89,29 @@ class PerceptronPrecision:
         return self._norm(self.weight_noise_std, self.plan.weight_scale, self.released_coefficients)
 
     @property
-    def weight_smudging(self) -> float:
-        """Width of one party's smudging of those coefficients."""
-        return self._smudging(self.weight_noise_norm)
-
-    @property
     def weight_error(self) -> float:
         """The largest error of all weights against the clear twin."""
         opened = 0.0
         if self.plan.workload.release == "model":
-            opened = self._in_slot(self.weight_smudging, self.released_coefficients) / self.plan.weight_scale
+            opened = self._smudged(self.weight_smudging, self.plan.weight_scale, self.plan.weights_period)
         weights = sum(n_in * n_out for n_in, n_out in self.plan.network.shapes)
         return math.hypot(self.weight_noise_std, opened) * quantile(weights)
 
     # delivered outputs
 
     @cached_property
-    def output_noise_norm(self) -> float:
-        """Euclidean bound on the noise of all coefficients of a delivered tile, at its scale."""
-        return self._norm(self.output_noise_std, self.plan.parameters.scale, self.plan.parameters.ring_dim)
-
-    @property
     def logit_noise_norm(self) -> float:
-        return self.output_noise_norm
-
-    @property
-    def logit_smudging(self) -> float:
-        """Width of one party's smudging of those coefficients."""
-        return self._smudging(self.output_noise_norm)
+        """Euclidean bound on the noise of all coefficients of a delivered tile, at its scale."""
+        return self._norm(self.logit_noise_std, self.plan.parameters.scale, self.plan.parameters.ring_dim)
 
     @property
     def logit_error(self) -> float:
         """The largest error of a batch of delivered outputs."""
-        n = self.plan.parameters.ring_dim
-        delivered = self._in_slot(self.logit_smudging, n) / self.plan.parameters.scale
-        return math.hypot(self.output_noise_std, delivered) * quantile(self.plan.layout.rows)
-
-    @property
-    def released_error(self) -> float:
-        """The largest error of what is released: of an output where predictions are, of an answer where the model stays
-        encrypted (infinite where answers do not fit the chain), of a weight otherwise.
-        """
-        if self.plan.workload.release == "encrypted":
-            try:
-                return self.plan.prediction.error
-            except ParameterError:
-                return math.inf
-        return self.logit_error if self.plan.workload.release == "predictions" else self.weight_error
+        p = self.plan.parameters
+        delivered = self._smudged(self.logit_smudging, self.plan.prediction_scale, p.n_slots)
+        return math.hypot(self.logit_noise_std, delivered) * quantile(self.plan.layout.rows)
 
     def _norm(self, std: float, scale: float, coefficients: int) -> float:
         """Of noise with this size in slots: a slot sums coefficients times cosines of mean square 1/2."""
         coefficient_std = std * scale / math.sqrt(coefficients / 2)
         return MARGIN * norm_bound(coefficient_std * secret_spread(2 / coefficients), coefficients)
-
-    def _smudging(self, noise_norm: float) -> float:
-        return smudging_std(noise_norm, self.plan.workload.release_bits, self.plan.releases)
-
-    def _in_slot(self, smudging: float, coefficients: int) -> float:
-        """All parties' smudging of so many coefficients, in one slot."""
-        return math.sqrt(self.plan.workload.n_parties * coefficients / 2) * smudging

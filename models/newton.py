@@ -23,7 +23,7 @@ from mhe.party import Compute, Party
 from mhe.slot_map import RefreshOutput, SlotMap
 from models.linalg import PackedBlock, rotate_and_add
 from models.matrices import MatrixLayout, lower_matrix, multiply, skewed_form, spread_form, weights_form
-from models.newton_plan import PRODUCT_LEVELS, FixedHessianPlan
+from models.newton_plan import MATRIX_LEVELS, FixedHessianPlan
 from models.regression import Regression
 
 Floats = npt.NDArray[np.float64]
@@ -152,6 +152,6 @@ def inverse_round(
 
 
 def _rescaled(backend: Backend, product: Ciphertext) -> Ciphertext:
-    for _ in range(PRODUCT_LEVELS):
+    for _ in range(MATRIX_LEVELS):
         product = backend.rescale(product)
     return product

@@ -30,7 +30,7 @@ from models.workload import Workload
 MAX_FEATURES = 64
 """Two matrices of this side, doubled, fill the slots of a ring of 2^15."""
 
-PRODUCT_LEVELS = 2
+MATRIX_LEVELS = 2
 """Moduli that make up the scale of a matrix."""
 
 EXACT_INVERSE = 1e-6
@@ -87,7 +87,7 @@ class FixedHessianPlan(CircuitPlan):
     def matrix_scale(self) -> float:
         """Scale of the inverse: a product with it is rescaled by as much."""
         low = self.parameters.refresh_limbs
-        return float(math.prod(self.parameters.moduli[low : low + PRODUCT_LEVELS]))
+        return float(math.prod(self.parameters.moduli[low : low + MATRIX_LEVELS]))
 
     @cached_property
     def matrix_scales(self) -> tuple[float, ...]:
@@ -115,15 +115,13 @@ class FixedHessianPlan(CircuitPlan):
     @property
     def work_limbs(self) -> int:
         """Limbs of the operands of products with matrices."""
-        return self.low_limbs + PRODUCT_LEVELS
+        return self.low_limbs + MATRIX_LEVELS
 
     @property
     def key_plan(self) -> KeyPlan:
         """Those of a gradient, and at the root those of a product of matrices."""
-        keys, n = super().key_plan, self.parameters.n_slots
-        held = {rotation % n for rotation in (*keys.everywhere, *keys.root_only)}
-        added = tuple(r for r in self.matrices.rotations if r % n not in held)
-        return KeyPlan(keys.everywhere, keys.root_only + added)
+        keys = super().key_plan
+        return KeyPlan.of(self.parameters.n_slots, keys.everywhere, (*keys.root_only, *self.matrices.rotations))
 
     # traffic
 
@@ -135,8 +133,8 @@ class FixedHessianPlan(CircuitPlan):
         inverse = full - lower_matrix(self.matrices).levels
         return (
             Transfer("reduce", "sum", 2 * self.low_limbs, ring_dim),
-            *(t for _ in self.schedule.factors for t in self._refresh(forms)),
-            *self._refresh(inverse),
+            *(t for _ in self.schedule.factors for t in self.refresh_transfers(forms)),
+            *self.refresh_transfers(inverse),
         )
 
     @property
@@ -146,17 +144,8 @@ class FixedHessianPlan(CircuitPlan):
         spread = p.n_limbs - spread_form(self.matrices, self.weights_period).levels
         return (
             Transfer("reduce", "sum", 2 * self.error_limbs, p.ring_dim),
-            *self._refresh(spread),
-            *self._refresh(p.n_limbs),
-        )
-
-    def _refresh(self, limbs: int) -> tuple[Transfer, ...]:
-        """Of one ciphertext, with outputs of so many limbs together."""
-        low, n = self.low_limbs, self.parameters.ring_dim
-        return (
-            Transfer("broadcast", "refresh_input", low, n),
-            Transfer("reduce", "refresh", low + limbs, n),
-            Transfer("broadcast", "refresh_output", limbs, n),
+            *self.refresh_transfers(spread),
+            *self.refresh_transfers(p.n_limbs),
         )
 
     # release
@@ -200,10 +189,10 @@ def newton_schedule(workload: Workload) -> InverseSchedule:
 
 def newton_levels(workload: Workload) -> int:
     """Levels between two refreshes: of a gradient, or of the maps of a refresh and a product of matrices."""
-    return max(workload.levels, MAP_LEVELS + PRODUCT_LEVELS)
+    return max(workload.levels, MAP_LEVELS + MATRIX_LEVELS)
 
 
 def newton_message_bits(workload: Workload, scale_bits: int) -> float:
     """log2 above the default scale of what is refreshed: weights, and a matrix, whose scale is twice as many bits."""
     largest = max(newton_schedule(workload).largest, 1.0)
-    return max(workload.message_bits, scale_bits * (PRODUCT_LEVELS - 1) + math.log2(largest) + SPARE_BITS)
+    return max(workload.message_bits, scale_bits * (MATRIX_LEVELS - 1) + math.log2(largest) + SPARE_BITS)

@@ -16,31 +16,27 @@ import numpy.typing as npt
 from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
-from mhe.parameters import Parameters, log2_product
+from mhe.parameters import WORD_BYTES, log2_product
 from models.packing import BlockLayout, choose_layout
-from models.perceptron import Perceptron
-from models.precision import ROW_NORM_LIMIT, Precision
-from models.prediction import TWO_BUDGETS, flooded_std
+from models.precision import Precision, largest_output
+from models.prediction import ANSWER_GUARD
+from models.training_plan import TrainingPlan
 from models.vector_prediction import VectorPrediction
-from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
 
-LIMB_BYTES = 8
-
 
 @dataclass(frozen=True)
-class CircuitPlan:
-    """One training run: a workload on parameters.
+class CircuitPlan(TrainingPlan):
+    """One training run of a regression.
 
     centred: whether the evaluator's key switch rounds to nearest (the native one does); it adds less noise then.
 
     The loop: look ahead, every party's gradient, sum up the tree, the root's step, refresh, broadcast.
     """
 
-    workload: Workload
-    parameters: Parameters
     centred: bool = False
+    n_ciphertexts = n_outputs = 1
 
     def __post_init__(self) -> None:
         p, w = self.parameters, self.workload
@@ -58,18 +54,13 @@ class CircuitPlan:
                 "lower message_bound or raise it in the parameters"
             )
 
-    @property
-    def network(self) -> Perceptron:
-        return self.workload.model
-
     @cached_property
     def layout(self) -> BlockLayout:
         return choose_layout(self.parameters.n_slots, max(self.workload.batch_rows), self.workload.features + 1)
 
     @property
     def key_plan(self) -> KeyPlan:
-        everywhere = self.layout.rotations()
-        return KeyPlan(everywhere, tuple(r for r in self.layout.fold_steps if r not in everywhere))
+        return KeyPlan.of(self.parameters.n_slots, self.layout.rotations(), self.layout.fold_steps)
 
     # limbs and scales
 
@@ -88,9 +79,8 @@ class CircuitPlan:
         return self.layout.features
 
     @property
-    def total_rows(self) -> int:
-        """Rows of all parties in one iteration: the n of the mean loss."""
-        return sum(self.workload.batch_rows)
+    def rows(self) -> int:
+        return self.layout.rows
 
     @property
     def error_scale(self) -> float:
@@ -167,31 +157,18 @@ class CircuitPlan:
         p = self.parameters
         return (
             Transfer("reduce", "sum", 2 * self.error_limbs, p.ring_dim),
-            Transfer("broadcast", "refresh_input", self.low_limbs, p.ring_dim),
-            Transfer("reduce", "refresh", self.low_limbs + p.n_limbs, p.ring_dim),
-            Transfer("broadcast", "refresh_output", p.n_limbs, p.ring_dim),
+            *self.refresh_transfers(p.n_limbs),
         )
 
     def blocks(self, party: int) -> int:
         """Blocks of one batch of this party."""
         return -(-self.workload.batch_rows[party] // self.layout.rows)
 
-    def batches(self, party: int) -> int:
-        """Different batches that this party cycles through."""
-        return -(-self.workload.rows[party] // self.workload.batch_rows[party])
-
-    @property
-    def key_bytes(self) -> int:
-        """Evaluation keys held by one party (the root holds the fold keys as well: counted)."""
-        p, keys = self.parameters, self.key_plan
-        one = 2 * len(p.digit_limbs) * len(p.key_moduli) * p.ring_dim * LIMB_BYTES
-        return (1 + len(keys.everywhere) + len(keys.root_only)) * one
-
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party, at the limbs of the forward and of the backward product."""
         p = self.parameters
         limbs = p.n_limbs + self.error_limbs
-        per_block = self.layout.n_diagonals * limbs * p.ring_dim * LIMB_BYTES
+        per_block = self.layout.n_diagonals * limbs * p.ring_dim * WORD_BYTES
         return per_block * self.blocks(party) * self.batches(party)
 
     # release
@@ -201,16 +178,10 @@ class CircuitPlan:
         """Noise of the weights and of what is released."""
         return Precision(self)
 
-    prediction_guard = 2.0**16
-    """Logits, and the weights before they are rotated for them, are at so many times their usual scale.
-
-    There are limbs to spare, and the noise of the release is then that of the weights themselves.
-    """
-
     @cached_property
     def prediction_limbs(self) -> int:
         """Limbs of the delivered logits: as few as hold them, for they are the traffic of the release."""
-        largest = ROW_NORM_LIMIT * self.workload.message_bound * (self.workload.features + 1)
+        largest = largest_output(self.workload.message_bound, self.workload.features)
         needed = math.log2(self.prediction_scale * largest) + 2
         moduli = self.parameters.moduli
         return next((k for k in range(1, len(moduli) - 1) if log2_product(moduli[:k]) > needed), len(moduli) - 1)
@@ -218,7 +189,7 @@ class CircuitPlan:
     @property
     def prediction_scale(self) -> float:
         """Scale of the delivered logits."""
-        return self.parameters.scale * self.prediction_guard
+        return self.parameters.scale * ANSWER_GUARD
 
     @property
     def prediction_data_scale(self) -> float:
@@ -228,23 +199,7 @@ class CircuitPlan:
     @cached_property
     def prediction(self) -> VectorPrediction:
         """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
-        w, p = self.workload, self.parameters
-        bits, scale, period = w.release_bits + TWO_BUDGETS, self.weight_scale, self.layout.features
-        flooded = flooded_std(p, self.precision.weight_noise_norm, bits, 1, scale, period)
-        std = math.hypot(self.precision.weight_noise_std, flooded)
-        return VectorPrediction(p, w.features, scale, std, w.message_bound, bits, self.releases)
-
-    @property
-    def prediction_blocks(self) -> int:
-        """Blocks of test rows that every party has switched to its key, so that all do the same."""
-        return max(1, -(-max(self.workload.test_rows) // self.layout.rows))
-
-    @property
-    def releases(self) -> int:
-        """How many ciphertexts are opened over the run: means, variances, weights or logits, counts of scores; and
-        answers in the life of a model that stays encrypted.
-        """
-        w = self.workload
-        predictions = 1 + w.n_parties * self.prediction_blocks
-        opened = {"model": 2, "predictions": predictions, "encrypted": w.answers, "nothing": 0}[w.release]
-        return max(1, (2 if w.standardises else 0) + opened)
+        w, std = self.workload, self.kept_weight_std
+        return VectorPrediction(
+            self.parameters, w.features, self.weight_scale, std, w.message_bound, self.answer_bits, self.releases
+        )

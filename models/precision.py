@@ -13,6 +13,7 @@ a typical run.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -30,9 +31,11 @@ from mhe.security import (
     secret_spread,
     smudging_std,
 )
+from models.prediction import ANSWER_GUARD, smudged_std
 
 if TYPE_CHECKING:
     from models.plan import CircuitPlan
+    from models.training_plan import TrainingPlan
 
 ROW_NORM_LIMIT = 8.0
 """Largest norm of a row, intercept included, over that of a row of standard deviations; larger ones are refused."""
@@ -41,8 +44,69 @@ PREDICTED_QUANTILE = 1e-3
 """The predicted largest weight error is exceeded with at most this probability."""
 
 
+class ReleasePrecision(ABC):
+    """What the smudging of a release hides, and what it leaves: of slots, unless said to be of coefficients."""
+
+    plan: TrainingPlan
+
+    @property
+    @abstractmethod
+    def weight_noise_std(self) -> float:
+        """Error of a weight after the last iteration, before any smudging."""
+
+    @property
+    @abstractmethod
+    def weight_noise_norm(self) -> float:
+        """Euclidean bound on the noise of the coefficients of one ciphertext of weights, at the weights' scale."""
+
+    @property
+    @abstractmethod
+    def weight_error(self) -> float:
+        """The largest error of all weights against the clear twin."""
+
+    @property
+    @abstractmethod
+    def logit_noise_norm(self) -> float:
+        """Euclidean bound on the noise of all coefficients of a delivered ciphertext, at its scale."""
+
+    @property
+    @abstractmethod
+    def logit_error(self) -> float:
+        """The largest error of a block of delivered outputs."""
+
+    @property
+    def weight_smudging(self) -> float:
+        """Width of one party's smudging of the coefficients of weights."""
+        return self._smudging(self.weight_noise_norm)
+
+    @property
+    def logit_smudging(self) -> float:
+        """Width of one party's smudging of the coefficients of delivered outputs."""
+        return self._smudging(self.logit_noise_norm)
+
+    @property
+    def released_error(self) -> float:
+        """The largest error of what is released: of a logit where predictions are, of an answer where the model stays
+        encrypted (infinite where answers do not fit the chain), of a weight otherwise.
+        """
+        if self.plan.workload.release == "encrypted":
+            try:
+                return self.plan.prediction.error
+            except ParameterError:
+                return math.inf
+        return self.logit_error if self.plan.workload.release == "predictions" else self.weight_error
+
+    def _smudging(self, noise_norm: float) -> float:
+        """Width of one party's smudging of coefficients."""
+        return smudging_std(noise_norm, self.plan.workload.release_bits, self.plan.releases)
+
+    def _smudged(self, width: float, scale: float, period: int) -> float:
+        """What all parties' smudging adds to a slot."""
+        return smudged_std(self.plan.parameters, width, scale, period)
+
+
 @dataclass(frozen=True)
-class Precision:
+class Precision(ReleasePrecision):
     """Noise and precision of one plan."""
 
     plan: CircuitPlan
@@ -173,14 +237,9 @@ class Precision:
         return scale * (norm_bound(own, coefficients) + correlated_norm_bound(spread))
 
     @property
-    def weight_smudging(self) -> float:
-        """Width of one party's smudging of those coefficients."""
-        return self._smudging(self.weight_noise_norm)
-
-    @property
     def release_std(self) -> float:
         """What the smudging of all parties adds to a released weight."""
-        return self._in_slot(self.weight_smudging, self.released_coefficients) / self.plan.weight_scale
+        return self._smudged(self.weight_smudging, self.plan.weight_scale, self.plan.weights_period)
 
     @property
     def weight_error(self) -> float:
@@ -196,7 +255,7 @@ class Precision:
         plan, n = self.plan, self._ring_dim
         switching = self._switching(plan.prediction_limbs + 1)
         turns = len(plan.layout.giant_steps) + len(plan.layout.spread_steps)
-        turned = math.sqrt(n) * switching / (plan.weight_scale * plan.prediction_guard)
+        turned = math.sqrt(n) * switching / (plan.weight_scale * ANSWER_GUARD)
         encoding = math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
         dropped = plan.parameters.moduli[plan.prediction_limbs]
         own = math.hypot(math.sqrt(turns) * switching / dropped, self._rounding) / plan.prediction_scale
@@ -220,35 +279,15 @@ class Precision:
         return plan.prediction_scale * (self._row_norm * weights + spread) + bias
 
     @property
-    def logit_smudging(self) -> float:
-        """Width of one party's smudging of those coefficients."""
-        return self._smudging(self.logit_noise_norm)
-
-    @property
     def logit_error(self) -> float:
         """The largest error of a block of delivered logits; exceeded with probability PREDICTED_QUANTILE."""
-        delivered = self._in_slot(self.logit_smudging, 2 * self.plan.layout.rows) / self.plan.prediction_scale
+        delivered = self._smudged(self.logit_smudging, self.plan.prediction_scale, self.plan.rows)
         return math.hypot(self.logit_noise_std, delivered) * quantile(self.plan.layout.rows)
 
-    @property
-    def released_error(self) -> float:
-        """The largest error of what is released: of a logit where predictions are, of an answer where the model stays
-        encrypted (infinite where answers do not fit the chain), of a weight otherwise.
-        """
-        if self.plan.workload.release == "encrypted":
-            try:
-                return self.plan.prediction.error
-            except ParameterError:
-                return math.inf
-        return self.logit_error if self.plan.workload.release == "predictions" else self.weight_error
 
-    def _smudging(self, noise_norm: float) -> float:
-        """Width of one party's smudging of coefficients."""
-        return smudging_std(noise_norm, self.plan.workload.release_bits, self.plan.releases)
-
-    def _in_slot(self, smudging: float, coefficients: int) -> float:
-        """All parties' smudging of so many coefficients, in one slot: a cosine of mean square 1/2 for each."""
-        return math.sqrt(self.plan.workload.n_parties * coefficients / 2) * smudging
+def largest_output(message_bound: float, features: int) -> float:
+    """Of the largest row that is allowed, for weights up to message_bound."""
+    return ROW_NORM_LIMIT * message_bound * (features + 1)
 
 
 def quantile(n: int) -> float:

@@ -36,6 +36,10 @@ Floats = npt.NDArray[np.float64]
 
 TWO_BUDGETS = 1
 
+ANSWER_GUARD = 2.0**16
+"""Answers, and logits of a regression, are at so many times the default scale: there are limbs to spare, and less noise
+comes in on the way."""
+
 MARGIN = 2.0
 """Tracked noise is taken for so many times as large: the square of one operand errs by twice its error, where tracking
 takes its factors for independent and their errors for orthogonal."""

@@ -28,6 +28,7 @@ from models.activations import evaluate
 from models.linalg import PackedBlock, backward, forward, pack, rotate_and_add
 from models.perceptron import with_constant
 from models.plan import CircuitPlan
+from models.prediction import ANSWER_GUARD
 
 Floats = npt.NDArray[np.float64]
 
@@ -106,7 +107,7 @@ class Regression:
         backend, plan, layout = party.backend, self.plan, self.plan.layout
         (fresh,) = self.refresh(party, weights)
         low = backend.drop_limbs(fresh, plan.prediction_limbs + 1)
-        raised = backend.multiply_plain(low, backend.encode(np.ones(1), low.limbs, plan.prediction_guard))
+        raised = backend.multiply_plain(low, backend.encode(np.ones(1), low.limbs, ANSWER_GUARD))
         turned = backend.rotate_hoisted(raised, layout.baby_steps)
         # as many blocks as the party with the most test rows: the spare ones are empty
         x = np.zeros((plan.prediction_blocks * layout.rows, plan.workload.features + 1))

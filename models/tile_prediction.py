@@ -33,14 +33,11 @@ from models.activations import activate
 from models.linalg import rotate_and_add
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles
 from models.perceptron import Perceptron, with_constant
-from models.precision import ROW_NORM_LIMIT, quantile
-from models.prediction import limbs_that_hold, query_noise, smudged_std, tracked_norm
+from models.precision import ROW_NORM_LIMIT, largest_output, quantile
+from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudged_std, tracked_norm
 from models.tiles import TileLayout, double, turn
 
 Floats = npt.NDArray[np.float64]
-
-GUARD = 2.0**16
-"""Answers are at so many times the default scale: there are limbs to spare, and less noise comes in on the way."""
 
 UNIT_NORM = 4.0
 """Largest norm of the weights of a unit that the noise analysis assumes; He's first ones have sqrt(2)."""
@@ -124,9 +121,7 @@ class TilePrediction:
         steps |= {k * stride for k in (*range(layout.baby), *layout.giants)}
         if self.network.hidden:
             steps |= layout.turn_rotations(*layout.skewing_product)
-        distinct = {step % layout.n_slots: step for step in sorted(steps, key=abs, reverse=True)}
-        distinct.pop(0, None)
-        return KeyPlan((), tuple(sorted(distinct.values())))
+        return KeyPlan.of(layout.n_slots, (), steps)
 
     # limbs and scales
 
@@ -163,7 +158,7 @@ class TilePrediction:
 
     @property
     def answer_scale(self) -> float:
-        return self.parameters.scale * GUARD
+        return self.parameters.scale * ANSWER_GUARD
 
     @property
     def answer_period(self) -> int:
@@ -171,7 +166,7 @@ class TilePrediction:
 
     @cached_property
     def answer_limbs(self) -> int:
-        largest = ROW_NORM_LIMIT * self.message_bound * (self.features + 1) * self.answer_scale
+        largest = largest_output(self.message_bound, self.features) * self.answer_scale
         return limbs_that_hold(self.parameters, largest, self.low_limbs)
 
     # packing
@@ -231,7 +226,7 @@ class TilePrediction:
                 z = None
                 continue
             a = [activate(backend, tile, net.activation, self.layout.mask) for tile in z]
-            guard = GUARD if layer == len(net.hidden) else 1.0
+            guard = ANSWER_GUARD if layer == len(net.hidden) else 1.0
             batch = [self._raised(backend, backend.drop_limbs(tile, self.work_limbs), guard) for tile in a]
             sums = self._product(backend, prepared, layer, batch)
             z = [

@@ -36,13 +36,10 @@ from mhe.tracking_party import TrackingParty
 from models.linalg import rotate_and_add
 from models.packing import doublings, power_of_two_at_least
 from models.perceptron import with_constant
-from models.precision import ROW_NORM_LIMIT, quantile
-from models.prediction import limbs_that_hold, query_noise, smudged_std, tracked_norm
+from models.precision import ROW_NORM_LIMIT, largest_output, quantile
+from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudged_std, tracked_norm
 
 Floats = npt.NDArray[np.float64]
-
-GUARD = 2.0**16
-"""Answers are at so many times the default scale: there are limbs to spare, and less noise comes in on the way."""
 
 MOST_ROWS = 256
 """Rows of a query: half of what is lost to the smudging by more is gained in answers."""
@@ -105,15 +102,15 @@ class VectorPrediction:
     @property
     def key_plan(self) -> KeyPlan:
         trace, sums = doublings(self.period, self.parameters.n_slots), doublings(self.rows, self.query_period)
-        steps = {*trace, *sums, *range(min(self._baby, self.period)), *self._giants} - {0}
-        return KeyPlan((), tuple(sorted(steps)))
+        steps = {*trace, *sums, *range(min(self._baby, self.period)), *self._giants}
+        return KeyPlan.of(self.parameters.n_slots, (), steps)
 
     # limbs and scales
 
     @cached_property
     def answer_limbs(self) -> int:
         p = self.parameters
-        largest = ROW_NORM_LIMIT * self.message_bound * (self.features + 1) * self.answer_scale
+        largest = largest_output(self.message_bound, self.features) * self.answer_scale
         return limbs_that_hold(p, largest, p.n_limbs - LEVELS)
 
     @property
@@ -123,7 +120,7 @@ class VectorPrediction:
 
     @property
     def answer_scale(self) -> float:
-        return self.parameters.scale * GUARD
+        return self.parameters.scale * ANSWER_GUARD
 
     @property
     def _copies(self) -> int:

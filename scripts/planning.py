@@ -201,8 +201,8 @@ def _packing(plan: Plan) -> str:
         )
     layout = plan.layout
     return (
-        f"{plan.n_tiles} tiles of {layout.width} columns ({layout.baby} baby x {len(layout.giants)} giant steps), "
-        f"batches of up to {layout.rows} rows"
+        f"{plan.n_ciphertexts} tiles of {layout.width} columns ({layout.baby} baby x {len(layout.giants)} giant "
+        f"steps), batches of up to {layout.rows} rows"
     )
 
 

@@ -185,7 +185,7 @@ def test_the_root_alone_steps():
 
     forms, *others = trained(plan, shards, without_noise, after)
     assert others == [[], []]
-    assert len(forms) == plan.n_tiles
+    assert len(forms) == plan.n_ciphertexts
     for limbs, scale, period in forms:
         assert (limbs, period) == (plan.low_limbs, plan.weights_period)
         assert scale == pytest.approx(plan.weight_scale, rel=1e-9)
@@ -294,7 +294,7 @@ def test_weights_are_packed_and_unpacked(name):
     random = np.random.default_rng(0)
     weights = [random.normal(size=shape) for shape in plan.network.shapes]
     tiles = plan.pack(weights)
-    assert len(tiles) == plan.n_tiles == len(plan.valid) == len(plan.decay)
+    assert len(tiles) == plan.n_ciphertexts == len(plan.valid) == len(plan.decay)
     for a, b in zip(plan.unpack(tiles), weights, strict=True):
         np.testing.assert_array_equal(a, b)
     for tile, valid in zip(tiles, plan.valid, strict=True):
@@ -354,5 +354,5 @@ def test_releases_are_counted_before_they_happen(release, standardises, releases
     """One for each tile of the model and the quality, or for each tile of outputs of every block and party."""
     task = perceptron((9,), release=release, standardises=standardises, test_rows=(20, 3, 0))
     plan = insecure_test_perceptron_plan(task, **SMALL)
-    assert plan.n_tiles == 2 + 2 + 1
+    assert plan.n_ciphertexts == 2 + 2 + 1
     assert plan.releases == releases

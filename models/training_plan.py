@@ -1,0 +1,127 @@
+"""`TrainingPlan`: what the plans of all kinds of model have in common."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from mhe.collective import Transfer
+from mhe.keys import KeyPlan
+from mhe.parameters import Parameters
+from models.perceptron import Perceptron
+from models.precision import ReleasePrecision
+from models.prediction import TWO_BUDGETS, Prediction, flooded_std
+from models.workload import Workload
+
+
+@dataclass(frozen=True)
+class TrainingPlan(ABC):
+    """A workload on parameters; its kind says how the model lies in ciphertexts, and what follows from that."""
+
+    workload: Workload
+    parameters: Parameters
+
+    @property
+    @abstractmethod
+    def key_plan(self) -> KeyPlan: ...
+
+    @property
+    @abstractmethod
+    def precision(self) -> ReleasePrecision:
+        """Noise of the weights and of what is released."""
+
+    @property
+    @abstractmethod
+    def n_ciphertexts(self) -> int:
+        """Ciphertexts of the whole model."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """Rows of one block, which is what one pass takes."""
+
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int:
+        """Ciphertexts of the outputs for one block."""
+
+    @property
+    @abstractmethod
+    def low_limbs(self) -> int:
+        """Limbs at which weights are refreshed or released."""
+
+    @property
+    @abstractmethod
+    def weight_scale(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def weights_period(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def prediction(self) -> Prediction:
+        """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
+
+    @property
+    def network(self) -> Perceptron:
+        return self.workload.model
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all parties in one iteration: the n of the mean loss."""
+        return sum(self.workload.batch_rows)
+
+    # work, traffic and memory
+
+    def batches(self, party: int) -> int:
+        """Different batches that this party cycles through."""
+        return -(-self.workload.rows[party] // self.workload.batch_rows[party])
+
+    @property
+    def key_bytes(self) -> int:
+        """Evaluation keys held by one party (those of the root alone are counted)."""
+        keys = self.key_plan
+        return (1 + len(keys.everywhere) + len(keys.root_only)) * self.parameters.evaluation_key_bytes
+
+    def refresh_transfers(self, outputs: int, count: int = 1) -> tuple[Transfer, ...]:
+        """Of `count` of the root's ciphertexts, with outputs of so many limbs together."""
+        inputs, n = self.low_limbs * count, self.parameters.ring_dim
+        return (
+            Transfer("broadcast", "refresh_input", inputs, n),
+            Transfer("reduce", "refresh", inputs + outputs, n),
+            Transfer("broadcast", "refresh_output", outputs, n),
+        )
+
+    # release
+
+    @property
+    def prediction_blocks(self) -> int:
+        """Blocks of test rows that every party has switched to its key, so that all do the same."""
+        return max(1, -(-max(self.workload.test_rows) // self.rows))
+
+    @property
+    def releases(self) -> int:
+        """How many ciphertexts are opened over the run: means, variances, weights or outputs, quality; and answers in
+        the life of a model that stays encrypted.
+        """
+        w = self.workload
+        outputs = w.n_parties * self.prediction_blocks * self.n_outputs
+        opened = {"model": self.n_ciphertexts + 1, "predictions": 1 + outputs, "encrypted": w.answers, "nothing": 0}
+        return max(1, (2 if w.standardises else 0) + opened[w.release])
+
+    @property
+    def answer_bits(self) -> int:
+        """Statistical bits of the smudging of answers, and of the weights that they come from."""
+        return self.workload.release_bits + TWO_BUDGETS
+
+    @property
+    def kept_weight_std(self) -> float:
+        """Error of a weight of a model that stays encrypted, the smudging of its flood included."""
+        precision = self.precision
+        flooded = flooded_std(
+            self.parameters, precision.weight_noise_norm, self.answer_bits, self.n_ciphertexts, self.weight_scale,
+            self.weights_period,
+        )  # fmt: skip
+        return math.hypot(precision.weight_noise_std, flooded)
