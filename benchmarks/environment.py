@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("openfhe", "numpy", "numba", "mpi4py", "scikit-learn")
+PACKAGES = ("openfhe", "numpy", "numba", "llvmlite", "mpi4py", "scikit-learn")
 
 
 def environment() -> dict[str, Any]:

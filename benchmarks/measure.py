@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.environment import environment
 from mhe.ring.vectors import HAS_FMA
-
-PACKAGES = ("openfhe", "numba", "numpy", "llvmlite")
 
 
 @dataclass(frozen=True)
@@ -64,24 +60,12 @@ def measure(cases: Sequence[Case], runs: int, warm_up: int = 2) -> list[Timing]:
     return timings
 
 
-def environment() -> dict[str, Any]:
-    """What a reader needs to know of this machine to make sense of times."""
+def single_thread_environment() -> dict[str, Any]:
+    """`benchmarks.environment`, and what times of single operations depend on besides."""
     return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
+        **environment(),
         "fma": HAS_FMA,
         "load_average": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "threads": 1,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import scalar_ntt
-from benchmarks.measure import Case, Timing, environment, measure
+from benchmarks.measure import Case, Timing, measure, single_thread_environment
 from benchmarks.precision import Floats, circuit, circuit_in_the_clear, inputs, precision_bits
 from mhe.backend.interface import RingBackend
 from mhe.backend.native import NativeBackend
@@ -223,7 +223,7 @@ def run(runs: int, json_file: Path | None, ring_dim: int = RING_DIM, limbs: int 
     """Measure, print, and write {environment, results, ratios, precision}; the ratios."""
     from mhe.backend.openfhe import OpenFHEBackend, generate_moduli
 
-    before = environment()
+    before = single_thread_environment()
     same = parameters(Shape(ring_dim, FIRST_BITS, SCALE_BITS, limbs, DIGITS), generate_moduli)
     free = Shape(ring_dim, OWN_FIRST_BITS, SCALE_BITS, limbs, OWN_DIGITS, 1, OWN_SPECIAL_BITS, OWN_SPECIAL)
     own = parameters(free, generate_own_moduli)

@@ -24,10 +24,12 @@ Floats = npt.NDArray[np.float64]
 class TrackingParty:
     """What a step needs of a `Party`, as the root sees it.
 
-    counts: ciphertexts refreshed and summed, by protocol and limbs.
+    largest: what is refreshed is taken to be no larger. counts: ciphertexts refreshed and summed, by protocol and
+    limbs.
     """
 
     parameters: Parameters
+    largest: float = math.inf
     backend: TrackingBackend = field(init=False)
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -35,7 +37,7 @@ class TrackingParty:
         self.backend = TrackingBackend(self.parameters)
 
     def encrypted(self, value: float, noise: float, scale: float, period: int) -> Ciphertext:
-        """A ciphertext of full limbs with these size."""
+        """A ciphertext of full limbs and this size."""
         return self.backend.ciphertext(Size(value, noise), self.parameters.n_limbs, scale, period)
 
     def encrypt_own(self, values: Floats, limbs: int, scale: float) -> Ciphertext:
@@ -89,7 +91,8 @@ class TrackingParty:
             size = size.times(output.slot_map.mean_growth)
             std = math.hypot(std, (output.levels > 0) * mapped_refresh_rounding_std(p.n_parties))
         noisy = size.with_noise(self.backend.slot_noise(std, c.scale))
-        return self.backend.ciphertext(noisy, p.n_limbs - output.levels, c.scale, output.period(c.period))
+        bounded = Size(min(noisy.value, self.largest), noisy.noise)
+        return self.backend.ciphertext(bounded, p.n_limbs - output.levels, c.scale, output.period(c.period))
 
     def _noisier(self, c: Ciphertext, coefficient_std: float) -> Ciphertext:
         std = self.backend.slot_noise(coefficient_std, c.scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol, TypeVar
 
 from mhe.errors import ParameterError
@@ -70,6 +71,8 @@ def choose_chain(
             problem = error
             continue
 
+        # a plan follows the noise of its own code, which takes time: of each shape there is one
+        @cache
         def plan_on(shape: Shape, plan_of: Callable[[Parameters], P] = plan_of) -> P | None:
             """None where there are no primes for this shape or their sizes miss a bound by a hair."""
             try:

@@ -26,16 +26,34 @@ class PackedBlock:
     diagonals: Mapping[tuple[int, int], Floats]
     labels: Floats
     keep: bool
-    encoded: dict[tuple[int, int, int], Plaintext] = field(default_factory=dict, repr=False)
+    encoded: dict[tuple[int, ...], Plaintext] = field(default_factory=dict, repr=False)
 
     def plaintext(self, backend: Backend, giant: int, baby: int, limbs: int, scale: float) -> Plaintext:
-        key = (giant, baby, limbs)
-        plaintext = self.encoded.get(key)
-        if plaintext is None:
-            plaintext = backend.encode(self.diagonals[giant, baby], limbs, scale)
-            if self.keep:
-                self.encoded[key] = plaintext
-        return plaintext
+        values = self.diagonals[giant, baby]
+        return encode_once(backend, self.encoded, (giant, baby), values, limbs, scale, keep=self.keep)
+
+
+def encode_once(
+    backend: Backend,
+    encoded: dict[tuple[int, ...], Plaintext],
+    place: tuple[int, ...],
+    values: Floats,
+    limbs: int,
+    scale: float,
+    *,
+    keep: bool,
+) -> Plaintext:
+    """The values (period,) of this place, looked up among what was encoded before, and entered there if `keep`.
+
+    Everything that shares `encoded` is at one scale.
+    """
+    key = (*place, limbs)
+    plaintext = encoded.get(key)
+    if plaintext is None:
+        plaintext = backend.encode(values, limbs, scale)
+        if keep:
+            encoded[key] = plaintext
+    return plaintext
 
 
 def pack(x: Floats, labels: Floats, layout: BlockLayout, *, keep: bool) -> list[PackedBlock]:

@@ -29,7 +29,18 @@ from models.linalg import rotate_and_add
 from models.mlp_plan import PerceptronPlan
 from models.perceptron import with_constant
 from models.regression import encrypted_zero
-from models.tiles import ClearTiles, clear_backward, clear_forward, double, pack_clear, turn
+from models.tiles import (
+    ClearTiles,
+    Form,
+    add_bias,
+    clear_backward,
+    clear_forward,
+    double,
+    pack_clear,
+    product,
+    transposed_product,
+    turn,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -200,22 +211,14 @@ class _Pass:
 
     def forward(self, layer: int, doubled: Sequence[Ciphertext], present: Floats) -> list[Ciphertext]:
         """a W + b of an inner layer where there are samples: half tiles at plan.low_limbs limbs and default scale."""
-        weights, steps = self.grids[layer], self.layout.product
-        if self.net.form(layer - 1) == "plain":
-            weights, steps = self.doubled[layer], self.layout.skewing_product
-        n_in, n_out = len(weights), len(weights[0])
-        flat = [tile for line in weights for tile in line]
-        outputs = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
-        sums = turn(self.backend, self.layout, doubled, flat, outputs, steps)
-        return [self._finish(z, b, present) for z, b in zip(sums, self.biases[layer], strict=True)]
+        form = self.net.form(layer - 1)
+        sums = product(self.backend, self.layout, doubled, self._weights(layer, form), form)
+        scale = self.plan.parameters.scale
+        return [add_bias(self.backend, z, b, present, scale) for z, b in zip(sums, self.biases[layer], strict=True)]
 
-    def _finish(self, z: Ciphertext, bias: Ciphertext, present: Floats) -> Ciphertext:
-        """Rescale, add the bias, and set to zero what holds no value of a sample."""
-        backend = self.backend
-        z = backend.rescale(z)
-        wide = self.plan.parameters.scale * self.plan.parameters.moduli[self.plan.low_limbs]
-        terms = [(x, backend.encode(present, z.limbs, wide / x.scale)) for x in (z, backend.drop_limbs(bias, z.limbs))]
-        return backend.rescale(backend.multiply_accumulate_plain(terms))
+    def _weights(self, layer: int, form: Form) -> list[list[Ciphertext]]:
+        """Of an inner layer, for a factor of this form."""
+        return self.doubled[layer] if form == "plain" else self.grids[layer]
 
     def output_errors(self, z: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
         """link(z) - y at plan.work_limbs limbs."""
@@ -228,13 +231,8 @@ class _Pass:
 
     def backward(self, layer: int, doubled: Sequence[Ciphertext], slopes: Sequence[Ciphertext]) -> list[Ciphertext]:
         """(e W^T) * f'(z) of an inner layer: half tiles at plan.low_limbs limbs."""
-        weights, steps = self.doubled[layer], self.layout.skewing_product
-        if self.net.form(layer) == "skewed":
-            weights, steps = self.grids[layer], self.layout.product
-        n_in, n_out = len(weights), len(weights[0])
-        flat = [tile for line in weights for tile in line]
-        outputs = [[(j, i * n_out + j) for j in range(n_out)] for i in range(n_in)]
-        sums = turn(self.backend, self.layout, doubled, flat, outputs, steps)
+        form = self.net.form(layer)
+        sums = transposed_product(self.backend, self.layout, doubled, self._weights(layer, form), form)
         backend, out = self.backend, []
         for e, slope in zip(sums, slopes, strict=True):
             e = backend.rescale(e)

@@ -8,12 +8,19 @@ import numpy as np
 
 from models.metrics import (
     DEFAULT_BINS,
+    ClassQuality,
+    CountQuality,
+    Quality,
+    RegressionQuality,
     class_counts,
+    class_quality,
     class_quality_from_counts,
+    count_quality,
     count_quality_from_sums,
     count_sums,
     quality,
     quality_from_counts,
+    regression_quality,
     regression_quality_from_sums,
     regression_sums,
     score_counts,
@@ -46,19 +53,26 @@ def contribution(kind: TargetKind, scores: FloatArray, labels: FloatArray, most:
 def figures(kind: TargetKind, total: FloatArray) -> Figures:
     """From the sum of all parties' contributions."""
     if kind == "binary":
-        binary = quality_from_counts(np.rint(total).astype(np.int64))
-        return {"accuracy": binary.accuracy, "auc": binary.auc}
+        return _figures(quality_from_counts(np.rint(total).astype(np.int64)))
     if kind == "classes":
-        return {"accuracy": class_quality_from_counts(np.rint(total).astype(np.int64)).accuracy}
-    if kind == "real":
-        real = regression_quality_from_sums(total)
-        return {"r2": real.r2, "rmse": real.rmse}
-    return {"deviance": count_quality_from_sums(total).deviance}
+        return _figures(class_quality_from_counts(np.rint(total).astype(np.int64)))
+    return _figures(regression_quality_from_sums(total) if kind == "real" else count_quality_from_sums(total))
 
 
 def exact_figures(kind: TargetKind, scores: FloatArray, labels: FloatArray) -> Figures:
     """Of scores (rows, outputs) before the link and labels (rows,)."""
+    if kind == "classes":
+        return _figures(class_quality(scores, labels))
     if kind == "binary":
-        binary = quality(scores[:, 0], labels)
-        return {"accuracy": binary.accuracy, "auc": binary.auc}
-    return figures(kind, contribution(kind, scores, labels, 0))
+        return _figures(quality(scores[:, 0], labels))
+    return _figures((regression_quality if kind == "real" else count_quality)(scores[:, 0], labels))
+
+
+def _figures(found: Quality | ClassQuality | RegressionQuality | CountQuality) -> Figures:
+    if isinstance(found, Quality):
+        return {"accuracy": found.accuracy, "auc": found.auc}
+    if isinstance(found, ClassQuality):
+        return {"accuracy": found.accuracy}
+    return (
+        {"r2": found.r2, "rmse": found.rmse} if isinstance(found, RegressionQuality) else {"deviance": found.deviance}
+    )

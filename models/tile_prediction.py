@@ -27,7 +27,6 @@ from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
 from mhe.party import Compute
 from mhe.security import smudging_std
-from mhe.slot_map import RefreshOutput
 from mhe.tracking_party import TrackingParty
 from models.activations import activate
 from models.linalg import rotate_and_add
@@ -35,7 +34,7 @@ from models.model_tiles import PRODUCT_LEVELS, ModelTiles
 from models.perceptron import Perceptron, with_constant
 from models.precision import ROW_NORM_LIMIT, largest_output, quantile
 from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudged_std, tracked_norm
-from models.tiles import TileLayout, double, turn
+from models.tiles import TileLayout, add_bias, double, product
 
 Floats = npt.NDArray[np.float64]
 
@@ -216,7 +215,7 @@ class TilePrediction:
         self, party: Compute, prepared: PreparedLayers | None, query: Sequence[Ciphertext] | None, n_rows: int
     ) -> list[Ciphertext] | None:
         backend, net = party.backend, self.network
-        present = np.where(np.arange(self.rows)[:, None] < n_rows, self.layout.mask, 0.0).ravel()
+        present = self.layout.present(n_rows)
         z: list[Ciphertext] | None = None
         if prepared is not None and query is not None:
             z = [backend.rescale(tile) for tile in self._product(backend, prepared, 0, query)]
@@ -230,7 +229,7 @@ class TilePrediction:
             batch = [self._raised(backend, backend.drop_limbs(tile, self.work_limbs), guard) for tile in a]
             sums = self._product(backend, prepared, layer, batch)
             z = [
-                self._finish(backend, tile, bias, present, self.parameters.scale * guard)
+                add_bias(backend, tile, bias, present, self.parameters.scale * guard)
                 for tile, bias in zip(sums, prepared.biases[layer], strict=True)
             ]
         return None if z is None else [backend.drop_limbs(tile, self.answer_limbs) for tile in z]
@@ -243,20 +242,9 @@ class TilePrediction:
         self, backend: Backend, prepared: PreparedLayers, layer: int, batch: Sequence[Ciphertext]
     ) -> list[Ciphertext]:
         """A W for half tiles of A: not rescaled. The first layer takes a skewed batch, and so do the others in turn."""
-        grid = prepared.grids[layer]
-        skewed = layer == 0 or self.network.form(layer - 1) == "skewed"
-        n_in, n_out = len(grid), len(grid[0])
         doubled = [double(backend, self.layout, tile) for tile in batch]
-        outputs = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
-        steps = self.layout.product if skewed else self.layout.skewing_product
-        return turn(backend, self.layout, doubled, [tile for line in grid for tile in line], outputs, steps)
-
-    def _finish(self, backend: Backend, z: Ciphertext, bias: Ciphertext, present: Floats, scale: float) -> Ciphertext:
-        """Rescale, add the bias, and set to zero what holds no value of a row: at low_limbs and this scale."""
-        z = backend.rescale(z)
-        wide = scale * self.parameters.moduli[self.low_limbs]
-        terms = [(x, backend.encode(present, z.limbs, wide / x.scale)) for x in (z, backend.drop_limbs(bias, z.limbs))]
-        return backend.rescale(backend.multiply_accumulate_plain(terms))
+        form = self.network.form(layer - 1) if layer else "skewed"
+        return product(backend, self.layout, doubled, prepared.grids[layer], form)
 
     # noise
 
@@ -270,7 +258,7 @@ class TilePrediction:
         return self._tracked(0.0)
 
     def _tracked(self, weight_std: float) -> float:
-        p, party = self.parameters, _WithinInterval(self.parameters, self.network.activation.half_width)
+        p, party = self.parameters, TrackingParty(self.parameters, self.network.activation.half_width)
         backend, w = party.backend, self.layout.width
         values = []
         for layer, (n_in, n_out) in enumerate(self.tiles.grids):
@@ -299,25 +287,3 @@ class TilePrediction:
         width = smudging_std(self.noise_norm, self.release_bits, self.releases)
         smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
         return math.hypot(self._tracked(self.weight_std), smudged) * quantile(self.rows * self.outputs)
-
-
-class _WithinInterval(TrackingParty):
-    """Follows noise; what is refreshed is no larger than `bound`."""
-
-    def __init__(self, parameters: Parameters, bound: float) -> None:
-        super().__init__(parameters)
-        self.bound = bound
-
-    def refresh(
-        self,
-        ciphertexts: Sequence[Ciphertext] | None,
-        count: int,
-        scale: float,
-        period: int,
-        outputs: Sequence[RefreshOutput] = (),
-    ) -> list[Ciphertext]:
-        out = []
-        for c in super().refresh(ciphertexts, count, scale, period, outputs):
-            size = self.backend.size(c)
-            out.append(self.encrypted(min(size.value, self.bound), size.noise, c.scale, c.period))
-        return out

@@ -41,6 +41,7 @@ import numpy.typing as npt
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext, Plaintext
 from mhe.errors import ParameterError
+from models.linalg import encode_once
 from models.packing import doublings
 
 Floats = npt.NDArray[np.float64]
@@ -102,6 +103,10 @@ class TileLayout:
     def mask(self) -> Floats:
         """1 at the first half of each row, 0 at the second: (stride,)."""
         return np.repeat([1.0, 0.0], self.width)
+
+    def present(self, n_rows: int) -> Floats:
+        """1 at the first half of the first n_rows rows, 0 elsewhere: (n_slots,)."""
+        return np.where(np.arange(self.rows)[:, None] < n_rows, self.mask, 0.0).ravel()
 
     # values to slots and back
 
@@ -247,6 +252,49 @@ def turn(
     return [backend.rotate_and_sum(part) for part in parts]
 
 
+def product(
+    backend: Backend,
+    layout: TileLayout,
+    doubled: Sequence[Ciphertext],
+    weights: Sequence[Sequence[Ciphertext]],
+    form: Form,
+) -> list[Ciphertext]:
+    """A W, for doubled tiles of A, which has this form, not rescaled: half tiles if A is skewed.
+
+    weights: grid [input tile][output tile], doubled if A is plain.
+    """
+    n_in, n_out = len(weights), len(weights[0])
+    outputs = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
+    return turn(backend, layout, doubled, [t for line in weights for t in line], outputs, _steps(layout, form))
+
+
+def transposed_product(
+    backend: Backend,
+    layout: TileLayout,
+    doubled: Sequence[Ciphertext],
+    weights: Sequence[Sequence[Ciphertext]],
+    form: Form,
+) -> list[Ciphertext]:
+    """E W^T, as `product`: for doubled tiles of E, which has this form; weights doubled if E is plain."""
+    n_in, n_out = len(weights), len(weights[0])
+    outputs = [[(j, i * n_out + j) for j in range(n_out)] for i in range(n_in)]
+    return turn(backend, layout, doubled, [t for line in weights for t in line], outputs, _steps(layout, form))
+
+
+def _steps(layout: TileLayout, form: Form) -> tuple[int, int]:
+    return layout.product if form == "skewed" else layout.skewing_product
+
+
+def add_bias(backend: Backend, z: Ciphertext, bias: Ciphertext, present: Floats, scale: float) -> Ciphertext:
+    """z, a product not yet rescaled, plus the bias where there are samples, and 0 elsewhere: at this scale, two limbs
+    lower.
+    """
+    z = backend.rescale(z)
+    wide = scale * backend.parameters.moduli[z.limbs - 1]
+    terms = [(x, backend.encode(present, z.limbs, wide / x.scale)) for x in (z, backend.drop_limbs(bias, z.limbs))]
+    return backend.rescale(backend.multiply_accumulate_plain(terms))
+
+
 @dataclass(frozen=True, eq=False)
 class ClearTiles:
     """A clear batch X, ready for products with encrypted weights and errors.
@@ -258,20 +306,15 @@ class ClearTiles:
     layout: TileLayout
     diagonals: Sequence[Mapping[int, Sequence[Floats]]]
     keep: bool
-    encoded: dict[tuple[int, int, int], Plaintext]
+    encoded: dict[tuple[int, ...], Plaintext]
 
     @property
     def n_tiles(self) -> int:
         return len(self.diagonals)
 
     def plaintext(self, backend: Backend, tile: int, giant: int, baby: int, limbs: int, scale: float) -> Plaintext:
-        key = (tile * self.layout.width + giant + baby, limbs, int(scale).bit_length())
-        plaintext = self.encoded.get(key)
-        if plaintext is None:
-            plaintext = backend.encode(self.diagonals[tile][giant][baby], limbs, scale)
-            if self.keep:
-                self.encoded[key] = plaintext
-        return plaintext
+        values = self.diagonals[tile][giant][baby]
+        return encode_once(backend, self.encoded, (tile, giant, baby), values, limbs, scale, keep=self.keep)
 
 
 def pack_clear(layout: TileLayout, x: Floats, *, keep: bool) -> ClearTiles:

@@ -21,9 +21,7 @@ def read_csv(path: Path, label: str) -> Table:
     try:
         header = _header(path)
         at = label_position(str(path), header, label)
-        values = _plain_numbers(path, len(header))
-        if values is None:
-            values = _numbers(path, header)
+        values = _cells(path, header)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; relative names start at the folder of the configuration") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -45,9 +43,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> FloatArray:
                 f"{path}: has {len(header)} columns, without {missing} and with {strange}; need just "
                 f"{list(columns)}, each once"
             )
-        values = _plain_numbers(path, len(header))
-        if values is None:
-            values = _numbers(path, header)
+        values = _cells(path, header)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -58,6 +54,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> FloatArray:
 def _header(path: Path) -> list[str]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         return [name.strip() for name in next(csv.reader(file, strict=True), [])]
+
+
+def _cells(path: Path, header: list[str]) -> FloatArray:
+    plain = _plain_numbers(path, len(header))
+    return _numbers(path, header) if plain is None else plain
 
 
 def _plain_numbers(path: Path, width: int) -> FloatArray | None:
