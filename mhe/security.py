@@ -144,15 +144,29 @@ def correlated_norm_bound(norm_std: float) -> float:
     return norm_std * math.sqrt(1 + 2 * math.sqrt(t) + 2 * t)
 
 
-def secret_spread(largest_part: float) -> float:
+def rounded_norm_bound(std: float, n_coefficients: int, ring_dim: int) -> float:
+    """Euclidean norm that the n coefficients of a sum of roundings r0 + r1*s in the subring of degree n do not exceed,
+    whatever the secret, but for 2^-TAIL_BITS for each of three terms.
+
+    std: of a coefficient, over rounding and secret. Given the secret, the covariance has trace n (1 + ||s||^2)/12, and
+    its eigenvalues are means of |s|^2 over N/n slots. From ||x|| <= sqrt(tr C) + sqrt(2 ||C|| t), which follows from
+    the inequality of `correlated_norm_bound` by tr(C^2) <= ||C|| tr(C).
+    """
+    secret = norm_bound(1.0, ring_dim) / math.sqrt(ring_dim)
+    largest = secret_spread(n_coefficients / ring_dim, n_coefficients)
+    return std * (secret * math.sqrt(n_coefficients) + largest * math.sqrt(2 * TAIL_BITS * math.log(2)))
+
+
+def secret_spread(largest_part: float, count: int = 1) -> float:
     """What a mean square of rounding errors, taken over slots, is larger by for an unlucky secret: a factor of standard
     deviations, exceeded with probability 2^-TAIL_BITS.
 
     r1*s errs in a slot in proportion to |s| there, which differs from slot to slot. largest_part: of the weights with
-    which the slots enter the mean, which add up to 1, the largest. The weighted sum of |s|^2 is a quadratic form of the
-    secret with eigenvalues of half the weights (twice each, times N): the same inequality as above.
+    which the slots enter the mean, which add up to 1, the largest. count: of means for which all of this holds. The
+    weighted sum of |s|^2 is a quadratic form of the secret with eigenvalues of half the weights (twice each, times N):
+    the same inequality as above.
     """
-    t, part = TAIL_BITS * math.log(2), min(largest_part, 1.0)
+    t, part = TAIL_BITS * math.log(2) + math.log(count), min(largest_part, 1.0)
     return math.sqrt(1 + math.sqrt(2 * part * t) + part * t)
 
 

@@ -24,17 +24,19 @@ Floats = npt.NDArray[np.float64]
 class TrackingParty:
     """What a step needs of a `Party`, as the root sees it.
 
-    largest: what is refreshed is taken to be no larger. counts: ciphertexts refreshed and summed, by protocol and
-    limbs.
+    largest: what is refreshed is taken to be no larger. encoding_errors, centred: see `TrackingBackend`. counts:
+    ciphertexts refreshed and summed, by protocol and limbs.
     """
 
     parameters: Parameters
     largest: float = math.inf
+    encoding_errors: bool = True
+    centred: bool = False
     backend: TrackingBackend = field(init=False)
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.backend = TrackingBackend(self.parameters)
+        self.backend = TrackingBackend(self.parameters, encoding_errors=self.encoding_errors, centred=self.centred)
 
     def encrypted(self, value: float, noise: float, scale: float, period: int) -> Ciphertext:
         """A ciphertext of full limbs and this size."""

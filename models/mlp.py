@@ -137,9 +137,11 @@ class PerceptronModel:
     def release(self, party: Party, weights: Sequence[Ciphertext] | None) -> list[Floats]:
         plan = self.plan
         tiles = [None] * plan.n_ciphertexts if weights is None else weights
-        noise = plan.precision.weight_noise_norm
         return plan.unpack(
-            [party.decrypt(t, plan.low_limbs, plan.weight_scale, plan.weights_period, noise) for t in tiles]
+            [
+                party.decrypt(tile, plan.low_limbs, plan.weight_scale, plan.weights_period, noise)
+                for tile, noise in zip(tiles, plan.precision.weight_noise_norms, strict=True)
+            ]
         )
 
     def keep(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext] | None:

@@ -30,9 +30,10 @@ LOOK_AHEAD_LEVELS = 1
 
 @dataclass(frozen=True)
 class PerceptronPlan(TrainingPlan):
-    """One training run of a perceptron: a workload, on parameters, in tiles."""
+    """One training run of a perceptron: a workload, on parameters, in tiles. centred: as of a `CircuitPlan`."""
 
     layout: TileLayout
+    centred: bool = False
 
     def __post_init__(self) -> None:
         p = self.parameters

@@ -1,8 +1,12 @@
 """`PerceptronPrecision`: the noise of a planned training of a perceptron, followed through the very code of one step.
 
-Sizes are root mean squares (`mhe.backend.tracking`): of rows, a mean square of 1 in every feature; of weights, those of
-the first ones. What the analysis takes for independent may not be, and sizes grow in training, so that released noise
-is hidden as if it were MARGIN times as large.
+Sizes are root mean squares (`mhe.backend.tracking`): of rows, the mean square that the workload allows; of weights,
+those of the first ones. What the analysis takes for independent may not be, single columns may be larger, and sizes
+grow in training, so that the noise of gradients is hidden as if it were MARGIN times as large. What rescales and the
+refresh of the weights add to these themselves is bounded as for a regression.
+
+What the encoding of rows and constants rounds is no noise that must be hidden: it is fixed by what is encoded, before
+any secret comes in, so that what is released is an exact function of the rounded inputs, and noise.
 """
 
 from __future__ import annotations
@@ -13,14 +17,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from mhe.backend.tracking import Size
 from mhe.ciphertext import Ciphertext
-from mhe.security import norm_bound, secret_spread
+from mhe.security import norm_bound, refresh_error_std, rounded_norm_bound, rounding_std, secret_spread
 from mhe.tracking_party import TrackingParty
 from models.precision import ReleasePrecision, quantile, squared_gain
 
 if TYPE_CHECKING:
     from models.mlp_plan import PerceptronPlan
+
+Floats = npt.NDArray[np.float64]
 
 MARGIN = 8.0
 """By which noise may exceed its root mean square by the analysis, before the smudging hides less than it says."""
@@ -38,17 +46,38 @@ class PerceptronPrecision(ReleasePrecision):
     @cached_property
     def _injected_std(self) -> float:
         """Error that one iteration adds to a weight, from weights without any."""
+        own = self._slots_of(self._own_std)
+        return math.hypot(own, max(self._gradient_stds(encoding_errors=True)))
+
+    def _gradient_stds(self, *, encoding_errors: bool) -> list[float]:
+        """The part of it that comes with the gradients, by tile: what a step of noiseless weights has beside its own
+        rescale.
+        """
         from models.mlp import PerceptronModel
 
-        plan, party = self.plan, TrackingParty(self.plan.parameters)
-        model = PerceptronModel(plan)
+        plan, party = self.plan, self._party(encoding_errors=encoding_errors)
+        model, backend = PerceptronModel(plan), party.backend
         weights = self._weights(party, 0.0)
-        ahead = model.look_ahead(party.backend, weights, weights)
-        rows, net = max(plan.workload.batch_rows), plan.network
-        batch = model.batch(np.ones((rows, net.inputs)), np.ones((rows, net.outputs)), keep=False)
+        ahead = model.look_ahead(backend, weights, weights)
+        rows = self._rows(max(plan.workload.batch_rows))
+        batch = model.batch(rows, np.ones((len(rows), plan.network.outputs)), keep=False)
         totals = party.sum(model.gradients(party, ahead, batch))
-        updated = model.refresh(party, model.step(party, model.prepare(party, [batch]), ahead, totals))
-        return max(party.backend.size(w).noise for w in updated)
+        noiseless = [backend.ciphertext(Size(backend.size(v).value, 0.0), v.limbs, v.scale, v.period) for v in ahead]
+        updated = model.step(party, model.prepare(party, [batch]), noiseless, totals) or []
+        p = plan.parameters
+        rescale = self._slots_of(rounding_std(p.ring_dim, p.n_parties))
+        return [math.sqrt(max(backend.size(w).noise ** 2 - rescale**2, 0.0)) for w in updated]
+
+    def _party(self, *, encoding_errors: bool = True) -> TrackingParty:
+        return TrackingParty(self.plan.parameters, encoding_errors=encoding_errors, centred=self.plan.centred)
+
+    def _slots_of(self, coefficient_std: float) -> float:
+        """Error of a weight by an error of all its ciphertext's coefficients."""
+        return self._party().backend.slot_noise(coefficient_std, self.plan.weight_scale)
+
+    def _rows(self, count: int) -> Floats:
+        """Rows as large as the workload allows in the mean."""
+        return np.full((count, self.plan.network.inputs), math.sqrt(self.plan.workload.mean_square))
 
     def _weights(self, party: TrackingParty, noise: float) -> list[Ciphertext]:
         plan = self.plan
@@ -56,24 +85,35 @@ class PerceptronPrecision(ReleasePrecision):
         sizes = [max(SMALLEST_WEIGHT, math.sqrt(float(np.square(tile).mean()))) for tile in tiles]
         return [party.encrypted(size, noise, plan.weight_scale, plan.weights_period) for size in sizes]
 
-    @cached_property
-    def weight_noise_std(self) -> float:
-        """Error of a weight after the last iteration, before any smudging.
-
-        Noise of every iteration is independent, and a direction without curvature forgets it slowest: the same
-        recurrence as for a regression.
+    @property
+    def _growth(self) -> float:
+        """Of the noise of one iteration to that of all: it is independent, and a direction without curvature forgets it
+        slowest: the same recurrence as for a regression.
         """
         w = self.plan.workload
-        return self._injected_std * math.sqrt(1 + squared_gain(self.plan.momentum, w.weight_decay, w.iterations))
+        return math.sqrt(1 + squared_gain(self.plan.momentum, w.weight_decay, w.iterations))
+
+    @cached_property
+    def weight_noise_std(self) -> float:
+        """Error of a weight after the last iteration, before any smudging."""
+        return self._injected_std * self._growth
+
+    @property
+    def _own_std(self) -> float:
+        """Coefficients that an iteration adds to weights by rescales (of the step, of what is looked ahead to) and by
+        the refresh.
+        """
+        p = self.plan.parameters
+        rescales = 1 + (self.plan.momentum > 0)
+        return math.hypot(math.sqrt(rescales) * rounding_std(p.ring_dim, p.n_parties), refresh_error_std(p.n_parties))
 
     @cached_property
     def logit_noise_std(self) -> float:
         """Error of an output of the last layer, of weights as noisy as they are in the end."""
         from models.mlp import outputs_of_rows
 
-        plan, party = self.plan, TrackingParty(self.plan.parameters)
-        rows = np.ones((plan.layout.rows, plan.network.inputs))
-        z = outputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), rows)
+        plan, party = self.plan, self._party()
+        z = outputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), self._rows(plan.layout.rows))
         return max(party.backend.size(tile).noise for tile in z)
 
     # released weights
@@ -84,13 +124,20 @@ class PerceptronPrecision(ReleasePrecision):
         return 2 * self.plan.weights_period
 
     @cached_property
+    def weight_noise_norms(self) -> list[float]:
+        """Euclidean bounds on the noise of those coefficients, tile by tile, at the weights' scale."""
+        plan, coefficients = self.plan, self.released_coefficients
+        own = rounded_norm_bound(self._own_std, coefficients, plan.parameters.ring_dim)
+        gradients = self._gradient_stds(encoding_errors=False)
+        return [self._growth * (own + self._norm(std, plan.weight_scale, coefficients)) for std in gradients]
+
+    @property
     def weight_noise_norm(self) -> float:
-        """Euclidean bound on the noise of those coefficients, at the weights' scale."""
-        return self._norm(self.weight_noise_std, self.plan.weight_scale, self.released_coefficients)
+        return max(self.weight_noise_norms)
 
     @property
     def weight_error(self) -> float:
-        """The largest error of all weights against the clear twin."""
+        """The largest error of all weights against the clear twin; most are in tiles of less smudging."""
         opened = 0.0
         if self.plan.workload.release == "model":
             opened = self._smudged(self.weight_smudging, self.plan.weight_scale, self.plan.weights_period)

@@ -25,7 +25,7 @@ def choose_perceptron_plan(
 
     def in_ring(n_slots: int) -> Callable[[Parameters], PerceptronPlan]:
         layout = choose_tiles(workload, n_slots)
-        return lambda parameters: PerceptronPlan(workload, parameters, layout)
+        return lambda parameters: PerceptronPlan(workload, parameters, layout, centred=free)
 
     return choose_chain(workload, choice, make_moduli, demand, in_ring, free=free)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mhe.backend.tracking import Size
-from mhe.security import correlated_norm_bound, norm_bound, secret_spread
+from mhe.security import correlated_norm_bound, rounded_norm_bound, secret_spread
 from mhe.tracking_party import TrackingParty
 from models.precision import ROW_NORM_LIMIT, Precision
 
@@ -90,11 +90,14 @@ class FixedHessianPrecision(Precision):
         As for other solvers (`Precision.weight_noise_norm`), of every gradient times the largest inverse.
         """
         plan, coefficients = self.plan, self.released_coefficients
-        secret = secret_spread(coefficients / self._ring_dim) / math.sqrt(coefficients)
+
+        def own(std: float) -> float:
+            return rounded_norm_bound(std / math.sqrt(coefficients), coefficients, self._ring_dim)
+
         summed = self._summed_std * secret_spread(ROW_NORM_LIMIT**2 / plan.total_rows)
         used = (plan.workload.features + 1) / plan.layout.features
         spread = math.hypot(summed, self._turned_std * secret_spread(1.0)) * math.sqrt(used)
-        gradient = norm_bound(self._spread_std * secret, coefficients) + correlated_norm_bound(spread)
-        step = plan.schedule.largest * gradient + norm_bound(self._shared_std * secret, coefficients)
+        gradient = own(self._spread_std) + correlated_norm_bound(spread)
+        step = plan.schedule.largest * gradient + own(self._shared_std)
         iterations = plan.workload.iterations
         return plan.weight_scale * (math.sqrt(iterations + 1) * step + iterations * self._inverse_effect)

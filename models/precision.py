@@ -1,8 +1,9 @@
 """`Precision`: the noise of a planned run in closed form, and what the smudging of the release leaves.
 
 Standard deviations are of slot values unless they are said to be of coefficients. Noise that depends on the rows is
-taken for a mean square of 1 in every feature, and for rows up to ROW_NORM_LIMIT; `models.training.check_rows` sees to
-both. Rows of the table stay within the interval of the link, weights within message_bound.
+taken for a mean square of 1 in every feature, and for rows up to ROW_NORM_LIMIT times the mean one;
+`models.training.check_rows` sees to both. Rows of the table stay within the interval of the link, weights within
+message_bound.
 
 What the smudging must hide is bounded, not estimated: `weight_noise_norm` and `logit_noise_norm` hold but for a
 probability of 2^-TAIL_BITS for each of a few terms, over rounding, errors of keys and the secret. The only idealisation
@@ -24,9 +25,9 @@ from mhe.security import (
     key_error_std,
     key_switch_bias_norm,
     key_switch_std,
-    norm_bound,
     refresh_error_std,
     relin_key_error_std,
+    rounded_norm_bound,
     rounding_std,
     secret_spread,
     smudging_std,
@@ -179,7 +180,7 @@ class Precision(ReleasePrecision):
     @property
     def _row_norm(self) -> float:
         """Norm of the largest row that is allowed."""
-        return ROW_NORM_LIMIT * math.sqrt(self.plan.workload.features + 1)
+        return ROW_NORM_LIMIT * math.sqrt(self.plan.workload.mean_square * self.plan.workload.features + 1)
 
     @property
     def _encoding_std(self) -> float:
@@ -228,13 +229,13 @@ class Precision(ReleasePrecision):
         plan, workload = self.plan, self.plan.workload
         coefficients, scale = self.released_coefficients, plan.weight_scale
         largest_gain = 1 + max(self._gain(1.0), self._gain(workload.weight_decay))
-        own = self._own_std * math.sqrt(largest_gain / coefficients) * secret_spread(coefficients / self._ring_dim)
+        own = self._own_std * math.sqrt(largest_gain / coefficients)
         summed = self._summed_std * secret_spread(ROW_NORM_LIMIT**2 / plan.total_rows)
         turned = self._turned_std * secret_spread(1.0)
         # ||c||^2 over the coefficients is the mean of the squares of all weights
         used = (workload.features + 1) / plan.layout.features
         spread = math.hypot(summed, turned) * math.sqrt(self._mean_gain * used)
-        return scale * (norm_bound(own, coefficients) + correlated_norm_bound(spread))
+        return scale * (rounded_norm_bound(own, coefficients, self._ring_dim) + correlated_norm_bound(spread))
 
     @property
     def release_std(self) -> float:

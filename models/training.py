@@ -56,13 +56,14 @@ def standardisation(mean: Floats, variance: Floats) -> Standardisation:
     return Standardisation(mean, np.where(variance > negligible, np.sqrt(np.maximum(variance, 0)), 1.0))
 
 
-def check_rows(features: Floats, what: str, *, standardised: bool) -> None:
+def check_rows(features: Floats, what: str, *, standardised: bool, mean_square: float = 1.0) -> None:
     """Refuse rows for which the noise of the plan, and with it the smudging of the release, would not hold.
 
     Raises DataError, naming the row (from 1) or the column, if a row is larger than ROW_NORM_LIMIT times one of
-    standard deviations, or if a column of a table that is not standardised has a mean square above 1.
+    standard deviations (of cells of this mean square), or if, in a table that is not standardised, the mean square of a
+    column is above 1 or that of all cells above `mean_square`.
     """
-    norms = np.linalg.norm(with_constant(features), axis=1) / np.sqrt(features.shape[1] + 1)
+    norms = np.linalg.norm(with_constant(features), axis=1) / np.sqrt(mean_square * features.shape[1] + 1)
     if len(norms) and norms.max() > ROW_NORM_LIMIT:
         raise DataError(
             f"{what} row {int(norms.argmax()) + 1} of this party is {norms.max():.1f} times as large as a row of "
@@ -73,6 +74,11 @@ def check_rows(features: Floats, what: str, *, standardised: bool) -> None:
         raise DataError(
             f"column {int(squares.argmax()) + 1} has a mean square of {squares.max():.3g} at this party; without "
             "standardize = true at most 1 is allowed: scale the columns, or let the parties standardise them"
+        )
+    if not standardised and squares.mean() > mean_square:
+        raise DataError(
+            f"the {what} cells of this party have a mean square of {squares.mean():.3g}; [data] mean_square allows "
+            f"{mean_square:g}: raise it, or scale the columns"
         )
 
 

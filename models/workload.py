@@ -30,6 +30,7 @@ class Workload:
     outputs, hidden, activation, seed: of the model (`models.perceptron`) and its first weights; a regression has no
     hidden layers. condition: of the Hessian that solver "newton" inverts, at most (`models.newton_plan`); None for
     other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life.
+    mean_square: of the cells of every party's rows, at most.
     """
 
     rows: tuple[int, ...]
@@ -52,6 +53,7 @@ class Workload:
     seed: int = 0
     condition: float | None = None
     answers: int = 0
+    mean_square: float = 1.0
 
     @property
     def model(self) -> Perceptron:

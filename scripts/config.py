@@ -40,7 +40,10 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """[data]: the tables and how they are divided; see models.data.DataSource."""
+    """[data]: the tables and how they are divided; see models.data.DataSource.
+
+    mean_square: of all cells of a table that is not standardised, at every party: the noise is planned for it.
+    """
 
     train: Annotated[str, Field(min_length=1)]
     label: Annotated[str, Field(min_length=1)]
@@ -48,6 +51,7 @@ class DataConfig(Section):
     test_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     split_seed: Seed = 0
     standardize: bool = True
+    mean_square: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @model_validator(mode="before")
     @classmethod
@@ -250,6 +254,8 @@ def _unread(config: Config) -> list[str]:
             problems.append(
                 f"[model] {key}: is not read by kind = {_shown(model.kind)}, only by {readers}; leave it away"
             )
+    if config.data.standardize and "mean_square" in config.data.model_fields_set:
+        problems.append("[data] mean_square: is read only with standardize = false, else it is 1; leave it away")
     if model.kind == "mlp" and not model.hidden:
         problems.append('[model] hidden: is missing; kind = "mlp" needs the widths of its hidden layers')
     if model.loss != "auto" and model.loss not in kind.losses:

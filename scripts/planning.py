@@ -65,6 +65,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         seed=training.seed,
         condition=training.condition if training.solver == "newton" else None,
         answers=config.release.answers,
+        mean_square=config.data.mean_square,
     )
     choice = Choice(
         crypto.security_bits,

@@ -250,8 +250,9 @@ def _standardise(config: Config, party: Party, shard: Shard, total_rows: int) ->
 def _checked_rows(config: Config, standard: Standardisation, shard: Shard) -> Floats:
     """The standardised training rows; neither they nor the test rows are larger than the plan allows."""
     rows = standard(shard.features)
-    check_rows(rows, "training", standardised=config.data.standardize)
-    check_rows(standard(shard.test_features), "test", standardised=True)
+    allowed = config.data.mean_square
+    check_rows(rows, "training", standardised=config.data.standardize, mean_square=allowed)
+    check_rows(standard(shard.test_features), "test", standardised=True, mean_square=allowed)
     return rows
 
 

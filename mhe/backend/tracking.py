@@ -53,12 +53,17 @@ class Size:
 class TrackingBackend:
     """`Backend` of sizes. Slots are not told apart.
 
+    encoding_errors: whether plaintexts have the error of their rounding, as what is computed has; who asks what must be
+    hidden leaves it out, for what a plaintext is rounded to depends on no secret but the cells it is made of. centred:
+    whether a key switch rounds to nearest (`mhe.security.key_switch_std`).
     counts: how often each operation was made, by its name and the limbs of its operands; rotations and terms of sums
     are counted one by one. rotations: those made, in 1 .. n_slots-1.
     """
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, *, encoding_errors: bool = True, centred: bool = False) -> None:
         self._parameters = parameters
+        self._centred = centred
+        self._encoding_errors = encoding_errors
         self.counts: Counter[tuple[str, int]] = Counter()
         self.rotations: set[int] = set()
 
@@ -100,7 +105,7 @@ class TrackingBackend:
     def _switched(self, size: Size, form: rules.Form, *, relinearisation: bool = False) -> Ciphertext:
         p = self._parameters
         error = relin_key_error_std(p.ring_dim, p.n_parties) if relinearisation else key_error_std(p.n_parties)
-        std = self.slot_noise(key_switch_std(p, form.limbs, error), form.scale)
+        std = self.slot_noise(key_switch_std(p, form.limbs, error, centred=self._centred), form.scale)
         return self._result(size.with_noise(std), form)
 
     def encode(self, values: npt.NDArray[np.float64], limbs: int, scale: float | None = None) -> Plaintext:
@@ -111,7 +116,7 @@ class TrackingBackend:
         if len(vector) == 1:
             # a constant is one coefficient, often an integer
             rounding = abs(vector[0] * scale - round(vector[0] * scale))
-        rounding /= scale
+        rounding *= self._encoding_errors / scale
         return Plaintext(Size(math.sqrt(float(np.square(vector).mean())), rounding), limbs, scale, len(vector))
 
     def add(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:

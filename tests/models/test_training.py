@@ -465,3 +465,12 @@ def test_columns_that_are_neither_standardised_nor_small_are_named():
     with pytest.raises(DataError, match=r"column 2 has a mean square of .* without standardize = true at most 1"):
         check_rows(rows, "training", standardised=False)
     check_rows(rows, "training", standardised=True)
+
+
+def test_cells_that_are_larger_than_was_promised_are_refused():
+    rows = np.random.default_rng(0).normal(size=(500, 3)) / 2
+    check_rows(rows, "training", standardised=False, mean_square=0.3)
+    with pytest.raises(DataError, match=r"training cells .* mean square of 0\.2.*; \[data\] mean_square allows 0\.2"):
+        check_rows(rows, "training", standardised=False, mean_square=0.2)
+    with pytest.raises(DataError, match="times as large"):
+        check_rows(np.full((1, 3), 8.1), "test", standardised=True, mean_square=0.01)
