@@ -1,7 +1,7 @@
 """A multilayer perceptron on encrypted weights: one party's gradients, and the root's step.
 
-Every party runs its whole batch in SIMD through the tiles of `models.tiles`: the first layer multiplies its clear rows,
-the others encrypted activations. What a layer gives is refreshed, all parties' ciphertexts in one round, so that no
+Every party runs its whole batch in SIMD through tiles (`models.tiles`): the first layer multiplies its clear rows, the
+others encrypted activations. What a layer gives is refreshed, all parties' ciphertexts in one round, so that no
 modulus chain grows with the depth of the network: above the floor of the refresh there are the levels of one
 activation, of one product and of what follows a product (a mask, or the slope of the activation).
 
@@ -14,7 +14,7 @@ constant column. Positions outside the weights (padding) are kept at zero by the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,22 +25,23 @@ from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
 from models.activations import Polynomial, activate
+from models.clear_tiles import ClearTiles, clear_backward, clear_forward, pack_clear
 from models.linalg import rotate_and_add
 from models.mlp_plan import PerceptronPlan
 from models.perceptron import with_constant
 from models.regression import encrypted_zero
-from models.tiles import (
-    ClearTiles,
-    Form,
+from models.tile_products import (
+    Turned,
     add_bias,
-    clear_backward,
-    clear_forward,
+    add_halves,
     double,
-    pack_clear,
+    outer_product,
     product,
+    samples_added,
     transposed_product,
-    turn,
+    turned,
 )
+from models.tiles import Form
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,7 +74,8 @@ class PerceptronModel:
         net, layout = self.plan.network, self.plan.layout
         present = np.where(np.arange(layout.rows)[:, None] < len(x), layout.mask, 0.0).ravel()
         rows = pack_clear(layout, with_constant(x), keep=keep)
-        return Batch(rows, layout.pack(y, net.form(net.n_layers - 1)), present)
+        targets = self.plan.tiles.with_copies(net.n_layers - 1, y)
+        return Batch(rows, layout.pack(targets, net.form(net.n_layers - 1)), present)
 
     def start(self, party: Party) -> list[Ciphertext]:
         """The first weights are public: random by a public seed, or zero without hidden layers."""
@@ -100,7 +102,7 @@ class PerceptronModel:
 
     def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
         """Tile by tile as the weights, before fold and rescale: at plan.work_limbs limbs."""
-        return _Pass(party, self.plan, ahead).gradients(batch)
+        return _Pass(party, self.plan, ahead, batch).gradients()
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         return []
@@ -119,8 +121,9 @@ class PerceptronModel:
         grids, biases = plan.layers(totals)
         folded = []
         for layer, (grid, bias) in enumerate(zip(grids, biases, strict=True)):
+            form, turns = plan.network.form(layer), plan.tiles.turns(layer)
             for tile in (tile for line in grid for tile in line):
-                folded.append(backend.rescale(rotate_and_add(backend, tile, layout.fold_steps, layout.weights_period)))
+                folded.append(backend.rescale(samples_added(backend, layout, tile, form, turns)))
             folded += [_bias_gradient(backend, plan, tile, layer) for tile in bias]
         limbs = plan.low_limbs + 1
         wide = plan.weight_scale * plan.parameters.moduli[plan.low_limbs]
@@ -162,101 +165,115 @@ class PerceptronModel:
 def outputs_of_rows(party: Compute, plan: PerceptronPlan, weights: Sequence[Ciphertext], x: Floats) -> list[Ciphertext]:
     """z of the last layer for at most layout.rows clear rows: half tiles at plan.low_limbs limbs and default scale."""
     model = PerceptronModel(plan)
-    forward = _Pass(party, plan, model.look_ahead(party.backend, weights, weights))
-    return forward.outputs(model.batch(x, np.zeros((len(x), plan.network.outputs)), keep=False))
+    batch = model.batch(x, np.zeros((len(x), plan.network.outputs)), keep=False)
+    return _Pass(party, plan, model.look_ahead(party.backend, weights, weights), batch).outputs()
+
+
+@dataclass(frozen=True, eq=False)
+class _Factor:
+    """Tiles of a batch at one side of a layer, and the same turned (`models.tile_products`): all of them at hand, or
+    made as they are asked for, once.
+    """
+
+    tiles: Sequence[Ciphertext]
+    turned: Iterable[Turned]
+
+    @property
+    def all_turned(self) -> Sequence[Turned]:
+        assert isinstance(self.turned, list)
+        return self.turned
 
 
 class _Pass:
     """One party's way forward and back through the layers."""
 
-    def __init__(self, party: Compute, plan: PerceptronPlan, ahead: Sequence[Ciphertext]) -> None:
+    def __init__(self, party: Compute, plan: PerceptronPlan, ahead: Sequence[Ciphertext], batch: Batch) -> None:
         self.party, self.plan, self.backend = party, plan, party.backend
-        self.net, self.layout = plan.network, plan.layout
+        self.net, self.layout, self.tiles = plan.network, plan.layout, plan.tiles
         self.grids, self.biases = plan.layers(ahead)
         # every inner layer needs its weights doubled in one of its two directions
         self.doubled = [[self._double(line) for line in grid] if layer else [] for layer, grid in enumerate(self.grids)]
+        self.batch, self.rows = batch, batch.rows.opened()
 
-    def outputs(self, batch: Batch) -> list[Ciphertext]:
+    def outputs(self) -> list[Ciphertext]:
         """z of the last layer: half tiles at plan.low_limbs limbs and default scale."""
-        return self._forward(batch)[0]
+        z = self.forward_first()
+        for layer in range(1, self.net.n_layers):
+            a = self._activations(self.party.refresh_own(z))
+            z = self.forward(layer, self._turned(layer, a, self.net.form(layer - 1)))
+        return z
 
-    def _forward(self, batch: Batch) -> tuple[list[Ciphertext], list[list[Ciphertext]], list[list[Ciphertext]]]:
-        """z of the last layer, and the activations and slopes before each layer (none before the first)."""
-        activations: list[list[Ciphertext]] = [[]]
-        slopes: list[list[Ciphertext]] = [[]]
-        z = self.forward_first(batch)
+    def gradients(self) -> list[Ciphertext]:
+        z = self.forward_first()
+        inputs: list[_Factor] = []
+        slopes: list[list[Ciphertext]] = []
         for layer in range(1, self.net.n_layers):
             z = self.party.refresh_own(z)
-            activations.append([self._apply(self.net.activation, tile) for tile in z])
             slopes.append([self._apply(self.net.activation.derivative, tile) for tile in z])
-            z = self.forward(layer, self._double(activations[layer]), batch.present)
-        return z, activations, slopes
-
-    def gradients(self, batch: Batch) -> list[Ciphertext]:
-        z, activations, slopes = self._forward(batch)
-        errors = self.output_errors(z, batch)
+            inputs.append(self._factor(layer, self._activations(z), self.net.form(layer - 1)))
+            z = self.forward(layer, inputs[-1].turned)
+        errors = self.output_errors(z)
         found: list[list[Ciphertext]] = []
         for layer in range(self.net.n_layers - 1, 0, -1):
-            doubled = self._double(errors)
-            found.append([*self.inner_gradient(layer, activations[layer], errors, doubled), *errors])
-            errors = self.party.refresh_own(self.backward(layer, doubled, slopes[layer]))
-            errors = self._low(errors)
-        scale = self.plan.rows_scale
-        first = [tile for line in clear_backward(self.backend, batch.rows, errors, scale) for tile in line]
+            right = self._factor(layer, errors, self.net.form(layer))
+            found.append([*self.inner_gradient(layer, inputs.pop(), right), *errors])
+            errors = self._low(self.party.refresh_own(self.backward(layer, right.turned, slopes.pop())))
+        grid = clear_backward(self.backend, self.rows, self._double(errors), self.plan.rows_scale)
+        first = [tile for line in grid for tile in line]
         return [tile for tiles in (first, *reversed(found)) for tile in tiles]
 
-    def forward_first(self, batch: Batch) -> list[Ciphertext]:
-        """X W: plain half tiles at plan.low_limbs limbs."""
-        limbs = self.plan.low_limbs + 1
-        grid = [[self.backend.drop_limbs(tile, limbs) for tile in line] for line in self.grids[0]]
-        return [self.backend.rescale(z) for z in clear_forward(self.backend, batch.rows, grid, self.plan.rows_scale)]
+    def forward_first(self) -> list[Ciphertext]:
+        """X W: plain half tiles at plan.low_limbs limbs and default scale."""
+        sums = clear_forward(self.backend, self.rows, self.grids[0], self.plan.rows_scale)
+        return [add_halves(self.backend, self.layout, z, self.plan.parameters.scale) for z in sums]
 
-    def forward(self, layer: int, doubled: Sequence[Ciphertext], present: Floats) -> list[Ciphertext]:
+    def forward(self, layer: int, batch: Iterable[Turned]) -> list[Ciphertext]:
         """a W + b of an inner layer where there are samples: half tiles at plan.low_limbs limbs and default scale."""
-        form = self.net.form(layer - 1)
-        sums = product(self.backend, self.layout, doubled, self._weights(layer, form), form)
-        scale = self.plan.parameters.scale
+        form, turns = self.net.form(layer - 1), self.tiles.turns(layer)
+        doubled = form == "plain" or turns < self.layout.width
+        weights = self.doubled[layer] if doubled else self.grids[layer]
+        sums = product(self.backend, self.layout, batch, weights, form, turns)
+        scale, present = self.plan.parameters.scale, self.batch.present
         return [add_bias(self.backend, z, b, present, scale) for z, b in zip(sums, self.biases[layer], strict=True)]
 
-    def _weights(self, layer: int, form: Form) -> list[list[Ciphertext]]:
-        """Of an inner layer, for a factor of this form."""
-        return self.doubled[layer] if form == "plain" else self.grids[layer]
-
-    def output_errors(self, z: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+    def output_errors(self, z: Sequence[Ciphertext]) -> list[Ciphertext]:
         """link(z) - y at plan.work_limbs limbs."""
         out = []
-        for tile, y in zip(self.party.refresh_own(z), batch.targets, strict=True):
-            value = activate(self.backend, tile, self.net.link, batch.present)
+        for tile, y in zip(self.party.refresh_own(z), self.batch.targets, strict=True):
+            value = activate(self.backend, tile, self.net.link, self.batch.present)
             value = self.backend.drop_limbs(value, self.plan.work_limbs)
             out.append(self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale)))
         return out
 
-    def backward(self, layer: int, doubled: Sequence[Ciphertext], slopes: Sequence[Ciphertext]) -> list[Ciphertext]:
+    def backward(self, layer: int, errors: Iterable[Turned], slopes: Sequence[Ciphertext]) -> list[Ciphertext]:
         """(e W^T) * f'(z) of an inner layer: half tiles at plan.low_limbs limbs."""
-        form = self.net.form(layer)
-        sums = transposed_product(self.backend, self.layout, doubled, self._weights(layer, form), form)
-        backend, out = self.backend, []
+        form, backend = self.net.form(layer), self.backend
+        weights = self.doubled[layer] if form == "plain" else self.grids[layer]
+        sums = transposed_product(backend, self.layout, errors, weights, form, self.tiles.turns(layer))
+        out = []
         for e, slope in zip(sums, slopes, strict=True):
             e = backend.rescale(e)
             out.append(backend.rescale(backend.multiply(e, backend.drop_limbs(slope, e.limbs))))
         return out
 
-    def inner_gradient(
-        self,
-        layer: int,
-        activations: Sequence[Ciphertext],
-        errors: Sequence[Ciphertext],
-        doubled_errors: Sequence[Ciphertext],
-    ) -> list[Ciphertext]:
+    def inner_gradient(self, layer: int, activations: _Factor, errors: _Factor) -> list[Ciphertext]:
         """a^T e as a grid, row by row."""
-        n_in, n_out = len(activations), len(errors)
+        backend, layout, turns = self.backend, self.layout, self.tiles.turns(layer)
         if self.net.form(layer) == "skewed":
-            left, right = doubled_errors, activations
-            outputs = [[(j, i)] for i in range(n_in) for j in range(n_out)]
-        else:
-            left, right = self._double(activations), errors
-            outputs = [[(i, j)] for i in range(n_in) for j in range(n_out)]
-        return turn(self.backend, self.layout, left, right, outputs, self.layout.gradient)
+            columns = outer_product(backend, layout, errors.all_turned, activations.tiles, turns)
+            return [tile for line in zip(*columns, strict=True) for tile in line]
+        return [t for line in outer_product(backend, layout, activations.all_turned, errors.tiles, turns) for t in line]
+
+    def _factor(self, layer: int, tiles: Sequence[Ciphertext], form: Form) -> _Factor:
+        """Activations before a layer or errors behind it: the skewed ones are in two products."""
+        each = self._turned(layer, tiles, form)
+        return _Factor(tiles, list(each) if form == "skewed" else each)
+
+    def _turned(self, layer: int, tiles: Sequence[Ciphertext], form: Form) -> Iterator[Turned]:
+        return turned(self.backend, self.layout, self._double(tiles), form, self.tiles.turns(layer))
+
+    def _activations(self, z: Sequence[Ciphertext]) -> list[Ciphertext]:
+        return [self._apply(self.net.activation, tile) for tile in z]
 
     def _apply(self, function: Polynomial, z: Ciphertext) -> Ciphertext:
         value = activate(self.backend, z, function, self.layout.mask)

@@ -14,10 +14,12 @@ from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import WORD_BYTES
+from models.clear_tiles import clear_rotations
 from models.mlp_precision import PerceptronPrecision
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles, Tile
 from models.perceptron import Perceptron
 from models.tile_prediction import TilePrediction
+from models.tile_products import inner_rotations, sample_rotations
 from models.tiles import TileLayout
 from models.training_plan import TrainingPlan
 from models.workload import Workload
@@ -76,7 +78,7 @@ class PerceptronPlan(TrainingPlan):
     @property
     def rows_scale(self) -> float:
         """Scale of the encoded rows: z_1 comes out at the default scale."""
-        return self.parameters.scale * self.parameters.moduli[self.low_limbs] / self.weight_scale
+        return self.parameters.scale * self.parameters.moduli[self.work_limbs - 1] / self.weight_scale
 
     @property
     def momentum(self) -> float:
@@ -129,17 +131,14 @@ class PerceptronPlan(TrainingPlan):
 
     @property
     def key_plan(self) -> KeyPlan:
-        layout, net = self.layout, self.network
-        everywhere = layout.first_rotations()
-        if net.hidden:
-            everywhere |= {-layout.width}
-            for steps in (layout.product, layout.skewing_product, layout.gradient):
-                everywhere |= layout.turn_rotations(*steps)
+        layout, net, tiles = self.layout, self.network, self.tiles
+        everywhere = clear_rotations(layout, tiles.grids[0][0]) | {layout.width, -layout.width}
         root = {*layout.fold_steps}
-        if net.n_layers > 2:
-            root |= {*layout.row_steps}
-        if net.hidden:
-            root |= {*layout.skewed_row_steps, -layout.width}
+        for layer in range(1, net.n_layers):
+            form = net.form(layer)
+            everywhere |= inner_rotations(layout, tiles.turns(layer))
+            root |= sample_rotations(layout, form, tiles.turns(layer))
+            root |= {*layout.row_steps} if form == "plain" else {-layout.width, *layout.skewed_row_steps}
         return KeyPlan.of(layout.n_slots, everywhere, root)
 
     @property
@@ -175,7 +174,7 @@ class PerceptronPlan(TrainingPlan):
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party's rows."""
         p = self.parameters
-        diagonals = self.layout.tiles(self.network.inputs + 1) * self.layout.width
+        diagonals = self.tiles.grids[0][0] * self.layout.width
         return diagonals * self.work_limbs * p.ring_dim // 2 * WORD_BYTES * self.batches(party)
 
     # release

@@ -32,12 +32,24 @@ class ModelTiles:
 
     @cached_property
     def grids(self) -> tuple[tuple[int, int], ...]:
-        """Tiles of the weights of each layer, (down, across)."""
-        tiles = self.layout.tiles
+        """Tiles of the weights of each layer, (down, across); of the first one, pairs of tiles."""
         return tuple(
-            (tiles(n_in if layer == 0 else n_in - 1), tiles(n_out))
+            self.layout.weights_grid(n_in - 1 if layer else n_in, n_out, self.weights_form(layer))
             for layer, (n_in, n_out) in enumerate(self.network.shapes)
         )
+
+    def turns(self, layer: int) -> int:
+        """Terms of the products of an inner layer: of the last one, if it is narrow, as many as it has outputs, or the
+        next power of two; what it gives then repeats across a tile.
+        """
+        outputs, width = self.network.outputs, self.layout.width
+        last = 0 < layer == self.network.n_layers - 1
+        return min(width, 1 << (outputs - 1).bit_length()) if last else width
+
+    def with_copies(self, layer: int, matrix: Floats) -> Floats:
+        """Columns of what belongs to the outputs of a layer, repeated where `turns` are fewer than the tile is wide."""
+        turns = self.turns(layer)
+        return matrix if turns == self.layout.width else self.layout.repeated(matrix, turns)
 
     @property
     def count(self) -> int:
@@ -56,7 +68,8 @@ class ModelTiles:
     def pack(self, weights: Sequence[Floats]) -> list[Floats]:
         """Arrays (inputs + 1, outputs) by layer as half tiles of (layout.weights_period,) each."""
         out: list[Floats] = []
-        for layer, w in enumerate(weights):
+        for layer, each in enumerate(weights):
+            w = self.with_copies(layer, each)
             grid = self.layout.pack_weights(w[:-1] if layer else w, self.weights_form(layer))
             out += [tile for line in grid for tile in line]
             if layer:

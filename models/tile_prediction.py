@@ -34,7 +34,8 @@ from models.model_tiles import PRODUCT_LEVELS, ModelTiles
 from models.perceptron import Perceptron, with_constant
 from models.precision import ROW_NORM_LIMIT, largest_output, quantile
 from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudged_std, tracked_norm
-from models.tiles import TileLayout, add_bias, double, product
+from models.tile_products import add_bias, double, product, product_rotations, turned
+from models.tiles import TileLayout
 
 Floats = npt.NDArray[np.float64]
 
@@ -115,11 +116,13 @@ class TilePrediction:
 
     @property
     def key_plan(self) -> KeyPlan:
-        layout, stride = self.layout, self.layout.stride
-        steps = {-layout.width, *layout.fold_steps, *layout.turn_rotations(*layout.product)}
-        steps |= {k * stride for k in (*range(layout.baby), *layout.giants)}
+        layout, width = self.layout, self.layout.width
+        steps = {-width, *layout.fold_steps, *product_rotations(layout, "skewed")}
+        steps |= {k * layout.stride for k in (*layout.babies(width), *layout.giants(width))}
+        if self.n_queries > 1:
+            steps |= {width}
         if self.network.hidden:
-            steps |= layout.turn_rotations(*layout.skewing_product)
+            steps |= product_rotations(layout, "plain")
         return KeyPlan.of(layout.n_slots, (), steps)
 
     # limbs and scales
@@ -193,18 +196,25 @@ class TilePrediction:
 
     def _prepared(self, backend: Backend, weights: Sequence[Ciphertext]) -> PreparedLayers:
         grids, biases = self.tiles.layers(weights)
-        prepared = [[[self._turned(backend, tile) for tile in line] for line in grids[0]]]
+        first = [
+            [self._turned(backend, self._tile(backend, t, i)) for t in grids[0][i // 2]] for i in range(self.n_queries)
+        ]
+        prepared = [first]
         for layer, grid in enumerate(grids[1:], start=1):
             doubled = self.network.form(layer - 1) == "plain"
             prepared.append([[double(backend, self.layout, t) for t in line] for line in grid] if doubled else grid)
         return PreparedLayers(prepared, biases)
 
+    def _tile(self, backend: Backend, pair: Ciphertext, index: int) -> Ciphertext:
+        """The tile of this index in the first half of the rows; the second half holds anything."""
+        return backend.rotate(pair, self.layout.width) if index % 2 else pair
+
     def _turned(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
         """A tile of the first layer for a skewed batch, one limb lower."""
         layout, scale = self.layout, float(self.parameters.moduli[tile.limbs - 1])
-        turned = backend.rotate_hoisted(tile, [k * layout.stride for k in range(layout.baby)])
+        turned = backend.rotate_hoisted(tile, [k * layout.stride for k in layout.babies(layout.width)])
         parts = {}
-        for giant in layout.giants:
+        for giant in layout.giants(layout.width):
             masks = np.eye(layout.width, layout.stride)[giant : giant + layout.baby]
             parts[giant * layout.stride] = backend.multiply_accumulate_plain(
                 (turned[k * layout.stride], backend.encode(mask, tile.limbs, scale)) for k, mask in enumerate(masks)
@@ -244,7 +254,9 @@ class TilePrediction:
         """A W for half tiles of A: not rescaled. The first layer takes a skewed batch, and so do the others in turn."""
         doubled = [double(backend, self.layout, tile) for tile in batch]
         form = self.network.form(layer - 1) if layer else "skewed"
-        return product(backend, self.layout, doubled, prepared.grids[layer], form)
+        turns = self.layout.width
+        batches = turned(backend, self.layout, doubled, form, turns)
+        return product(backend, self.layout, batches, prepared.grids[layer], form, turns)
 
     # noise
 
@@ -262,7 +274,8 @@ class TilePrediction:
         backend, w = party.backend, self.layout.width
         values = []
         for layer, (n_in, n_out) in enumerate(self.tiles.grids):
-            values += [UNIT_NORM / math.sqrt(w * n_in)] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
+            inputs = w * (n_in if layer else self.n_queries)
+            values += [UNIT_NORM / math.sqrt(inputs)] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
         low = [backend.ciphertext(Size(v, 0.0), self.low_limbs, self.weight_scale, p.n_slots) for v in values]
         weights = []
         for value, tile in zip(values, party.refresh(low, len(low), self.weight_scale, p.n_slots), strict=True):

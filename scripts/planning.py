@@ -201,9 +201,10 @@ def _packing(plan: Plan) -> str:
             f"blocks of {blocks.rows} rows"
         )
     layout = plan.layout
+    giants = layout.width // layout.baby
     return (
-        f"{plan.n_ciphertexts} tiles of {layout.width} columns ({layout.baby} baby x {len(layout.giants)} giant "
-        f"steps), batches of up to {layout.rows} rows"
+        f"{plan.n_ciphertexts} tiles of {layout.width} columns ({layout.baby} baby x {giants} giant steps), "
+        f"batches of up to {layout.rows} rows"
     )
 
 

@@ -15,7 +15,19 @@ from mhe.ciphertext import Ciphertext
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
 from mhe.ring.primes import ntt_primes
-from models.tiles import TileLayout, clear_backward, clear_forward, double, pack_clear, turn
+from models.clear_tiles import clear_backward, clear_forward, clear_rotations, pack_clear
+from models.tile_products import (
+    add_halves,
+    double,
+    inner_rotations,
+    outer_product,
+    product,
+    sample_rotations,
+    samples_added,
+    transposed_product,
+    turned,
+)
+from models.tiles import Form, TileLayout
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,11 +65,11 @@ class Tiles:
     def slots(self, ciphertext: Ciphertext) -> Floats:
         return np.resize(self.backend.export_ciphertext(ciphertext).values[0], self.layout.n_slots)
 
-    def gradient(self, ciphertext: Ciphertext) -> Floats:
-        """A tile of gradients with the rows that belong together added up; its second halves of rows are zero."""
-        folded = self.slots(ciphertext).reshape(-1, self.layout.weights_period).sum(axis=0)
-        assert not folded.reshape(-1, self.layout.stride)[:, self.layout.width :].any()
-        return np.asarray(folded)
+    def gradient(self, ciphertext: Ciphertext, form: Form, turns: int) -> Floats:
+        """A tile of gradients with the rows that belong together added up: (weights_period,)."""
+        return self.slots(samples_added(self.backend, self.layout, ciphertext, form, turns))[
+            : self.layout.weights_period
+        ]
 
 
 @pytest.fixture(params=LAYOUTS, ids=str)
@@ -82,7 +94,8 @@ def test_what_is_packed_comes_back(layout: TileLayout, n_in: int, n_out: int, fo
 def test_clear_rows_times_encrypted_weights(tiles: Tiles) -> None:
     weights = tiles.grid(tiles.layout.pack_weights(tiles.weights, "first"))
     rows = pack_clear(tiles.layout, tiles.batch, keep=True)
-    products = [tiles.slots(z) for z in clear_forward(tiles.backend, rows, weights, SCALE)]
+    sums = clear_forward(tiles.backend, rows, weights, SCALE)
+    products = [tiles.slots(add_halves(tiles.backend, tiles.layout, z, SCALE)) for z in sums]
     for values in products:
         assert not values.reshape(-1, tiles.layout.stride)[:, tiles.layout.width :].any()
     found = tiles.layout.unpack(products, "plain", tiles.weights.shape[1])
@@ -90,52 +103,83 @@ def test_clear_rows_times_encrypted_weights(tiles: Tiles) -> None:
 
 
 def test_transposed_clear_rows_times_encrypted_errors(tiles: Tiles) -> None:
-    errors = [tiles.encrypt(tile) for tile in tiles.layout.pack(tiles.errors, "plain")]
+    errors = tiles.double([tiles.encrypt(tile) for tile in tiles.layout.pack(tiles.errors, "plain")])
     rows = pack_clear(tiles.layout, tiles.batch, keep=False)
-    grid = [[tiles.gradient(t) for t in line] for line in clear_backward(tiles.backend, rows, errors, SCALE)]
+    sums = clear_backward(tiles.backend, rows, errors, SCALE)
+    grid = [[tiles.gradient(t, "plain", tiles.layout.width) for t in line] for line in sums]
     found = tiles.layout.unpack_weights(grid, "first", tiles.weights.shape)
     np.testing.assert_allclose(found, tiles.batch.T @ tiles.errors, atol=1e-12)
 
 
-@pytest.mark.parametrize(("form", "other"), [("plain", "skewed"), ("skewed", "plain")])
-def test_products_of_two_encrypted_matrices(tiles: Tiles, form: str, other: str) -> None:
+def test_clear_rows_are_encoded_once_an_iteration(tiles: Tiles) -> None:
+    weights = tiles.grid(tiles.layout.pack_weights(tiles.weights, "first"))
+    for keep in (True, False):
+        rows = pack_clear(tiles.layout, tiles.batch, keep=keep)
+        opened = rows.opened()
+        clear_forward(tiles.backend, opened, weights, SCALE)
+        encoded = dict(opened.encoded)
+        assert len(encoded) == rows.n_pairs * tiles.layout.width
+        clear_backward(tiles.backend, opened, [tile for tile in weights[0]], SCALE)
+        assert opened.encoded == encoded
+        assert len(rows.encoded) == (len(encoded) if keep else 0)
+
+
+def check_products(tiles: Tiles, form: Form, n_out: int, turns: int) -> None:
+    """Forward, backward and gradient of a layer of n_out outputs, each in so many turns."""
     backend, layout = tiles.backend, tiles.layout
+    other: Form = "plain" if form == "skewed" else "skewed"
+    weights, errors = tiles.weights[:, :n_out], tiles.errors[:, :n_out]
+    copied_weights, copied_errors = weights, errors
+    if turns < layout.width:
+        copied_weights, copied_errors = (layout.repeated(x, turns) for x in (weights, errors))
     a = [tiles.encrypt(t) for t in layout.pack(tiles.batch, form)]
-    e = [tiles.encrypt(t) for t in layout.pack(tiles.errors, other)]
-    half = [t for line in tiles.grid(layout.pack_weights(tiles.weights, form)) for t in line]
-    doubled = tiles.double(half)
-    n_in, n_out = len(a), len(e)
+    e = [tiles.encrypt(t) for t in layout.pack(copied_errors, other)]
+    half = tiles.grid(layout.pack_weights(copied_weights, form))
+    doubled = [tiles.double(line) for line in half]
     skewed = form == "skewed"
 
-    across = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
-    steps = layout.product if skewed else layout.skewing_product
-    forward = turn(backend, layout, tiles.double(a), half if skewed else doubled, across, steps)
-    found = layout.unpack([tiles.slots(z) for z in forward], other, tiles.weights.shape[1])
-    np.testing.assert_allclose(found, tiles.batch @ tiles.weights, atol=1e-12)
+    turned_a = list(turned(backend, layout, tiles.double(a), form, turns))
+    forward = product(backend, layout, turned_a, half if skewed and turns == layout.width else doubled, form, turns)
+    outputs = [tiles.slots(z) for z in forward]
+    found = layout.unpack(outputs, other, copied_weights.shape[1])
+    np.testing.assert_allclose(found, tiles.batch @ copied_weights, atol=1e-12)
 
-    down = [[(j, i * n_out + j) for j in range(n_out)] for i in range(n_in)]
-    steps = layout.skewing_product if skewed else layout.product
-    backward = turn(backend, layout, tiles.double(e), doubled if skewed else half, down, steps)
+    turned_e = list(turned(backend, layout, tiles.double(e), other, turns))
+    backward = transposed_product(backend, layout, turned_e, doubled if skewed else half, other, turns)
     found = layout.unpack([tiles.slots(z) for z in backward], form, tiles.weights.shape[0])
-    np.testing.assert_allclose(found, tiles.errors @ tiles.weights.T, atol=1e-12)
+    np.testing.assert_allclose(found, errors @ weights.T, atol=1e-12)
 
-    left, right = (a, e) if skewed else (e, a)
-    pairs = [[(i, j) if skewed else (j, i)] for i in range(n_in) for j in range(n_out)]
-    sums = [tiles.gradient(g) for g in turn(backend, layout, tiles.double(left), right, pairs, layout.gradient)]
-    grid = [sums[i * n_out : (i + 1) * n_out] for i in range(n_in)]
-    found = layout.unpack_weights(grid, form, tiles.weights.shape)
-    np.testing.assert_allclose(found, tiles.batch.T @ tiles.errors, atol=1e-12)
+    grid = outer_product(backend, layout, *((turned_a, e) if skewed else (turned_e, a)), turns)
+    if not skewed:
+        grid = [list(line) for line in zip(*grid, strict=True)]
+    sums = [[tiles.gradient(t, other, turns) for t in line] for line in grid]
+    found = layout.unpack_weights(sums, form, copied_weights.shape)
+    np.testing.assert_allclose(found, tiles.batch.T @ copied_errors, atol=1e-12)
 
 
-def test_the_planned_rotations_are_those_used(tiles: Tiles) -> None:
-    layout = tiles.layout
+@pytest.mark.parametrize("form", ["plain", "skewed"])
+def test_products_of_two_encrypted_matrices(tiles: Tiles, form: Form) -> None:
+    check_products(tiles, form, tiles.weights.shape[1], tiles.layout.width)
+
+
+@pytest.mark.parametrize("form", ["plain", "skewed"])
+def test_fewer_turns_for_few_outputs(tiles: Tiles, form: Form) -> None:
+    turns = tiles.layout.width // 2
+    while turns:
+        check_products(tiles, form, max(1, turns - 1), turns)
+        turns //= 2
+
+
+@pytest.mark.parametrize("fewer", [1, 2, 4])
+def test_the_planned_rotations_are_those_used(tiles: Tiles, fewer: int) -> None:
+    layout, n_in = tiles.layout, tiles.batch.shape[1]
     test_clear_rows_times_encrypted_weights(tiles)
     test_transposed_clear_rows_times_encrypted_errors(tiles)
+    planned = clear_rotations(layout, -(-layout.tiles(n_in) // 2)) | {layout.width, -layout.width, *layout.fold_steps}
+    turns = layout.width // fewer
     for form, other in (("plain", "skewed"), ("skewed", "plain")):
-        test_products_of_two_encrypted_matrices(tiles, form, other)
-    planned = layout.first_rotations() | {-layout.width}
-    for steps in (layout.product, layout.skewing_product, layout.gradient):
-        planned |= layout.turn_rotations(*steps)
+        check_products(tiles, form, min(turns, tiles.weights.shape[1]), turns)
+        planned |= inner_rotations(layout, turns) | sample_rotations(layout, other, turns)
     assert tiles.backend.used_rotations == {step % layout.n_slots for step in planned} - {0}
 
 
