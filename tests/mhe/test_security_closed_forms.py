@@ -411,3 +411,21 @@ def test_centred_lifts_add_less():
     centred, lifted = (security.key_switch_std(p, 6, security.key_error_std(2), centred=c) for c in (True, False))
     # three special primes: a mean square of 3/12 + 9/4 against 1/12
     assert lifted == pytest.approx(centred * math.sqrt(30), rel=1e-2)
+
+
+@pytest.mark.parametrize("count", [2, 16, 256, 512])
+def test_norm_of_roundings_is_bounded_for_any_secret(count):
+    """r0 + r1*s at the coefficients of a subring, whose noise lies in directions where s is large."""
+    n, draws = 512, 100
+    random = np.random.default_rng(count)
+    norms = []
+    for _ in range(5):
+        secret = np.fft.fft(random.integers(-1, 2, (1, n)), 2 * n, axis=1)
+        r0, r1 = random.uniform(-0.5, 0.5, (2, draws, n))
+        product = np.fft.ifft(np.fft.fft(r1, 2 * n, axis=1) * secret, axis=1).real
+        norms.append(np.linalg.norm((r0 + product[:, :n] - product[:, n:])[:, :: n // count], axis=1))
+    bound = security.rounded_norm_bound(security.rounding_std(n, 1), count, n)
+    assert np.max(norms) < bound
+    assert bound < 8 * np.max(norms)
+    mean = security.rounding_std(n, 1) * math.sqrt(count)
+    assert security.rounded_norm_bound(security.rounding_std(n, 1), count, n) > 1.05 * mean

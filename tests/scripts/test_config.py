@@ -220,6 +220,7 @@ def test_part_that_is_not_implemented(training: dict[str, Any], words: str) -> N
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
+        ({"data": {**DATA, "mean_square": 0.5}}, "[data] mean_square: is read only with standardize = false"),
         ({"model": {"hidden": [64]}}, '[model] hidden: is not read by kind = "logistic", only by "mlp"'),
         (
             {"model": {"kind": "linear", "degree": 3}},

@@ -137,6 +137,14 @@ def test_a_constant_errs_by_its_own_rounding(value: float, scale: float, error: 
     assert backend.size(backend.encode(np.array([value]), 3, scale)).noise == pytest.approx(error / scale)
 
 
+def test_rounding_of_plaintexts_is_left_out_of_what_must_be_hidden() -> None:
+    backend = TrackingBackend(insecure_test_parameters(64, 3), encoding_errors=False)
+    values = np.random.default_rng(0).uniform(-1, 1, 32)
+    assert backend.size(backend.encode(values, 2, 2.0**12)).noise == 0
+    whole = TrackingBackend(insecure_test_parameters(64, 3))
+    assert whole.size(whole.encode(values, 2, 2.0**12)).noise > 0
+
+
 # counts
 
 
