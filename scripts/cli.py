@@ -252,6 +252,20 @@ def iteration(
     run(rounds, iterations, json)
 
 
+@bench.command()
+def cohosted(
+    config: ConfigFile,
+    parties: Annotated[int, typer.Option(min=1, help="Number of parties, all in this process.")],
+    at_once: Annotated[int | None, typer.Option(min=1, help="Parties at work at once; as many as cores.")] = None,
+    link: Annotated[str, typer.Option(help="Rate and delay of the modelled machines' lines.")] = "1gbps/20ms",
+    json: Annotated[Path | None, typer.Option(help="Write environment and figures to this file.")] = None,
+) -> None:
+    """A training of many parties in one process, each with its own secret and rows: for measuring, protects nobody."""
+    from benchmarks.cohosted import main as run
+
+    run(config, parties, at_once, link, json)
+
+
 def _run_party(config: Config, out: Path, parties: int | None, force: bool, keeping: Keeping | None) -> None:
     """This process is one of the ranks."""
     _check_ranks(parties)
