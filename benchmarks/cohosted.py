@@ -12,7 +12,6 @@ party's CPU seconds and a stated link (`network.modelled`).
 from __future__ import annotations
 
 import json
-import os
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -133,9 +132,8 @@ def _without_phases(result: dict[str, Any] | None) -> dict[str, Any]:
     return {**kept, "predicted": {"max_weight_error": kept["predicted"]["max_weight_error"]}}
 
 
-def main(config_file: Path, n_parties: int, at_once: int | None, link: str, json_file: Path | None) -> None:
+def main(config_file: Path, n_parties: int, at_once: int, link: str, json_file: Path | None) -> None:
     """Run, print, and write the record."""
-    at_once = at_once or os.cpu_count() or 1
     record = run_cohosted(load_config(config_file), n_parties, at_once, Link.parse(link))
     shown = f" --link {link}" if link != LINK else ""
     record["command"] = (
