@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md from the recorded results: `python -m benchmarks.report`."""
+"""docs/benchmarks.md and its plots from the recorded results: `python -m benchmarks.report`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.jobs import RESULTS, ROOT
+from benchmarks.plots import draw
+from benchmarks.scaling_report import sections
 from models.kinds import KINDS, KindName
 from models.quality import NAMES
 from scripts.results import LABELS
@@ -149,13 +151,28 @@ def page() -> str:
         record = json.loads(iteration.read_text(encoding="utf-8"))
         text += ITERATION.format(**record["job"], ratio=record["ratio"], whole=record["ratio_with_encoding"])
         text += iteration_table(record)
-    return text
+    return text + sections(headlines(), recorded("scaling"), recorded("protocols"))
+
+
+def recorded(name: str) -> dict[str, Any] | None:
+    """The JSON of this name under `benchmarks/results`, where there is one."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found
+
+
+def headlines() -> list[dict[str, Any]]:
+    """The records of `mhe bench cohosted`, each with the name of its job."""
+    prefix = "cohosted-"
+    found = sorted(RESULTS.glob(f"{prefix}*.json"))
+    return [{**json.loads(p.read_text(encoding="utf-8")), "job": p.stem.removeprefix(prefix)} for p in found]
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page and its plots."""
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
+    draw(recorded("scaling"), recorded("protocols"), PAGE.parent / "plots")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from mhe.errors import LevelError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
 from mhe.security import (
-    fresh_error_std,
     mapped_refresh_rounding_std,
     refresh_error_std,
     rerandomised_norm,
@@ -69,7 +68,7 @@ class ClearParty:
 
     def encrypt_own(self, values: Floats, limbs: int, scale: float) -> Ciphertext:
         p = self.parameters
-        width = fresh_error_std(p.ring_dim, p.n_parties) * math.sqrt(p.n_slots) / scale
+        width = rerandomised_std(p, limbs) * math.sqrt(p.n_slots) / scale
         return self._import(self._noisy(values, width), limbs, scale)
 
     def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:

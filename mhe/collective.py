@@ -7,11 +7,14 @@ runs all parties as threads of one process, for tests and simulations.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from mhe.share import Share
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ class Collective(Protocol):
 
     def allgather(self, blob: bytes) -> list[bytes]:
         """Every party's small blob, indexed by rank, at every party (one pass up, one pass down)."""
+
+    def once(self, name: Hashable, work: Callable[[], T]) -> T:
+        """What `work` makes of public material, alike at every party: parties that share a process may share it, and
+        nobody may write to it.
+
+        name: the same at every party, and used once.
+        """
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Count bytes, messages, rounds and seconds inside the block under this name."""

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from mhe.backend.interface import RingBackend
 from mhe.ciphertext import Ciphertext, Residues, RingCiphertext
 from mhe.collective import Collective
-from mhe.encoding import decode_subring, encode_coefficients
-from mhe.encryption import decrypt, encrypt, rerandomise
+from mhe.encoding import decode_subring
+from mhe.encryption import decrypt, encrypt, encrypt_slots, rerandomise
 from mhe.errors import KeyMismatchError, LevelError, ParameterError, ShareError
-from mhe.keys import EphemeralSecret, KeptKey, KeyPlan, PublicKey, ReceiverSecret, SecretShare
+from mhe.keys import EphemeralSecret, EvaluationKey, KeptKey, KeyPlan, PublicKey, ReceiverSecret, SecretShare
 from mhe.parameters import Parameters, log2_product
 from mhe.protocols.decryption import DecryptionProtocol
 from mhe.protocols.key_switch import KeySwitchProtocol, receiver_key, receiver_public_part
@@ -83,8 +83,15 @@ class EncryptedParty:
         protocol = PublicKeyProtocol(self.session)
         mine = protocol.share(self._secret)
         commitments = self.collective.allgather(protocol.commitment(mine))
+        revealed = self.collective.allgather(mine.rows.tobytes())
+        return self.collective.once("public_key", lambda: self._added_up(protocol, mine, commitments, revealed))
+
+    @staticmethod
+    def _added_up(
+        protocol: PublicKeyProtocol, mine: Share, commitments: Sequence[bytes], revealed: Sequence[bytes]
+    ) -> PublicKey:
         total: Share | None = None
-        for rank, blob in enumerate(self.collective.allgather(mine.rows.tobytes())):
+        for rank, blob in enumerate(revealed):
             if len(blob) != mine.rows.nbytes:
                 raise ShareError(f"party {rank} revealed {len(blob)} bytes of public key; need {mine.rows.nbytes}")
             rows = np.frombuffer(blob, dtype=np.uint64).reshape(mine.rows.shape)
@@ -103,22 +110,25 @@ class EncryptedParty:
             first = self._everywhere(protocol.share_first(self._secret, ephemeral))
             second = self._everywhere(protocol.share_second(self._secret, ephemeral, first))
             ephemeral.erase()
-            self.backend.load_relinearisation_key(protocol.finalize(first, second))
+            key = self.collective.once("relin_key", lambda: protocol.finalize(first, second))
+            self.backend.load_relinearisation_key(key)
         with self.collective.phase("rotation_keys"):
             n = self.parameters.ring_dim
             for rotation in plan.everywhere:
-                rotations = RotationKeyProtocol(self.session, galois_element(rotation, n))
-                total = self._everywhere(rotations.share(self._secret))
-                self.backend.load_rotation_key(rotation, rotations.finalize(total))
+                self.backend.load_rotation_key(rotation, self._galois_key(galois_element(rotation, n)))
             if plan.conjugation:
-                conjugation = RotationKeyProtocol(self.session, conjugation_element(n))
-                total = self._everywhere(conjugation.share(self._secret))
-                self.backend.load_conjugation_key(conjugation.finalize(total))
+                self.backend.load_conjugation_key(self._galois_key(conjugation_element(n)))
             for rotation in plan.root_only:
                 rotations = RotationKeyProtocol(self.session, galois_element(rotation, n))
                 at_root = self.collective.reduce(rotations.share(self._secret))
                 if at_root is not None:
                     self.backend.load_rotation_key(rotation, rotations.finalize(at_root))
+
+    def _galois_key(self, element: int) -> EvaluationKey:
+        """The key for X -> X^element, at every party."""
+        protocol = RotationKeyProtocol(self.session, element)
+        total = self._everywhere(protocol.share(self._secret))
+        return self.collective.once(("rotation_key", element), lambda: protocol.finalize(total))
 
     # computation
 
@@ -133,10 +143,7 @@ class EncryptedParty:
         return self.backend.import_ciphertext(RingCiphertext(c0, c1, scale, self.session.key_id), period)
 
     def encrypt_own(self, values: Floats, limbs: int, scale: float) -> Ciphertext:
-        ring = self.session.cipher_ring(limbs)
-        coefficients = encode_coefficients(values, self.parameters.ring_dim, scale)
-        message = ring.ntt(ring.from_integers([int(c) for c in coefficients]))
-        encrypted = encrypt(self.session, self.public_key, message, scale)
+        encrypted = encrypt_slots(self.session, self.public_key, values, limbs, scale)
         return self.backend.import_ciphertext(encrypted, len(values))
 
     def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:

@@ -36,7 +36,7 @@ class Compute(Protocol):
         """This party's own vector (period,), for `sum`: under the collective key, so that no party can read it.
 
         Error of a slot: that of `mhe.encoding.encode_coefficients`, and of an encryption
-        (`mhe.security.fresh_error_std`).
+        (`mhe.security.rerandomised_std`).
         """
 
     def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:

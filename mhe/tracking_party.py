@@ -14,7 +14,7 @@ from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext
 from mhe.errors import LevelError
 from mhe.parameters import Parameters
-from mhe.security import fresh_error_std, mapped_refresh_rounding_std, refresh_error_std, rerandomised_std
+from mhe.security import mapped_refresh_rounding_std, refresh_error_std, rerandomised_std
 from mhe.slot_map import RefreshOutput, check_periods, plain_outputs
 
 Floats = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ class TrackingParty:
 
     def encrypt_own(self, values: Floats, limbs: int, scale: float) -> Ciphertext:
         p = self.parameters
-        error = self.backend.slot_noise(fresh_error_std(p.ring_dim, p.n_parties), scale)
+        error = self.backend.slot_noise(rerandomised_std(p, limbs), scale)
         size = Size(math.sqrt(float(np.square(values).mean())), error)
         return self.backend.ciphertext(size, limbs, scale, len(values))
 

@@ -104,6 +104,9 @@ class PerceptronModel:
         """Tile by tile as the weights, before fold and rescale: at plan.work_limbs limbs."""
         return _Pass(party, self.plan, ahead, batch).gradients()
 
+    def first_gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+        return self.gradients(party, ahead, batch)
+
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         return []
 

@@ -51,6 +51,9 @@ class Model(Protocol):
     def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
         """Of one party's batch, at v."""
 
+    def first_gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
+        """The same at `start`, where everybody knows the weights."""
+
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         """What the steps need beside gradients, made once from everybody's rows, at every party; mostly nothing."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +20,18 @@ from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
 from mhe.slot_map import RefreshOutput, SlotMap
-from models.linalg import PackedBlock, rotate_and_add
+from models.linalg import rotate_and_add
 from models.matrices import MatrixLayout, lower_matrix, multiply, skewed_form, spread_form, weights_form
 from models.newton_plan import MATRIX_LEVELS, FixedHessianPlan
-from models.regression import Regression
+from models.regression import Batch, Regression
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class GramBatch:
-    """One party's packed rows, and X^T X (features, features) of them."""
+class GramBatch(Batch):
+    """The same with X^T X (features, features) of the rows."""
 
-    blocks: Sequence[PackedBlock]
     gram: Floats
 
 
@@ -45,10 +43,11 @@ class FixedHessianRegression(Regression):
 
     def batches(
         self, features: Floats, targets: Floats, pieces: Sequence[npt.NDArray[np.int64]], *, keep: bool
-    ) -> list[Any]:
+    ) -> list[Batch]:
         packed = super().batches(features, targets, pieces, keep=keep)
         return [
-            GramBatch(blocks, features[rows].T @ features[rows]) for blocks, rows in zip(packed, pieces, strict=True)
+            GramBatch(batch.blocks, batch.at_zero, features[rows].T @ features[rows])
+            for batch, rows in zip(packed, pieces, strict=True)
         ]
 
     def prepare(self, party: Compute, batches: Sequence[GramBatch]) -> list[Ciphertext]:
@@ -60,9 +59,6 @@ class FixedHessianRegression(Regression):
         own[intercept, intercept] = 1 / self.plan.curvature
         backend = party.backend
         return [backend.add_plain(inverse, backend.encode(own.ravel(), inverse.limbs, inverse.scale))]
-
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
-        return super().gradients(party, ahead, batch.blocks)
 
     def step(
         self,

@@ -60,7 +60,11 @@ class CircuitPlan(TrainingPlan):
 
     @property
     def key_plan(self) -> KeyPlan:
-        return KeyPlan.of(self.parameters.n_slots, self.layout.rotations(), self.layout.fold_steps)
+        """Those of the gradients, of which the first is made in the clear, and of predictions."""
+        w, layout = self.workload, self.layout
+        gradients = w.iterations > 1
+        everywhere = layout.rotations() if gradients or w.release == "predictions" else ()
+        return KeyPlan.of(self.parameters.n_slots, everywhere, layout.fold_steps if gradients else ())
 
     # limbs and scales
 

@@ -33,6 +33,14 @@ from models.prediction import ANSWER_GUARD
 Floats = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One party's packed rows, and their gradient X^T (y - link(0)) at weights of zero: (features + 1,)."""
+
+    blocks: Sequence[PackedBlock]
+    at_zero: Floats
+
+
 @dataclass(frozen=True)
 class Regression:
     """A generalised linear model with one output: its weights are one ciphertext of period plan.layout.features."""
@@ -41,9 +49,10 @@ class Regression:
 
     def batches(
         self, features: Floats, targets: Floats, pieces: Sequence[npt.NDArray[np.int64]], *, keep: bool
-    ) -> list[list[PackedBlock]]:
-        x, y = with_constant(features), targets[:, 0]
-        return [pack(x[rows], y[rows], self.plan.layout, keep=keep) for rows in pieces]
+    ) -> list[Batch]:
+        x, y, link = with_constant(features), targets[:, 0], self.plan.workload.link
+        errors = y - link(np.zeros_like(y))
+        return [Batch(pack(x[rows], y[rows], self.plan.layout, keep=keep), x[rows].T @ errors[rows]) for rows in pieces]
 
     def start(self, party: Party) -> list[Ciphertext]:
         return [encrypted_zero(party, self.plan.weight_scale, self.plan.weights_period)]
@@ -60,16 +69,25 @@ class Regression:
         behind = backend.encode(np.array([-beta]), p.limbs, factor)
         return [backend.multiply_accumulate_plain([(w, ahead), (p, behind)])]
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock]) -> list[Ciphertext]:
+    def first_gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+        """As `gradients` makes them, computed in the clear: nothing of it was encrypted."""
+        plan, layout = self.plan, self.plan.layout
+        folded = np.zeros(layout.features)
+        folded[: plan.workload.features + 1] = batch.at_zero
+        # the fold adds up this many periods
+        periods = layout.period // layout.features
+        return [party.encrypt_own(folded / periods, plan.error_limbs, plan.error_scale * plan.data_scale)]
+
+    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
         """X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step."""
         backend, plan, layout = party.backend, self.plan, self.plan.layout
         turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
         errors = []
-        for block in batch:
+        for block in batch.blocks:
             u = forward(backend, block, turned, layout, plan.data_scale)
             e = evaluate(backend, u, plan.workload.link.negated, plan.error_scale)
             errors.append(backend.add_plain(e, backend.encode(block.labels, e.limbs, plan.error_scale)))
-        return [backward(backend, batch, errors, layout, plan.data_scale)]
+        return [backward(backend, batch.blocks, errors, layout, plan.data_scale)]
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         return []

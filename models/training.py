@@ -123,7 +123,8 @@ def train(
         start = time.perf_counter()
         with party.collective.phase("iteration"):
             ahead = model.look_ahead(backend, weights, previous)
-            local = model.gradients(party, ahead, batches[(number - 1) % len(batches)])
+            gradients = model.first_gradients if number == 1 else model.gradients
+            local = gradients(party, ahead, batches[(number - 1) % len(batches)])
             totals = party.sum(local)
             updated = model.step(party, prepared, ahead, totals)
             if number < plan.workload.iterations:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from mhe.codec import Frame
 from mhe.errors import NetworkError
+from network.host import Host, OwnProcess
 
 WINDOW = 4
 """Frames under way from one party to another before `send` waits: bounds the memory of a fast sender."""
@@ -53,12 +54,13 @@ def check_peer(peer: int, rank: int, n_parties: int) -> None:
 class Loopback:
     """Connects the parties of one process, each in a thread of its own.
 
-    tap: sees every frame, one at a time, in the thread of its sender.
+    tap: sees every frame, one at a time, in the thread of its sender. host: lets others work while a party waits.
     """
 
-    def __init__(self, n_parties: int, tap: Tap | None = None) -> None:
+    def __init__(self, n_parties: int, tap: Tap | None = None, host: Host | None = None) -> None:
         self.n_parties = n_parties
         self._tap = tap
+        self._host = OwnProcess() if host is None else host
         self._lock = Lock()
         self._boxes: dict[tuple[int, int], _Mailbox] = {}
         self._finished: set[int] = set()
@@ -84,8 +86,8 @@ class Loopback:
             with self._lock:
                 self._tap(source, dest, frame.tobytes())
         box = self._box(source, dest)
+        self._wait(box, lambda: len(box.frames) < WINDOW or dest in self._finished)
         with box.changed:
-            box.changed.wait_for(lambda: self._failure or len(box.frames) < WINDOW or dest in self._finished)
             self._check_alive(dest)
             box.frames.append(frame)
             box.changed.notify_all()
@@ -93,13 +95,26 @@ class Loopback:
     def take(self, source: int, dest: int) -> Frame:
         """Remove the oldest frame from the box from source to dest."""
         box = self._box(source, dest)
+        self._wait(box, lambda: bool(box.frames) or source in self._finished)
         with box.changed:
-            box.changed.wait_for(lambda: self._failure or box.frames or source in self._finished)
             if not box.frames:
                 self._check_alive(source)
             frame = box.frames.popleft()
             box.changed.notify_all()
             return frame
+
+    def _wait(self, box: _Mailbox, ready: Callable[[], bool]) -> None:
+        """Until it is so, or a party failed. One party puts into a box and one takes: what is ready remains so."""
+
+        def over() -> bool:
+            return self._failure is not None or ready()
+
+        with box.changed:
+            if over():
+                return
+        # a turn is taken again after the box is released: whoever has one must be able to reach any box
+        with self._host.aside(), box.changed:
+            box.changed.wait_for(over)
 
     def _box(self, source: int, dest: int) -> _Mailbox:
         with self._lock:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
-from mhe.codec import DIGEST_BYTES
+from mhe.codec import DIGEST_BYTES, Frame
+from mhe.collective import Transfer
 from mhe.share import Share
 from network.channel import Channel
-from network.metrics import MeteredChannel, Metrics
+from network.host import Host, OwnProcess
+from network.metrics import MeteredChannel, Metrics, Pass
 from network.reduce import tree_allgather, tree_broadcast, tree_reduce
 from network.topology import Tree
+
+T = TypeVar("T")
 
 
 class TreeCollective:
@@ -18,13 +24,20 @@ class TreeCollective:
     The first allgathers compare configurations, before there are any parameters: until `bind` every message
     carries a digest of zeros. All methods raise NetworkError, CodecError or KeyMismatchError if the parties are
     not in step, and ShareError if their shares do not belong together.
+
+    host: what this party has in common with others of its process. passes: if `recorded`, every pass so far.
     """
 
-    def __init__(self, channel: Channel, *, arity: int = 2, root: int = 0) -> None:
+    def __init__(
+        self, channel: Channel, *, arity: int = 2, root: int = 0, host: Host | None = None, recorded: bool = False
+    ) -> None:
         self.tree = Tree(channel.n_parties, arity, root)
-        self.metrics = Metrics()
+        self.host = OwnProcess() if host is None else host
+        self.metrics = Metrics(cpu=self.host.cpu_seconds)
+        self.passes: list[Pass] | None = [] if recorded else None
         self._channel = MeteredChannel(channel, self.metrics)
         self._digest = bytes(DIGEST_BYTES)
+        self._passed = 0
 
     @property
     def rank(self) -> int:
@@ -43,16 +56,37 @@ class TreeCollective:
         self._digest = digest
 
     def reduce(self, share: Share) -> Share | None:
-        self.metrics.current.rounds += 1
-        return tree_reduce(self._channel, self.tree, self._digest, share)
+        start = self._start(1)
+        total = tree_reduce(self._channel, self.tree, self._digest, share)
+        self._record(Transfer("reduce", share.protocol, *share.rows.shape), start)
+        return total
 
     def broadcast(self, share: Share | None) -> Share:
-        self.metrics.current.rounds += 1
-        return tree_broadcast(self._channel, self.tree, self._digest, share)
+        start = self._start(1)
+        got = tree_broadcast(self._channel, self.tree, self._digest, share, self._received)
+        self._record(Transfer("broadcast", got.protocol, *got.rows.shape), start)
+        return got
 
     def allgather(self, blob: bytes) -> list[bytes]:
-        self.metrics.current.rounds += 2
-        return tree_allgather(self._channel, self.tree, self._digest, blob)
+        start = self._start(2)
+        blobs = tree_allgather(self._channel, self.tree, self._digest, blob, self._received)
+        self._record(max(map(len, blobs)), start)
+        return blobs
+
+    def once(self, name: Hashable, work: Callable[[], T]) -> T:
+        return self.host.once(name, work)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         return self.metrics.phase(name)
+
+    def _received(self, frames: Iterator[Frame], decode: Callable[[Iterable[Frame]], T]) -> T:
+        return self.host.received(("received", self._passed), frames, decode)
+
+    def _start(self, rounds: int) -> float:
+        self.metrics.current.rounds += rounds
+        self._passed += 1
+        return self.host.cpu_seconds()
+
+    def _record(self, what: Transfer | int, start: float) -> None:
+        if self.passes is not None:
+            self.passes.append(Pass(self.metrics.phase_name, what, start, self.host.cpu_seconds()))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from mhe.codec import Frame
+from mhe.collective import Transfer
 from network.channel import Channel
 
 OUTSIDE = "outside"
@@ -19,7 +20,7 @@ class Counters:
     """The totals of one phase at one party.
 
     messages: frames sent. rounds: passes over the tree (reduce 1, broadcast 1, allgather 2).
-    waiting_seconds: the part of wall_seconds spent inside the channel.
+    waiting_seconds: the part of wall_seconds spent inside the channel. cpu_seconds: of this party.
     """
 
     bytes_sent: int = 0
@@ -28,21 +29,41 @@ class Counters:
     rounds: int = 0
     wall_seconds: float = 0.0
     waiting_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One collective operation at one party: what passed (of an allgather, the bytes of the longest blob), and the CPU
+    seconds that the party had spent before and after it.
+    """
+
+    phase: str
+    what: Transfer | int
+    before: float
+    after: float
 
 
 class Metrics:
     """Counters by phase of one party. Phases may nest; everything counts for the innermost one only."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = time.perf_counter, cpu: Callable[[], float] = time.process_time
+    ) -> None:
+        self._clock, self._cpu = clock, cpu
         self._phases: dict[str, Counters] = {OUTSIDE: Counters()}
         self._stack = [OUTSIDE]
-        self._since = clock()
+        self._since = clock(), cpu()
 
     @property
     def current(self) -> Counters:
         """The counters of the innermost phase."""
-        return self._phases[self._stack[-1]]
+        return self._phases[self.phase_name]
+
+    @property
+    def phase_name(self) -> str:
+        """Of the innermost phase."""
+        return self._stack[-1]
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -71,8 +92,9 @@ class Metrics:
         return {name: asdict(counters) for name, counters in self._phases.items()}
 
     def _settle(self) -> None:
-        now = self._clock()
-        self.current.wall_seconds += now - self._since
+        now = self._clock(), self._cpu()
+        self.current.wall_seconds += now[0] - self._since[0]
+        self.current.cpu_seconds += now[1] - self._since[1]
         self._since = now
 
 

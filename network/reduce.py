@@ -7,8 +7,10 @@ and a party holds its own share plus a few chunks per child.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -18,6 +20,19 @@ from mhe.errors import NetworkError
 from mhe.share import Share, aggregate, check_mergeable
 from network.channel import Channel
 from network.topology import Tree
+
+T = TypeVar("T")
+
+
+class Receive(Protocol):
+    """How frames that come down the tree, the same for all, are decoded: by every party for itself, or once."""
+
+    def __call__(self, frames: Iterator[Frame], decode: Callable[[Iterable[Frame]], T]) -> T: ...
+
+
+def at_each_party(frames: Iterator[Frame], decode: Callable[[Iterable[Frame]], T]) -> T:
+    """As they arrive."""
+    return decode(frames)
 
 
 def tree_reduce(channel: Channel, tree: Tree, digest: bytes, share: Share) -> Share | None:
@@ -48,7 +63,9 @@ def tree_reduce(channel: Channel, tree: Tree, digest: bytes, share: Share) -> Sh
     return replace(total, rows=rows) if parent is None else None
 
 
-def tree_broadcast(channel: Channel, tree: Tree, digest: bytes, share: Share | None) -> Share:
+def tree_broadcast(
+    channel: Channel, tree: Tree, digest: bytes, share: Share | None, receive: Receive = at_each_party
+) -> Share:
     """The root's share, at every party. Only the root passes one.
 
     Raises NetworkError if the root passes none or another party passes one, and CodecError, KeyMismatchError or
@@ -63,7 +80,8 @@ def tree_broadcast(channel: Channel, tree: Tree, digest: bytes, share: Share | N
         for frame in codec.encode(share, digest, channel.n_parties):
             _send_down(channel, tree, frame)
     else:
-        share = codec.decode(_relay(channel, tree), digest, channel.n_parties)
+        frames = _relay_share(channel, tree, digest)
+        share = receive(frames, lambda each: codec.decode(each, digest, channel.n_parties))
     channel.flush()
     return share
 
@@ -89,17 +107,29 @@ def tree_gather(channel: Channel, tree: Tree, digest: bytes, blob: bytes) -> dic
     return blobs
 
 
-def tree_allgather(channel: Channel, tree: Tree, digest: bytes, blob: bytes) -> list[bytes]:
+def tree_allgather(
+    channel: Channel, tree: Tree, digest: bytes, blob: bytes, receive: Receive = at_each_party
+) -> list[bytes]:
     """Every party's small blob, indexed by rank, at every party. Raises like `tree_gather`."""
     blobs = tree_gather(channel, tree, digest, blob)
     if channel.rank == tree.root:
         _send_down(channel, tree, codec.encode_blobs(blobs, digest))
     else:
-        blobs = codec.decode_blobs(next(_relay(channel, tree)), digest)
+        frames = islice(_relay(channel, tree), 1)
+        blobs = receive(frames, lambda each: codec.decode_blobs(next(iter(each)), digest))
     channel.flush()
     if blobs.keys() != set(range(tree.n_parties)):
         raise NetworkError(f"blobs of parties {sorted(blobs)} arrived; need one of each of {tree.n_parties}")
     return [blobs[rank] for rank in range(tree.n_parties)]
+
+
+def _relay_share(channel: Channel, tree: Tree, digest: bytes) -> Iterator[Frame]:
+    """As `_relay`, of one share."""
+    frames = _relay(channel, tree)
+    header = next(frames)
+    yield header
+    shape = codec.decode_header(header, digest, channel.n_parties).rows.shape
+    yield from islice(frames, len(codec.chunks(*shape)))
 
 
 def _relay(channel: Channel, tree: Tree) -> Iterator[Frame]:

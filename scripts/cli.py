@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -250,6 +251,48 @@ def iteration(
     from benchmarks.iteration import run
 
     run(rounds, iterations, json)
+
+
+@bench.command()
+def cohosted(
+    config: ConfigFile,
+    parties: Annotated[int, typer.Option(min=1, help="Number of parties, all in this process.")],
+    at_once: Annotated[int | None, typer.Option(min=1, help="Parties at work at once; as many as cores.")] = None,
+    link: Annotated[str, typer.Option(help="Rate and delay of the modelled machines' lines.")] = "1gbps/20ms",
+    json: Annotated[Path | None, typer.Option(help="Write environment and figures to this file.")] = None,
+) -> None:
+    """A training of many parties in one process, each with its own secret and rows: for measuring, protects nobody."""
+    from benchmarks.cohosted import main as run
+
+    run(config, parties, at_once or _cores(), link, json)
+
+
+@bench.command()
+def protocols(
+    parties: Annotated[list[int] | None, typer.Option(min=2, help="Numbers of parties; 2 to 160 if none.")] = None,
+    at_once: Annotated[int | None, typer.Option(min=1, help="Parties at work at once; as many as cores.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write environment and figures to this file.")] = None,
+) -> None:
+    """Every protocol among many parties, all in this process."""
+    from benchmarks.protocols import PARTIES, run
+
+    run(parties or PARTIES, at_once or _cores(), json)
+
+
+@bench.command()
+def scaling(
+    json: Annotated[Path, typer.Option(help="File of all points; those of other series in it are kept.")],
+    series: Annotated[list[str] | None, typer.Option(help="Which series; all if none.")] = None,
+    at_once: Annotated[int | None, typer.Option(min=1, help="Parties at work at once; as many as cores.")] = None,
+) -> None:
+    """Cost against parties, rows, features, hidden units, batch and threads: a training for each point."""
+    from benchmarks.scaling import run
+
+    run(series or (), at_once or _cores(), json)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def _run_party(config: Config, out: Path, parties: int | None, force: bool, keeping: Keeping | None) -> None:

@@ -108,8 +108,9 @@ def moduli_maker(backend: str) -> MakeModuli:
     return generate_moduli
 
 
-def keeps_diagonals(plan: Plan, rank: int) -> bool:
-    return plan.encoded_bytes(rank) <= KEPT_DIAGONALS_BYTES
+def keeps_diagonals(plan: Plan, rank: int, sharing: int = 1) -> bool:
+    """sharing: parties that share the memory of a process."""
+    return plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
 
 
 def describe(plan: Plan, config: Config, console: Console) -> None:

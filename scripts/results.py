@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import resource
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +81,8 @@ def usage(collective: TreeCollective, iteration: Mapping[str, float] | None) -> 
     phases = collective.metrics.snapshot()
     total = {name: sum(phase[name] for phase in phases.values()) for name in ("bytes_sent", "bytes_received", "rounds")}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"cpu_seconds": time.process_time(), **total, "peak_rss_mib": peak, "iteration": iteration, "phases": phases}
+    cpu = collective.host.cpu_seconds()
+    return {"cpu_seconds": cpu, **total, "peak_rss_mib": peak, "iteration": iteration, "phases": phases}
 
 
 def iteration_line(iteration: Iteration, before: Mapping[str, float], after: Mapping[str, float]) -> str:

@@ -92,7 +92,9 @@ def run_party(
     console = make_console(quiet=not collective.is_root)
     together(collective, lambda: _check_keeping(config, collective, keeping))
     shard, target, summaries = _agree_on_data(config, collective, out, force)
-    circuit = together(collective, lambda: make_plan(config, summaries, target.outputs))
+    circuit = together(
+        collective, lambda: collective.once("plan", lambda: make_plan(config, summaries, target.outputs))
+    )
     collective.bind(circuit.parameters.digest)
     describe(circuit, config, console)
     model = model_of(circuit)
@@ -106,7 +108,9 @@ def run_party(
         party.make_keys(circuit.key_plan)
         rank = collective.rank
         targets = targets_of(shard.labels, target.outputs)
-        batches = pack_batches(model, rows, targets, config.training.seed, rank, keeps_diagonals(circuit, rank))
+        with collective.phase("packing"):
+            keep_encoded = keeps_diagonals(circuit, rank, collective.host.parties)
+            batches = pack_batches(model, rows, targets, config.training.seed, rank, keep_encoded)
     prepared = time.perf_counter()
     inverse = _prepared(party, model, batches, recorder.reporter)
     trained = time.perf_counter()

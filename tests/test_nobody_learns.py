@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, combinations
+from itertools import chain, combinations, count
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -255,12 +255,16 @@ def record_run(folder: Path, what: str, backend: str, audit: bool | None) -> Run
     return run
 
 
+AT_ENCRYPTED_WEIGHTS = 2
+"""The first gradients are those of weights that everybody knows: encrypted, and not computed on ciphertexts."""
+
+
 def watch(run: Run, party: Any) -> None:
-    """Look into the party when it sums for the first time, and just before it closes."""
-    add, close, rank = party.sum, party.close, rank_here()
+    """Look into the party when it sums gradients of encrypted weights for the first time, and just before it closes."""
+    add, close, rank, sums = party.sum, party.close, rank_here(), count(1)
 
     def summing(ciphertexts: Any) -> Any:
-        if rank not in run.computed and isinstance(party, EncryptedParty):
+        if next(sums) == AT_ENCRYPTED_WEIGHTS and isinstance(party, EncryptedParty):
             (gradient,) = ciphertexts
             run.computed[rank] = party.backend.export_ciphertext(gradient)
             if rank == 0:

@@ -264,7 +264,7 @@ def test_blocks_and_batches_are_those_that_are_packed(rows, batch, blocks, batch
     assert tuple(plan.batches(rank) for rank in range(len(rows))) == batches
     for rank, (x, y) in enumerate(table(plan.workload)):
         packed = pack_batches(model_of(plan), x, y, 0, rank, False)
-        assert (len(packed), {len(pieces) for pieces in packed}) == (batches[rank], {blocks[rank]})
+        assert (len(packed), {len(batch.blocks) for batch in packed}) == (batches[rank], {blocks[rank]})
 
 
 # what is foretold

@@ -19,13 +19,15 @@ class Clock:
 
 
 def test_time_counts_for_the_innermost_phase():
-    clock = Clock()
-    metrics = Metrics(clock)
+    clock, cpu = Clock(), Clock()
+    metrics = Metrics(clock, cpu)
     clock.now += 1
     with metrics.phase("train"):
         clock.now += 2
+        cpu.now += 1
         with metrics.phase("refresh"):
             clock.now += 4
+            cpu.now += 3
             with metrics.waiting():
                 clock.now += 8
         clock.now += 16
@@ -34,6 +36,7 @@ def test_time_counts_for_the_innermost_phase():
         running = metrics.snapshot()
     seconds = {name: (c["wall_seconds"], c["waiting_seconds"]) for name, c in running.items()}
     assert seconds == {"outside": (1, 0), "train": (18, 0), "refresh": (44, 8)}
+    assert {name: c["cpu_seconds"] for name, c in running.items()} == {"outside": 0, "train": 1, "refresh": 3}
     assert metrics.snapshot() == running
 
 
@@ -61,5 +64,5 @@ def test_bytes_and_messages_by_phase():
     assert (counts["in"]["bytes_sent"], counts["in"]["messages"], counts["in"]["bytes_received"]) == (0, 0, 7)
     assert json.loads(json.dumps(counts)) == counts
     assert set(counts["in"]) == {
-        "bytes_sent", "bytes_received", "messages", "rounds", "wall_seconds", "waiting_seconds",
+        "bytes_sent", "bytes_received", "messages", "rounds", "wall_seconds", "waiting_seconds", "cpu_seconds",
     }  # fmt: skip
