@@ -12,7 +12,7 @@ Halevi and Shoup, CRYPTO 2014.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,20 +30,19 @@ Floats = npt.NDArray[np.float64]
 class ClearTiles:
     """A clear batch X, ready for products with encrypted weights and errors.
 
-    diagonals[pair of tiles][giant][baby]: (n_slots,) holds X[s - g, (s + b) mod w] at (s, x) for x < w, of the first
-    tile's columns, and that of the second one's for the others. They are encoded when they are first used.
+    pairs: of tiles (rows, width) of its columns. They are encoded when they are first used.
     keep: whether what is encoded serves later iterations, too.
     """
 
     layout: TileLayout
-    diagonals: Sequence[Mapping[int, Sequence[Floats]]]
+    pairs: Sequence[tuple[Floats, Floats]]
     baby: int
     keep: bool
     encoded: dict[tuple[int, ...], Plaintext]
 
     @property
     def n_pairs(self) -> int:
-        return len(self.diagonals)
+        return len(self.pairs)
 
     @property
     def giants(self) -> range:
@@ -54,8 +53,16 @@ class ClearTiles:
         return self if self.keep else replace(self, encoded={})
 
     def plaintext(self, backend: Backend, pair: int, giant: int, baby: int, limbs: int, scale: float) -> Plaintext:
-        values = self.diagonals[pair][giant][baby]
-        return encode_once(backend, self.encoded, (pair, giant, baby), values, limbs, scale, keep=True)
+        place = pair, giant, baby
+        return encode_once(backend, self.encoded, place, lambda: self._diagonal(*place), limbs, scale, keep=True)
+
+    def _diagonal(self, pair: int, giant: int, baby: int) -> Floats:
+        """(n_slots,) holds X[s - g, (s + b) mod w] at (s, x) for x < w, of the first tile's columns, and that of the
+        second one's for the others.
+        """
+        s, layout = np.arange(self.layout.rows), self.layout
+        place = (s - giant) % layout.rows, (s + baby) % layout.width
+        return np.repeat(np.stack([tile[place] for tile in self.pairs[pair]], axis=1).ravel(), layout.width)
 
 
 def clear_rotations(layout: TileLayout, n_pairs: int) -> set[int]:
@@ -66,23 +73,13 @@ def clear_rotations(layout: TileLayout, n_pairs: int) -> set[int]:
 
 
 def pack_clear(layout: TileLayout, x: Floats, *, keep: bool) -> ClearTiles:
-    """Rows (at most layout.rows, columns) as pairs of tiles of diagonals."""
+    """Rows (at most layout.rows, columns) as pairs of tiles."""
     tiles = layout.cut(x)
     if len(tiles) % 2:
         tiles.append(np.zeros_like(tiles[0]))
     pairs = list(zip(tiles[::2], tiles[1::2], strict=True))
     baby = layout.clear_baby(len(pairs))
-    diagonals = [
-        {g: [_diagonal(layout, pair, g, k) for k in range(baby)] for g in range(0, layout.width, baby)}
-        for pair in pairs
-    ]
-    return ClearTiles(layout, diagonals, baby, keep, {})
-
-
-def _diagonal(layout: TileLayout, pair: Sequence[Floats], giant: int, baby: int) -> Floats:
-    s = np.arange(layout.rows)
-    place = (s - giant) % layout.rows, (s + baby) % layout.width
-    return np.repeat(np.stack([tile[place] for tile in pair], axis=1).ravel(), layout.width)
+    return ClearTiles(layout, pairs, baby, keep, {})
 
 
 def clear_forward(

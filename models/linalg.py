@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,28 +29,29 @@ class PackedBlock:
     encoded: dict[tuple[int, ...], Plaintext] = field(default_factory=dict, repr=False)
 
     def plaintext(self, backend: Backend, giant: int, baby: int, limbs: int, scale: float) -> Plaintext:
-        values = self.diagonals[giant, baby]
-        return encode_once(backend, self.encoded, (giant, baby), values, limbs, scale, keep=self.keep)
+        place = giant, baby
+        return encode_once(backend, self.encoded, place, lambda: self.diagonals[place], limbs, scale, keep=self.keep)
 
 
 def encode_once(
     backend: Backend,
     encoded: dict[tuple[int, ...], Plaintext],
     place: tuple[int, ...],
-    values: Floats,
+    values: Callable[[], Floats],
     limbs: int,
     scale: float,
     *,
     keep: bool,
 ) -> Plaintext:
     """The values (period,) of this place, looked up among what was encoded before, and entered there if `keep`.
+    They are made only to be encoded, for they take more memory than the rows.
 
     Everything that shares `encoded` is at one scale.
     """
     key = (*place, limbs)
     plaintext = encoded.get(key)
     if plaintext is None:
-        plaintext = backend.encode(values, limbs, scale)
+        plaintext = backend.encode(values(), limbs, scale)
         if keep:
             encoded[key] = plaintext
     return plaintext
