@@ -145,7 +145,9 @@ class KeyPlan:
     conjugation: bool = False
 
     @classmethod
-    def of(cls, n_slots: int, everywhere: Iterable[int], root_only: Iterable[int] = ()) -> Self:
+    def of(
+        cls, n_slots: int, everywhere: Iterable[int], root_only: Iterable[int] = (), *, conjugation: bool = False
+    ) -> Self:
         """Of rotations by any steps, of which those that are equal modulo n_slots share a key and 0 needs none.
 
         A key is named by the shortest of its steps, and is the root's own only if no party else needs it.
@@ -154,6 +156,7 @@ class KeyPlan:
         return cls(
             tuple(sorted(step for key, step in shared.items() if key)),
             tuple(sorted(step for key, step in own.items() if key and key not in shared)),
+            conjugation,
         )
 
 

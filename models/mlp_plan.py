@@ -139,7 +139,12 @@ class PerceptronPlan(TrainingPlan):
             everywhere |= inner_rotations(layout, tiles.turns(layer))
             root |= sample_rotations(layout, form, tiles.turns(layer))
             root |= {*layout.row_steps} if form == "plain" else {-layout.width, *layout.skewed_row_steps}
-        return KeyPlan.of(layout.n_slots, everywhere, root)
+        return KeyPlan.of(
+            layout.n_slots,
+            everywhere,
+            root,
+            conjugation=any(tiles.turns(layer) > 1 for layer in range(1, net.n_layers)),
+        )
 
     @property
     def weights_period(self) -> int:
@@ -207,7 +212,8 @@ def perceptron_levels(net: Perceptron) -> int:
 def perceptron_message_bits(workload: Workload) -> float:
     """log2 of what is refreshed above the default scale: values up to message_bound, errors read at a larger scale."""
     slope = workload.model.activation.derivative if workload.hidden else None
-    raised = 0.0
+    # a product of two tiles comes out at twice the scale
+    raised = float(len(workload.hidden))
     if slope is not None and slope.degree == 1:
-        raised = len(workload.hidden) * max(0.0, math.log2(slope.half_width / slope.coefficients[1]))
+        raised += len(workload.hidden) * max(0.0, math.log2(slope.half_width / slope.coefficients[1]))
     return math.log2(workload.message_bound) + 1 + raised

@@ -34,7 +34,7 @@ from models.model_tiles import PRODUCT_LEVELS, ModelTiles
 from models.perceptron import Perceptron, with_constant
 from models.precision import ROW_NORM_LIMIT, largest_output, quantile
 from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudged_std, tracked_norm
-from models.tile_products import add_bias, double, product, product_rotations, turned
+from models.tile_products import add_bias, double, product, product_rotations, scale_growth, turned
 from models.tiles import TileLayout
 
 Floats = npt.NDArray[np.float64]
@@ -117,13 +117,13 @@ class TilePrediction:
     @property
     def key_plan(self) -> KeyPlan:
         layout, width = self.layout, self.layout.width
-        steps = {-width, *layout.fold_steps, *product_rotations(layout, "skewed")}
-        steps |= {k * layout.stride for k in (*layout.babies(width), *layout.giants(width))}
+        steps = {-width, *layout.fold_steps, *product_rotations(layout, "skewed", width)}
+        steps |= {k * layout.stride for k in (*range(layout.baby), *range(0, width, layout.baby))}
         if self.n_queries > 1:
             steps |= {width}
         if self.network.hidden:
-            steps |= product_rotations(layout, "plain")
-        return KeyPlan.of(layout.n_slots, (), steps)
+            steps |= product_rotations(layout, "plain", width)
+        return KeyPlan.of(layout.n_slots, (), steps, conjugation=width > 1)
 
     # limbs and scales
 
@@ -152,7 +152,8 @@ class TilePrediction:
     def query_scale(self) -> float:
         """The first product comes out at the default scale, or that of the answers."""
         out = self.parameters.scale if self.network.hidden else self.answer_scale
-        return out * self.parameters.moduli[self.low_limbs] / (self.weight_scale * self._copies)
+        grown = self.weight_scale * self._copies * scale_growth(self.layout.width)
+        return out * self.parameters.moduli[self.low_limbs] / grown
 
     @property
     def query_period(self) -> int:
@@ -212,9 +213,9 @@ class TilePrediction:
     def _turned(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
         """A tile of the first layer for a skewed batch, one limb lower."""
         layout, scale = self.layout, float(self.parameters.moduli[tile.limbs - 1])
-        turned = backend.rotate_hoisted(tile, [k * layout.stride for k in layout.babies(layout.width)])
+        turned = backend.rotate_hoisted(tile, [k * layout.stride for k in range(layout.baby)])
         parts = {}
-        for giant in layout.giants(layout.width):
+        for giant in range(0, layout.width, layout.baby):
             masks = np.eye(layout.width, layout.stride)[giant : giant + layout.baby]
             parts[giant * layout.stride] = backend.multiply_accumulate_plain(
                 (turned[k * layout.stride], backend.encode(mask, tile.limbs, scale)) for k, mask in enumerate(masks)

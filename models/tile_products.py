@@ -14,8 +14,14 @@ a step back costs what a step forward does. With k = g + b (giant g, baby b) and
     A W   = sum_g rot( sum_b rot(A, b + g c) * rot(K, b d), g d),   (c, d) = (1 - H, H) for skewed A, else (H, 1 - H)
     A^T E = sum_b rot( sum_g rot(P, b + g c) * rot(Q, -g H), -b H)
 
-which takes one relinearisation for each rotation of a sum. Turned once (`Turned`), the skewed one of A and E serves
-both products that it is in.
+which takes one relinearisation for each rotation of a sum.
+
+**Two terms in one.** Slots are complex, and half of the n terms do: with h = n/2, sums over k < h, that is g < h, and
+
+    P' = P + i rot(P, h c),    Q' = Q - i rot(Q, -h H),
+
+A W is the real part of the sum with P' in place of P, and its imaginary part turned by h d; A^T E is the real part of
+the sum with P' and Q'. Turned once (`Turned`), the skewed one of A and E serves both products that it is in.
 
 **Few outputs.** Weights whose columns repeat with a period n < w are those of a layer of n outputs, many times over,
 and n terms are enough for any product with them: A W at position x is a sum over n of the inputs, and the others stand
@@ -41,22 +47,33 @@ from models.tiles import Form, TileLayout
 
 Floats = npt.NDArray[np.float64]
 
+FORMS: tuple[Form, Form] = ("plain", "skewed")
+
 Turned = Sequence[Mapping[int, Ciphertext]]
 """rot(P, b + g c) of each tile for all baby steps b, and one giant step."""
 
 
 def inner_rotations(layout: TileLayout, turns: int) -> set[int]:
-    """Rotations of all products of a layer of so many turns."""
-    babies, giants, stride = layout.babies(turns), layout.giants(turns), layout.stride
-    steps = {*babies} | {g * step for g in giants for step in (1 - stride, stride, -stride)}
-    return steps | {b * step for b in babies for step in (stride, 1 - stride, -stride)} | {*fold_steps(layout, turns)}
+    """Rotations of all products of a layer of so many turns, but those of `samples_added`."""
+    stride = layout.stride
+    outer = {b * -stride for b in layout.babies(turns)} | {g * -stride for g in _giants(layout, turns)}
+    return outer.union(
+        (turns // 2 * -stride,),
+        fold_steps(layout, turns),
+        *(product_rotations(layout, form, turns) for form in FORMS),
+    )
 
 
-def product_rotations(layout: TileLayout, form: Form) -> set[int]:
-    """Rotations of A W, for A of this form, with all turns."""
+def product_rotations(layout: TileLayout, form: Form, turns: int) -> set[int]:
+    """Rotations of A W, for A of this form, but those that complete it (`fold_steps`)."""
     turn, step = _steps(layout, form)
-    babies, giants = layout.babies(layout.width), layout.giants(layout.width)
+    babies, giants = layout.babies(turns), (*_giants(layout, turns), turns // 2)
     return {*babies} | {g * s for g in giants for s in (turn, step)} | {b * step for b in babies}
+
+
+def scale_growth(turns: int) -> int:
+    """By how many times the scale of a product is larger than those of its factors together (`Backend.parts`)."""
+    return 1 if turns == 1 else 2
 
 
 def double(backend: Backend, layout: TileLayout, tile: Ciphertext) -> Ciphertext:
@@ -69,8 +86,9 @@ def turned(
 ) -> Iterator[Turned]:
     """Doubled tiles of this form, turned for every product that they are in: for one giant step after the other."""
     step, _ = _steps(layout, form)
-    babies, giants = layout.babies(turns), layout.giants(turns)
-    starts = [backend.rotate_hoisted(tile, [g * step for g in giants]) for tile in doubled]
+    babies, giants = layout.babies(turns), _giants(layout, turns)
+    paired = [_paired(backend, tile, turns // 2 * step, 1) for tile in doubled]
+    starts = [backend.rotate_hoisted(tile, [g * step for g in giants]) for tile in paired]
     for g in giants:
         yield [backend.rotate_hoisted(start[g * step], babies) for start in starts]
 
@@ -119,17 +137,21 @@ def _product(
     form: Form,
     turns: int,
 ) -> list[Ciphertext]:
-    """For each output the sum of the products left[i] * right[j] over its pairs (i, j)."""
+    """For each output the sum of the products left[i] * right[j] over its pairs (i, j), at `scale_growth`."""
     _, step = _steps(layout, form)
     babies = layout.babies(turns)
     turned_right = [backend.rotate_hoisted(tile, [b * step for b in babies]) for tile in right]
     parts: list[dict[int, Ciphertext]] = [{} for _ in outputs]
-    for g, turned_left in zip(layout.giants(turns), left, strict=True):
+    for g, turned_left in zip(_giants(layout, turns), left, strict=True):
         for part, pairs in zip(parts, outputs, strict=True):
             part[g * step] = backend.multiply_accumulate(
                 (turned_left[i][b], turned_right[j][b * step]) for i, j in pairs for b in babies
             )
-    return [backend.rotate_and_sum(part) for part in parts]
+    sums = [backend.rotate_and_sum(part) for part in parts]
+    if turns == 1:
+        return sums
+    halves = map(backend.parts, sums)
+    return [backend.add(low, backend.rotate(high, turns // 2 * step)) for low, high in halves]
 
 
 def outer_product(
@@ -139,11 +161,12 @@ def outer_product(
 
     Not rescaled, and sums of samples are still to be completed (`samples_added`).
     """
-    giants, stride = layout.giants(turns), layout.stride
-    turned_right = [backend.rotate_hoisted(tile, [-g * stride for g in giants]) for tile in plain]
+    giants, stride = _giants(layout, turns), layout.stride
+    paired = [_paired(backend, tile, turns // 2 * -stride, -1) for tile in plain]
+    turned_right = [backend.rotate_hoisted(tile, [-g * stride for g in giants]) for tile in paired]
 
     def entry(i: int, right: Mapping[int, Ciphertext]) -> Ciphertext:
-        return backend.rotate_and_sum(
+        total = backend.rotate_and_sum(
             {
                 -b * stride: backend.multiply_accumulate(
                     (left[i][b], right[-g * stride]) for g, left in zip(giants, skewed, strict=True)
@@ -151,6 +174,7 @@ def outer_product(
                 for b in layout.babies(turns)
             }
         )
+        return total if turns == 1 else backend.parts(total)[0]
 
     return [[entry(i, right) for right in turned_right] for i in range(len(skewed[0]))]
 
@@ -171,6 +195,16 @@ def sample_rotations(layout: TileLayout, form: Form, turns: int) -> set[int]:
 def fold_steps(layout: TileLayout, turns: int) -> tuple[int, ...]:
     """Rotations that complete A W."""
     return doublings(turns, layout.width)
+
+
+def _giants(layout: TileLayout, turns: int) -> range:
+    """Giant steps of the half of the terms that is computed with."""
+    return range(0, max(1, turns // 2), len(layout.babies(turns)))
+
+
+def _paired(backend: Backend, x: Ciphertext, step: int, power: int) -> Ciphertext:
+    """x and i^power times the same turned by this step, which is 0 where nothing is to be paired."""
+    return x if step == 0 else backend.add(x, backend.times_i(backend.rotate(x, step), power))
 
 
 def _diagonal_steps(layout: TileLayout, turns: int) -> tuple[int, ...]:

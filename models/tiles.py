@@ -76,12 +76,9 @@ class TileLayout:
     # steps
 
     def babies(self, turns: int) -> range:
-        """Baby steps of a product of so many terms, a power of two up to width."""
-        return range(self.baby if turns == self.width else min(self.baby, 1 << (turns.bit_length() // 2)))
-
-    def giants(self, turns: int) -> range:
-        """Giant steps of the same."""
-        return range(0, turns, len(self.babies(turns)))
+        """Baby steps of a product of so many terms, a power of two up to width: at most half of them."""
+        wanted = self.baby if turns == self.width else min(self.baby, 1 << (turns.bit_length() // 2))
+        return range(min(wanted, max(1, turns // 2)))
 
     def clear_baby(self, n_tiles: int) -> int:
         """Baby steps of a product with so many tiles of clear rows: every tile makes them, giant steps are shared."""

@@ -132,7 +132,8 @@ def describe(plan: Plan, config: Config, console: Console) -> None:
         f"{len(p.special_moduli)} special primes ({_sizes(p.special_moduli)} bits)",
         "levels": f"{p.depth} between refreshes, at {last} limbs with {p.statistical_bits} statistical bits",
         "packing": _packing(plan),
-        "keys": f"1 relinearisation, {len(keys.everywhere)} rotation, {len(keys.root_only)} rotation at the root only",
+        "keys": f"1 relinearisation, {'1 conjugation, ' if keys.conjugation else ''}{len(keys.everywhere)} rotation, "
+        f"{len(keys.root_only)} rotation at the root only",
         "memory per party": f"keys {_mib(plan.key_bytes)}, encoded rows "
         + " / ".join(
             sorted(

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,10 @@ from mhe.parameters import Parameters, log2_product
 from mhe.security import key_error_std, key_switch_std, relin_key_error_std, rounding_std
 
 Floats = npt.NDArray[np.float64]
+Slots = npt.NDArray[Any]
+"""Real or complex values of slots."""
+
+_POWERS_OF_I = (1, 1j, -1, -1j)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,7 @@ def _key_switch_std(parameters: Parameters, limbs: int, relinearisation: bool) -
     return key_switch_std(parameters, limbs, error)
 
 
-def _repeated(values: Floats, period: int) -> Floats:
+def _repeated(values: Slots, period: int) -> Slots:
     return values if len(values) == period else np.tile(values, period // len(values))
 
 
@@ -154,32 +159,35 @@ class ClearBackend:
         return self._result(values, rules.Form(ciphertext.limbs, ciphertext.scale, period))
 
     def export_ciphertext(self, ciphertext: Ciphertext) -> ClearCiphertext:
-        values = self._values(ciphertext)[None].copy()
+        values = self._values(ciphertext)[None].real.copy()
         return ClearCiphertext(values, ciphertext.limbs, ciphertext.scale, self._key_id)
 
-    def _values(self, operand: Ciphertext | Plaintext) -> Floats:
+    def _values(self, operand: Ciphertext | Plaintext) -> Slots:
         if isinstance(operand, Ciphertext):
             rules.check_owner(self._key_id, operand)
-        values = operand.handle
+        values: Slots = operand.handle
         if not isinstance(values, np.ndarray):
             raise BackendError(f"{operand!r} was made by another backend; import it first")
         return values
 
-    def _pair(self, a: Ciphertext, b: Ciphertext | Plaintext) -> tuple[Floats, Floats]:
+    def _pair(self, a: Ciphertext, b: Ciphertext | Plaintext) -> tuple[Slots, Slots]:
         """The values of both over the longer period."""
         x, y = self._values(a), self._values(b)
         period = max(len(x), len(y))
         return _repeated(x, period), _repeated(y, period)
 
-    def _noisy(self, values: Floats, std: float) -> Floats:
-        return values if self._random is None else values + self._random.normal(0.0, std, values.shape)
+    def _noisy(self, values: Slots, std: float) -> Slots:
+        if self._random is None:
+            return values
+        noisy: Slots = values + self._random.normal(0.0, std, values.shape)
+        return noisy + 1j * self._random.normal(0.0, std, values.shape) if np.iscomplexobj(values) else noisy
 
-    def _with_error(self, values: Floats, form: rules.Form, coefficient_std: float) -> Ciphertext:
+    def _with_error(self, values: Slots, form: rules.Form, coefficient_std: float) -> Ciphertext:
         """A slot's real part is a sum of ring_dim coefficients, each times a cosine of mean square 1/2."""
         std = coefficient_std * math.sqrt(self._parameters.n_slots) / form.scale
         return self._result(self._noisy(values, std), form)
 
-    def _result(self, values: Floats, form: rules.Form) -> Ciphertext:
+    def _result(self, values: Slots, form: rules.Form) -> Ciphertext:
         largest = float(np.abs(values).max())
         room = log2_product(self._parameters.moduli[: form.limbs]) - 1
         if not largest * form.scale < 2.0**room:
@@ -234,7 +242,7 @@ class ClearBackend:
     def multiply_accumulate(self, pairs: Iterable[tuple[Ciphertext, Ciphertext]]) -> Ciphertext:
         if not self._relinearisation:
             raise rules.missing_relinearisation()
-        total: Floats = np.zeros(1)
+        total: Slots = np.zeros(1)
         form: rules.Form | None = None
         for a, b in pairs:
             form = rules.accumulated_form(form, rules.product_form(self._parameters, a, b))
@@ -276,11 +284,19 @@ class ClearBackend:
         return reduce(self.add, (self.rotate(part, rotation) for rotation, part in parts.items()))
 
     def conjugate(self, a: Ciphertext) -> Ciphertext:
-        """The slots are real here: nothing but the error of a key switch is added."""
+        """Adds the error of a key switch."""
         if not self._conjugation:
             raise rules.missing_conjugation()
         form = rules.Form(a.limbs, a.scale, a.period)
-        return self._with_error(self._values(a), form, _key_switch_std(self._parameters, a.limbs, False))
+        return self._with_error(self._values(a).conj(), form, _key_switch_std(self._parameters, a.limbs, False))
+
+    def times_i(self, a: Ciphertext, power: int = 1) -> Ciphertext:
+        """Exact."""
+        return self._result(self._values(a) * _POWERS_OF_I[power % 4], rules.Form(a.limbs, a.scale, a.period))
+
+    def parts(self, a: Ciphertext) -> tuple[Ciphertext, Ciphertext]:
+        """Adds half the error of a key switch. Raises as `conjugate`."""
+        return rules.parts(self, a)
 
     def close(self) -> None:
         """Forget the loaded keys."""

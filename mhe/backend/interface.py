@@ -100,6 +100,16 @@ class Backend(Protocol):
         Encoded vectors are real: half of a + conjugate(a) is `a` without the imaginary part of its error.
         """
 
+    def times_i(self, a: Ciphertext, power: int = 1) -> Ciphertext:
+        """The slots times a power of the imaginary unit: a monomial, which is exact, and takes neither key nor level.
+
+        So two real vectors lie in one ciphertext, x + iy, and x u + y v is the real part of (x + iy)(u - iv). What
+        leaves the evaluator must be real again: only the real parts of slots are ever read.
+        """
+
+    def parts(self, a: Ciphertext) -> tuple[Ciphertext, Ciphertext]:
+        """The real and the imaginary parts of the slots, both real and at twice the scale, by one `conjugate`."""
+
     def close(self) -> None:
         """Drop all keys, also those a library holds for the whole process."""
 

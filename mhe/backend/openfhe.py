@@ -32,6 +32,7 @@ from mhe.keys import EvaluationKey
 from mhe.parameters import Parameters, Primes, Shape
 from mhe.ring.galois import conjugation_element, galois_element
 from mhe.ring.modular import first_unreduced_row
+from mhe.ring.ring import ring
 
 PINNED_VERSION = "1.6.1.0"
 """The release whose byte layout and behaviour this file knows; wheels append the Ubuntu release they are built on."""
@@ -514,6 +515,16 @@ class OpenFHEBackend:
         with _guard("conjugate"):
             turned = self._context.EvalAutomorphism(x, element, self._conjugation)
         return self._result(turned, rules.Form(a.limbs, a.scale, a.period))
+
+    def times_i(self, a: Ciphertext, power: int = 1) -> Ciphertext:
+        """Exact. By way of ring arrays: the library multiplies by no monomial."""
+        external, base = self.export_ciphertext(a), ring(self._parameters.ring_dim, self._parameters.moduli[: a.limbs])
+        c0, c1 = (base.times_i(np.ascontiguousarray(part), power) for part in (external.c0, external.c1))
+        return self.import_ciphertext(RingCiphertext(c0, c1, a.scale, a.key_id), a.period)
+
+    def parts(self, a: Ciphertext) -> tuple[Ciphertext, Ciphertext]:
+        """Adds half a key switching error. Raises as `conjugate`."""
+        return rules.parts(self, a)
 
     def close(self) -> None:
         """Drop this backend's keys; those of its key id when no other backend of the process uses it. Idempotent."""

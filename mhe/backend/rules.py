@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mhe.backend.interface import SCALE_TOLERANCE
+from mhe.backend.interface import SCALE_TOLERANCE, Backend
 from mhe.ciphertext import Ciphertext, Plaintext
 from mhe.errors import KeyMismatchError, LevelError, ParameterError
 from mhe.keys import EvaluationKey
@@ -180,6 +180,14 @@ def check_evaluation_key(parameters: Parameters, key_id: str, key: EvaluationKey
         raise ParameterError(f"evaluation key has shapes {key.b.shape}, {key.a.shape}; these parameters need {shape}")
     if key.key_id != key_id:
         raise KeyMismatchError(f"evaluation key belongs to key {key.key_id}, this evaluator computes under {key_id}")
+
+
+def parts(backend: Backend, a: Ciphertext) -> tuple[Ciphertext, Ciphertext]:
+    """Of the slots, with a conjugate: (a + conjugate(a)) / 2 and i (conjugate(a) - a) / 2."""
+    conjugated = backend.conjugate(a)
+    sums = backend.add(a, conjugated), backend.times_i(backend.add(conjugated, backend.times_i(a, 2)))
+    real, imaginary = (backend.reread(x, scale=2 * x.scale) for x in sums)
+    return real, imaginary
 
 
 def missing_relinearisation() -> KeyMismatchError:

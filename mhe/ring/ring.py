@@ -103,6 +103,26 @@ class Ring(Residues):
         self._check_accumulator(acc, x)
         modular.permute_add_kernel(acc, x, self._index(t), self._moduli)
 
+    def times_i(self, x: Words, power: int) -> Words:
+        """x * X^(N power / 2), in the evaluation domain: a root of -1 to this power at one half of the places, its
+        inverse to this power at the other.
+        """
+        x = self._operand(x)
+        roots = [int(table.roots[1]) for table in self._tables]
+        factors = (
+            tuple(pow(root, sign * power, p) for root, p in zip(roots, self.moduli, strict=True)) for sign in (1, -1)
+        )
+        halves = zip(np.split(x, 2, axis=1), factors, strict=True)
+        # place i holds the value at psi^(2 bitrev(i) + 1), and bitrev(i) is odd from N/2 on
+        return np.concatenate([self._scaled(np.ascontiguousarray(half), each) for half, each in halves], axis=1)
+
+    def _scaled(self, x: Words, factors: tuple[int, ...]) -> Words:
+        """Any number of columns, times one factor for each limb."""
+        constants, ratios = modular.constants([[factor] for factor in factors], self.moduli)
+        out = np.empty_like(x)
+        modular.scale_kernel(x, constants.ravel(), ratios.ravel(), self._moduli, out)
+        return out
+
     def _index(self, t: int) -> npt.NDArray[np.uint32]:
         if t % 2 == 0:
             raise ParameterError(f"t is {t}; X -> X^t is an automorphism for odd t only")

@@ -321,6 +321,17 @@ class NativeBackend:
         turned = self._switcher.rotate(c1, c0, self._conjugation, t)
         return self._result(turned, rules.Form(a.limbs, a.scale, a.period))
 
+    def times_i(self, a: Ciphertext, power: int = 1) -> Ciphertext:
+        """Exact."""
+        c0, c1 = self._pair(a)
+        base = self._ring(a.limbs)
+        form = rules.Form(a.limbs, a.scale, a.period)
+        return self._result((base.times_i(c0, power), base.times_i(c1, power)), form)
+
+    def parts(self, a: Ciphertext) -> tuple[Ciphertext, Ciphertext]:
+        """Adds half a key switching error. Raises as `conjugate`."""
+        return rules.parts(self, a)
+
     def close(self) -> None:
         """Drop the keys and end the threads. Idempotent."""
         self._threads.close()

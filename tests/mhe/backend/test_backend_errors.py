@@ -119,6 +119,8 @@ def test_no_keys(keyless: World) -> None:
         keyless.backend.rotate(a, 1)
     with pytest.raises(KeyMismatchError, match="no conjugation key"):
         keyless.backend.conjugate(a)
+    with pytest.raises(KeyMismatchError, match="no conjugation key"):
+        keyless.backend.parts(a)
 
 
 def test_closing_forgets_the_keys(world: World) -> None:
@@ -141,6 +143,7 @@ def test_a_ciphertext_under_another_key(world: World) -> None:
         lambda: world.backend.add(stranger, a),
         lambda: world.backend.rotate(stranger, 1),
         lambda: world.backend.conjugate(stranger),
+        lambda: world.backend.times_i(stranger),
         lambda: world.backend.rotate_and_sum({0: a, 1: stranger}),
         lambda: world.backend.multiply_accumulate([(a, a), (a, stranger)]),
     ]

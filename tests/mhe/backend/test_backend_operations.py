@@ -263,6 +263,35 @@ def test_complex_slots_are_conjugated(world: World) -> None:
     np.testing.assert_allclose(opened(twice), 2 * z.real, rtol=0, atol=world.bound(4))
 
 
+@pytest.mark.parametrize("period", [512, 16])
+def test_two_vectors_lie_in_one_ciphertext(world: World, period: int) -> None:
+    """The real part of (x + iy)(u - iv) is x u + y v, and the imaginary part y u - x v."""
+    backend = world.backend
+    x, y, u, v = (vector(period) for _ in range(4))
+    left, right = (
+        backend.add(world.encrypt(a), backend.times_i(world.encrypt(b), power))
+        for a, b, power in ((x, y, 1), (u, v, -1))
+    )
+    assert (left.limbs, left.scale, left.period) == (4, world.parameters.scale, period)
+    for part, expected in zip(backend.parts(left), (x, y), strict=True):
+        world.check(part, expected, 3)
+    turned = backend.rotate(left, 1)
+    for part, expected in zip(backend.parts(turned), (np.roll(x, -1), np.roll(y, -1)), strict=True):
+        world.check(part, expected, 4)
+    product = backend.multiply(left, right)
+    for part, expected in zip(backend.parts(product), (x * u + y * v, y * u - x * v), strict=True):
+        world.check(backend.rescale(part), expected, 8)
+
+
+@pytest.mark.parametrize("power", [-1, 0, 1, 2, 3, 4])
+def test_powers_of_the_imaginary_unit(world: World, power: int) -> None:
+    x = vector(64)
+    turned = world.backend.times_i(world.encrypt(x), power)
+    real, imaginary = world.backend.parts(turned)
+    world.check(real, (1, 0, -1, 0)[power % 4] * x, 2)
+    world.check(imaginary, (0, 1, 0, -1)[power % 4] * x, 2)
+
+
 def complex_slots(coefficients: npt.NDArray[Any], scale: float) -> npt.NDArray[np.complex128]:
     """X^(N/2) is i in every slot, so that the imaginary parts of a are the real parts of -X^(N/2) a."""
     low, high = np.split(coefficients, 2)

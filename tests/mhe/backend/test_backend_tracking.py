@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mhe.backend import rules
 from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
@@ -49,10 +50,18 @@ OPERATIONS: dict[str, Program] = {
     "rotate_hoisted": lambda b, x, y, z, p: b.rotate_hoisted(x, [1, 16])[16],
     "rotate_and_sum": lambda b, x, y, z, p: b.rotate_and_sum({0: x, 1: y, -1: z}),
     "conjugate": lambda b, x, y, z, p: b.conjugate(x),
+    "times_i": lambda b, x, y, z, p: b.times_i(x, 2),
+    "parts": lambda b, x, y, z, p: b.parts(_complex_product(b, x, y, z))[0],
+    "imaginary part": lambda b, x, y, z, p: b.parts(_complex_product(b, x, y, z))[1],
     "circuit": lambda b, x, y, z, p: b.rescale(
         b.multiply_plain(b.rotate(b.rescale(b.multiply(x, y)), 3), b.encode(_w(), 3))
     ),
 }
+
+
+def _complex_product(b: Any, x: Ciphertext, y: Ciphertext, z: Ciphertext) -> Ciphertext:
+    """(x + i y) (y - i z)"""
+    return b.rescale(b.multiply(b.add(x, b.times_i(y)), b.add(y, b.times_i(z, -1))))
 
 
 def _w() -> Floats:
@@ -76,6 +85,9 @@ def exact(name: str, x: Floats, y: Floats, z: Floats, p: Floats) -> Floats:
         "rotate_hoisted": np.roll(x, -16),
         "rotate_and_sum": x + np.roll(y, -1) + np.roll(z, 1),
         "conjugate": x,
+        "times_i": -x,
+        "parts": x * y + y * z,
+        "imaginary part": y * y - x * z,
         "circuit": np.roll(x * y, -3) * _w(),
     }
     return results[name]
@@ -216,6 +228,9 @@ class Counted:
     def conjugate(self, a: Ciphertext) -> Any:
         self.counts["conjugate", a.limbs] += 1
         return self._backend.conjugate(a)
+
+    def parts(self, a: Ciphertext) -> Any:
+        return rules.parts(self, a)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

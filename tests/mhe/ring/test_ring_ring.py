@@ -38,6 +38,15 @@ def test_automorphisms_compose() -> None:
     assert np.array_equal(R.automorphism(R.automorphism(x, 5), pow(5, -1, 2 * N)), x)
 
 
+@pytest.mark.parametrize("power", [-1, 0, 1, 2, 3, 5])
+def test_powers_of_i_are_monomials(power: int) -> None:
+    monomial = np.zeros((R.n_limbs, N), dtype=np.uint64)
+    shift = N // 2 * (power % 4)
+    monomial[:, shift % N] = 1
+    expected = R.multiply(R.ntt(X), R.ntt(R.negate(monomial) if shift >= N else monomial))
+    assert np.array_equal(R.times_i(R.ntt(X), power), expected)
+
+
 def test_even_power_is_no_automorphism() -> None:
     with pytest.raises(ParameterError, match="odd"):
         R.automorphism(X, 4)
