@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import scripts.planning
+from mhe.errors import MHEError
 from mhe.parameters import LOG_QP_CAPS
 from models.data import code, load_shard, stack, summary
 from models.kinds import KINDS as MODEL_KINDS
@@ -28,8 +29,10 @@ from models.reference import fit_exact
 from models.target import Target
 from models.training import Standardisation, standardisation
 from models.twin import train_twin
+from network.local import run_parties
 from scripts.config import load_config
 from scripts.planning import make_plan
+from scripts.train import run_party
 from tests.insecure import choose_insecure_test_plan
 from tests.runs import surely
 
@@ -465,13 +468,32 @@ SITES = {
 }
 
 
+def check_refusal_by_threads(config, said, out):
+    """What ranks in this process say: the root once, for all."""
+    settings = load_config(config)
+    with pytest.raises(MHEError) as caught:
+        run_parties(2, lambda collective: run_party(settings, collective, out, force=False))
+    assert caught.value.__notes__ == ["raised by party 0"]
+    (line,) = str(caught.value).splitlines()
+    for part in said:
+        assert part in line
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("name", SITES)
-def test_bad_rows_at_one_party_end_the_job(name, tmp_path, mpiexec):
+def test_bad_rows_at_one_party_end_the_job(name, tmp_path):
     """Only the ranks can see it: no process reads the files of two parties."""
     bad, said = SITES[name]
     write_sites(tmp_path, 2, **bad)
-    config = write_config(tmp_path, train="site{party}.csv")
-    out = tmp_path / "out"
+    check_refusal_by_threads(write_config(tmp_path, train="site{party}.csv"), said, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["label", "class"])
+def test_bad_rows_end_real_processes(name, tmp_path, mpiexec):
+    """Found by one party, and by all of them."""
+    bad, said = SITES[name]
+    write_sites(tmp_path, 2, **bad)
+    config, out = write_config(tmp_path, train="site{party}.csv"), tmp_path / "out"
     check_refusal(run([mpiexec, "-n", 2, *MHE, "train", config, "--out", out]), said, out)
 
 
@@ -479,25 +501,30 @@ COMMON = {
     "cap": ('[crypto]\nbackend = "clear"\nring_dim = 8192\n', ["log2(QP) is", "128-bit security allows 214"]),
     "levels": ('[crypto]\nbackend = "clear"\nlimbs = 5\n', ["limbs = 5 are too few", "consumes 4 levels"]),
     "precision": (CLEAR + "[release]\nprecision = 1e-9\n", ["weights would be released to", "1e-09 is asked for"]),
-    "root": (CLEAR + "[network]\nroot = 2\n", ["[network] root = 2", "less than the 2 parties"]),
 }
 
 
 @pytest.mark.parametrize("name", COMMON)
-def test_settings_that_cannot_be_end_the_job_once(name, tmp_path, mpiexec):
-    """All ranks find out at the same time; one says so."""
+def test_settings_that_cannot_be_are_refused_once(name, tmp_path):
+    """All parties find out at the same time; one says so."""
     rest, said = COMMON[name]
     write_table(tmp_path / "x.csv", 60)
-    config = write_config(tmp_path, rest=LOGISTIC + rest)
-    out = tmp_path / "out"
+    check_refusal_by_threads(write_config(tmp_path, rest=LOGISTIC + rest), said, tmp_path / "out")
+
+
+def test_a_root_that_is_no_party_ends_the_job_once(tmp_path, mpiexec):
+    """It is noticed before there is a tree."""
+    write_table(tmp_path / "x.csv", 60)
+    config, out = write_config(tmp_path, rest=LOGISTIC + CLEAR + "[network]\nroot = 2\n"), tmp_path / "out"
+    said = ["[network] root = 2", "less than the 2 parties"]
     check_refusal(run([mpiexec, "-n", 2, *MHE, "train", config, "--out", out]), said, out)
 
 
 def test_more_parties_than_rows(tmp_path, mpiexec):
     write_table(tmp_path / "x.csv", 2, change=count_labels)
     config, out = write_config(tmp_path, data="test_fraction = 0.0"), tmp_path / "out"
-    for command in ([*MHE, "train", config, "--parties", 3], [mpiexec, "-n", 3, *MHE, "train", config]):
-        check_refusal(run([*command, "--out", out]), ["x.csv: 2 training rows for 3 parties; need at least one"], out)
+    done = run([mpiexec, "-n", 3, *MHE, "train", config, "--out", out])
+    check_refusal(done, ["x.csv: 2 training rows for 3 parties; need at least one"], out)
 
 
 @pytest.mark.parametrize(
@@ -528,16 +555,15 @@ def test_results_are_kept_unless_forced(tmp_path, mpiexec):
     out.mkdir()
     (out / "result.json").write_text("precious")
     (out / "notes.txt").write_text("mine")
-    for command in ([*MHE, "train", config, "--parties", 1], [mpiexec, "-n", 1, *MHE, "train", config]):
-        done = run([*command, "--out", out])
-        assert done.exit_code != 0
-        assert done.seconds < SECONDS
-        assert done.errors.count("is not empty and was left as it is: name another one, or give --force") == 1
-        assert "Traceback" not in done.errors
-        assert {path.name: path.read_text() for path in out.iterdir()} == {
-            "result.json": "precious",
-            "notes.txt": "mine",
-        }
+    done = run([mpiexec, "-n", 1, *MHE, "train", config, "--out", out])
+    assert done.exit_code != 0
+    assert done.seconds < SECONDS
+    assert done.errors.count("is not empty and was left as it is: name another one, or give --force") == 1
+    assert "Traceback" not in done.errors
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "result.json": "precious",
+        "notes.txt": "mine",
+    }
     done = run([*MHE, "train", config, "--parties", 1, "--out", out, "--force"])
     assert done.exit_code == 0, done.errors
     assert json.loads((out / "result.json").read_text())["parties"] == 1
@@ -564,9 +590,9 @@ def test_without_mpiexec(tmp_path):
 
 @pytest.fixture
 def long_job(tmp_path, mpiexec):
-    """(launcher, its ranks, output directory) of a job in the middle of a training that would take for ever."""
+    """(launcher, its ranks, output directory) of a job at the start of a training that outlasts the test."""
     write_table(tmp_path / "x.csv", 60)
-    rest = LOGISTIC.replace("iterations = 4", "iterations = 100000") + CLEAR + "[release]\nprecision = 0.5\n"
+    rest = LOGISTIC.replace("iterations = 4", "iterations = 3000") + CLEAR + "[release]\nprecision = 0.5\n"
     config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
     launcher = start([*MHE, "train", config, "--parties", 3, "--out", out])
     assert any(line.startswith("keys and standardisation:") for line in launcher.stdout)
