@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from tests.evaluators import EVALUATORS, REAL
+
+# How long an example takes says nothing where other tests run beside it.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(params=EVALUATORS)
