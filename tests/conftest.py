@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
+# Before numpy and openfhe are imported: it leaves them one thread each, for the other cores have workers of their own.
+import scripts  # noqa: F401
 from tests.evaluators import EVALUATORS, REAL
+
+# How long an example takes says nothing where other tests run beside it.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(params=EVALUATORS)

@@ -24,11 +24,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic
 
 from mhe.ring import products
-from mhe.ring.modular import IN_ROW, IN_ROWS, VOID, WORD, Words, kernel, shoup, types, words
+from mhe.ring.modular import IN_ROW, IN_ROWS, VOID, WORD, Words, array_of, kernel, shoup, types, words
 from mhe.ring.parallel import Run, in_turn
 from mhe.ring.vectors import ALIGNMENT, FLOAT_LIMIT, LANES, WORD_VECTOR, FloatLanes, WordLanes, cgutils
 
@@ -60,7 +61,7 @@ class _FloatSum(FloatLanes):
 
     def __init__(self, builder: Any, p: Any, reciprocal: Any, constants: Any) -> None:
         super().__init__(builder, (builder.uitofp(p, reciprocal.type), reciprocal))
-        self.anchor = self.spread(builder.bitcast(constants[0], reciprocal.type))
+        self.anchor = self.spread(constants[0])
 
     def split(self, x: Any) -> Any:
         return x
@@ -129,15 +130,24 @@ class _WordSum(WordLanes):
         return total
 
 
-class _Step:
-    """What every step has at hand while it is emitted: the arithmetic of the limb, and a loop over a block."""
+MOST_STATES = max(_FloatSum.n_states, _WordSum.n_states)
+"""Running sums that either arithmetic has room for."""
 
-    def __init__(self, kind: Any, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+
+class _Step:
+    """What every step has at hand while it is emitted: the arithmetic of the limb, and a loop over a block.
+
+    Which arithmetic follows from the type of the constants: float64 or words. Loops that had it in a closure would have
+    another name in numba's cache in every process, and each would compile them anew.
+    """
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         self.b, self.context, self.signature, self.arguments = builder, context, signature, arguments
+        kind = _FloatSum if signature.args[2].dtype == types.float64 else _WordSum
         p, reciprocal, _ = arguments[:3]
         table = self.array(2)
         constants = [builder.load(builder.gep(table, [ir.Constant(_WORD, i)])) for i in range(kind.n_constants)]
-        self.lanes = kind(builder, p, reciprocal, constants)
+        self.lanes: Any = kind(builder, p, reciprocal, constants)
         self.size = arguments[3]
 
     def array(self, i: int) -> Any:
@@ -157,16 +167,17 @@ class _Step:
         """Where the eight columns opposite to these start, counted from the first of the opposite block."""
         return self.b.sub(self.b.sub(self.size, column), self.integer(LANES))
 
-    def states(self, part: int, column: Any, n_states: int) -> list[Any]:
+    def states(self, part: int, column: Any) -> list[Any]:
         """Places of the running sums of a part of the ciphertexts, for eight columns."""
-        return [self.b.add(column, self.integer((part * n_states + i) * BLOCK)) for i in range(n_states)]
+        n = self.lanes.n_states
+        return [self.b.add(column, self.integer((part * n + i) * BLOCK)) for i in range(n)]
 
 
-def _prepare(kind: type[_FloatSum] | type[_WordSum]) -> Any:
+def _preparation(typing_context, p, reciprocal, constants, size, scratch, to, source, opposite):  # type: ignore[no-untyped-def]
     """A block of one polynomial into the scratch row at `to`, and the opposite block, backwards, into the one after."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        step = _Step(kind, context, builder, signature, arguments)
+        step = _Step(context, builder, signature, arguments)
         lanes, scratch = step.lanes, step.array(4)
         to, source, opposite = arguments[5:]
         with step.vectors() as (column, _):
@@ -180,21 +191,17 @@ def _prepare(kind: type[_FloatSum] | type[_WordSum]) -> Any:
             lanes.store(scratch, builder.add(at, step.integer(BLOCK)), lanes.enter(there))
         return context.get_dummy_value()
 
-    @intrinsic
-    def prepare(typing_context, p, reciprocal, constants, size, scratch, to, source, opposite):  # type: ignore[no-untyped-def]
-        return VOID(WORD, types.float64, constants, types.intp, scratch, types.intp, WORD, WORD), emit
-
-    return prepare
+    return VOID(WORD, types.float64, constants, types.intp, scratch, types.intp, WORD, WORD), emit
 
 
-def _accumulate(kind: type[_FloatSum] | type[_WordSum], terms: int, *, fold: bool) -> Any:
+def _accumulate(terms: int, *, fold: bool) -> Any:
     """sums += products of so many rows with the scratch rows from `first` on.
 
     places[k] and what follows are where the blocks of the rows start; those at `ahead` are needed next.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        step = _Step(kind, context, builder, signature, arguments)
+        step = _Step(context, builder, signature, arguments)
         lanes, sums, scratch, places = step.lanes, step.array(4), step.array(5), step.array(7)
         first, _, k, offset, ahead = arguments[6:]
 
@@ -203,13 +210,12 @@ def _accumulate(kind: type[_FloatSum] | type[_WordSum], terms: int, *, fold: boo
             return [step.pointer(builder.add(place, offset)) for place in found]
 
         sources, following = rows(k), rows(ahead)
-        n = kind.n_states
         with step.vectors() as (column, _):
             for row in following:
                 lanes.prefetch(row, column)
             factors = [lanes.split(lanes.enter(lanes.load(row, column, WORD_VECTOR))) for row in sources]
             for part in range(PARTS):
-                at = step.states(part, column, n)
+                at = step.states(part, column)
                 state = [lanes.load(sums, place) for place in at]
                 for t, factor in enumerate(factors):
                     where = builder.add(builder.add(first, step.integer((t * PARTS + part) * BLOCK)), column)
@@ -228,20 +234,19 @@ def _accumulate(kind: type[_FloatSum] | type[_WordSum], terms: int, *, fold: boo
     return accumulate
 
 
-def _boundary(kind: type[_FloatSum] | type[_WordSum], *, start: bool, read: bool = False, stream: bool = False) -> Any:
+def _boundary(*, start: bool, read: bool = False, stream: bool = False) -> Any:
     """The running sums from 0 or from the block of the result, or the other way round, for one of c0 and c1."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        step = _Step(kind, context, builder, signature, arguments)
+        step = _Step(context, builder, signature, arguments)
         lanes, sums = step.lanes, step.array(4)
         here, there, part = arguments[5:]
-        n = kind.n_states
-        first = builder.mul(part, step.integer(n * BLOCK))
+        first = builder.mul(part, step.integer(lanes.n_states * BLOCK))
         with step.vectors() as (column, _):
             for half in range(2):
                 block = step.pointer(there if half else here)
                 where = step.mirrored(column) if half else column
-                at = [builder.add(first, place) for place in step.states(half, column, n)]
+                at = [builder.add(first, place) for place in step.states(half, column)]
                 if start:
                     old = lanes.load(block, where, WORD_VECTOR) if read else lanes.constant(0)
                     for place, x in zip(at, lanes.start(lanes.reverse(old) if half else old), strict=True):
@@ -259,65 +264,67 @@ def _boundary(kind: type[_FloatSum] | type[_WordSum], *, start: bool, read: bool
     return boundary
 
 
-def _limb(kind: type[_FloatSum] | type[_WordSum]) -> Any:
+_prepare: Any = intrinsic(_preparation)
+_four, _four_folded = (_accumulate(GROUP, fold=fold) for fold in (False, True))
+_one = _accumulate(1, fold=True)
+_begin, _resume = (_boundary(start=True, read=read) for read in (False, True))
+_end, _end_streaming = (_boundary(start=False, stream=stream) for stream in (False, True))
+
+
+def _limb(
+    out: Words, limb: int, n: int, rows: Words, vector: Words, p: np.uint64, reciprocal: Any, constants: Any,
+    often: int, keep: bool, stream: bool,
+) -> None:  # fmt: skip
     """The loops over one limb."""
-    prepare = _prepare(kind)
-    four, four_folded = (_accumulate(kind, GROUP, fold=fold) for fold in (False, True))
-    one = _accumulate(kind, 1, fold=True)
-    begin, resume = (_boundary(kind, start=True, read=read) for read in (False, True))
-    end, end_streaming = (_boundary(kind, start=False, stream=stream) for stream in (False, True))
-    n_states = kind.n_states
-
-    def limb(
-        out: Words, limb: int, n: int, rows: Words, vector: Words, p: np.uint64, reciprocal: Any, constants: Words,
-        often: int, keep: bool, stream: bool,
-    ) -> None:  # fmt: skip
-        n_rows, n_terms, half = rows.shape[0], rows.shape[1], n >> 1
-        scratch = np.empty(n_terms * PARTS * BLOCK, dtype=np.uint64)
-        sums = np.empty(PARTS * n_states * BLOCK, dtype=np.uint64)
-        places = rows.reshape(-1)
-        for block in range(0, half, BLOCK):
-            size = min(BLOCK, half - block)
-            here, there = np.uint64(8 * (limb * n + block)), np.uint64(8 * (limb * n + n - block - size))
-            offset = np.uint64(8 * (limb * half + block))
-            for t in range(n_terms):
-                for part in range(2):
-                    source, to = vector[t, part], (t * PARTS + 2 * part) * BLOCK
-                    prepare(p, reciprocal, constants, size, scratch, to, source + here, source + there)
-            for r in range(n_rows):
-                for part in range(2):
-                    target = out[r, part]
-                    if keep:
-                        resume(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
-                    else:
-                        begin(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
-                k, last = r * n_terms, (r + 1) * n_terms
-                while last - k >= GROUP:
-                    done = k - r * n_terms
-                    first, ahead = done * PARTS * BLOCK, min(k + GROUP, places.size - GROUP)
-                    if (done + GROUP) % often == 0:
-                        four_folded(p, reciprocal, constants, size, sums, scratch, first, places, k, offset, ahead)
-                    else:
-                        four(p, reciprocal, constants, size, sums, scratch, first, places, k, offset, ahead)
-                    k += GROUP
-                while k < last:
-                    first, ahead = (k - r * n_terms) * PARTS * BLOCK, min(k + 1, places.size - 1)
-                    one(p, reciprocal, constants, size, sums, scratch, first, places, k, offset, ahead)
-                    k += 1
-                for part in range(2):
-                    target = out[r, part]
-                    if stream:
-                        end_streaming(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
-                    else:
-                        end(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
-
-    index = types.intp
-    return kernel(
-        VOID, IN_ROWS, index, index, IN_ROWS, IN_ROWS, WORD, types.float64, IN_ROW, index, types.boolean, types.boolean
-    )(limb)
+    n_rows, n_terms, half = rows.shape[0], rows.shape[1], n >> 1
+    scratch = np.empty(n_terms * PARTS * BLOCK, dtype=np.uint64)
+    sums = np.empty(PARTS * MOST_STATES * BLOCK, dtype=np.uint64)
+    places = rows.reshape(-1)
+    for block in range(0, half, BLOCK):
+        size = min(BLOCK, half - block)
+        here, there = np.uint64(8 * (limb * n + block)), np.uint64(8 * (limb * n + n - block - size))
+        offset = np.uint64(8 * (limb * half + block))
+        for t in range(n_terms):
+            for part in range(2):
+                source, to = vector[t, part], (t * PARTS + 2 * part) * BLOCK
+                _prepare(p, reciprocal, constants, size, scratch, to, source + here, source + there)
+        for r in range(n_rows):
+            for part in range(2):
+                target = out[r, part]
+                if keep:
+                    _resume(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
+                else:
+                    _begin(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
+            k, last = r * n_terms, (r + 1) * n_terms
+            while last - k >= GROUP:
+                done = k - r * n_terms
+                first, ahead = done * PARTS * BLOCK, min(k + GROUP, places.size - GROUP)
+                if (done + GROUP) % often == 0:
+                    _four_folded(p, reciprocal, constants, size, sums, scratch, first, places, k, offset, ahead)
+                else:
+                    _four(p, reciprocal, constants, size, sums, scratch, first, places, k, offset, ahead)
+                k += GROUP
+            while k < last:
+                first, ahead = (k - r * n_terms) * PARTS * BLOCK, min(k + 1, places.size - 1)
+                _one(p, reciprocal, constants, size, sums, scratch, first, places, k, offset, ahead)
+                k += 1
+            for part in range(2):
+                target = out[r, part]
+                if stream:
+                    _end_streaming(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
+                else:
+                    _end(p, reciprocal, constants, size, sums, target + here, target + there, 2 * part)
 
 
-_float_limb, _word_limb = _limb(_FloatSum), _limb(_WordSum)
+def _compiled(constants: Any) -> Any:
+    """The loops over one limb, in the arithmetic that has constants of this type."""
+    index, flag = types.intp, types.boolean
+    return kernel(VOID, IN_ROWS, index, index, IN_ROWS, IN_ROWS, WORD, types.float64, constants, index, flag, flag)(
+        _limb
+    )
+
+
+_float_limb, _word_limb = _compiled(array_of(types.float64, 1)), _compiled(IN_ROW)
 
 
 def aligned(rows: int, columns: int) -> Words:
@@ -329,11 +336,10 @@ def aligned(rows: int, columns: int) -> Words:
 
 
 @lru_cache(maxsize=256)
-def _arguments(p: int, *, floating: bool) -> tuple[np.uint64, float, Words, int]:
+def _arguments(p: int, *, floating: bool) -> tuple[np.uint64, float, npt.NDArray[Any], int]:
     """p, 1/p, the constants of the arithmetic, and how many terms it adds up before it folds."""
     if floating:
-        anchor = np.array([2.0 ** (2 * p.bit_length() + 3)])
-        return np.uint64(p), 1 / p, anchor.view(np.uint64), 2 * GROUP
+        return np.uint64(p), 1 / p, np.array([2.0 ** (2 * p.bit_length() + 3)]), 2 * GROUP
     weights = [(1 << products.SPLIT * i) % p for i in range(_WordSum.n_states)]
     return np.uint64(p), 1 / p, words(x for w in weights for x in (w, shoup(w, p))), GROUP
 

@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
-from scipy.signal import lfilter  # type: ignore[import-untyped]
 from scipy.special import expit, ndtri, pdtr, pdtrik  # type: ignore[import-untyped]
 
 from mhe.errors import DataError
@@ -72,7 +71,7 @@ class SyntheticTable:
         uniform = _uniform(self._key, rows, self.n_features + 1)
         steps = ndtri(uniform[:, :-1])
         steps[:, 1:] *= np.sqrt(1 - self.correlation**2)
-        features = np.asarray(lfilter([1.0], [1.0, -self.correlation], steps, axis=1), dtype=np.float64)
+        features = _autoregressive(steps, self.correlation)
         # einsum adds up every row in the same order, whichever rows stand beside it
         z = np.einsum("rf,f->r", features, self._coefficients)
         chance = uniform[:, -1]
@@ -89,8 +88,16 @@ class SyntheticTable:
         """Normal ones, over the standard deviation of their combination of the features."""
         b = np.random.default_rng([self.seed, self.n_features]).normal(size=self.n_features)
         # sum over i, j of b_i b_j correlation^|i - j|
-        variance = 2 * b @ lfilter([1.0], [1.0, -self.correlation], b) - b @ b
+        variance = 2 * b @ _autoregressive(b, self.correlation) - b @ b
         return np.asarray(b / np.sqrt(variance), dtype=np.float64)
+
+
+def _autoregressive(steps: FloatArray, correlation: float) -> FloatArray:
+    """x_j = steps_j + correlation x_(j-1), along the last axis."""
+    # Importing scipy.signal takes a second, which runs on other tables need not pay.
+    from scipy.signal import lfilter  # type: ignore[import-untyped]
+
+    return np.asarray(lfilter([1.0], [1.0, -correlation], steps), dtype=np.float64)
 
 
 def read_synthetic(source: str, label: str) -> SyntheticTable:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import scripts.planning
+from mhe.errors import MHEError
 from mhe.parameters import LOG_QP_CAPS
 from models.data import code, load_shard, stack, summary
 from models.kinds import KINDS as MODEL_KINDS
@@ -28,15 +29,19 @@ from models.reference import fit_exact
 from models.target import Target
 from models.training import Standardisation, standardisation
 from models.twin import train_twin
+from network.local import run_parties
 from scripts.config import load_config
 from scripts.planning import make_plan
+from scripts.train import run_party
 from tests.insecure import choose_insecure_test_plan
 from tests.runs import surely
 
 ROOT = Path(__file__).parents[2]
 MHE = [sys.executable, "-m", "scripts.cli"]
 LOGISTIC = "[model]\nl2 = 0.1\n[training]\niterations = 4\nmomentum = 0.5\nlearning_rate = 0.5\n"
-CLEAR = '[crypto]\nbackend = "clear"\n'
+CLEAR = '[crypto]\nbackend = "clear"\nring_dim = 32768\n'
+"""The simulation, in the ring that the search would find after a look at all the others."""
+
 INSECURE_TRAIN = Path(__file__).parent / "program_insecure_train.py"
 SECONDS = 30
 """No refusal takes longer, however busy the machine is; measured: 2."""
@@ -138,6 +143,12 @@ def is_alive(pid):
 def end(pid):
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def run_threads(config_path, out, n_parties=2):
+    """The program of the ranks, by parties in this process: the same messages, and the same files."""
+    settings = load_config(config_path)
+    run_parties(n_parties, lambda collective: run_party(settings, collective, out, force=False))
 
 
 def write_table(path, rows, seed=0, columns=("a", "b", "c"), change=None):
@@ -245,20 +256,20 @@ def check_run(out, config_path, n_parties, rows, *, secure=True):
 # runs
 
 
-@pytest.mark.parametrize("n_parties", [1, 2, 3, 5])
-def test_parties_train_the_twins_model(n_parties, evaluator, tmp_path, mpiexec, monkeypatch):
-    """The simulation at the parameters of a real run, encrypted ones in a small ring."""
+@pytest.mark.parametrize(
+    ("evaluator", "n_parties"),
+    [("native", 1), ("native", 2), ("native", 3), ("native", 5), ("openfhe", 3)],
+)
+def test_parties_train_the_twins_model(evaluator, n_parties, tmp_path, mpiexec, monkeypatch):
+    """In a small ring. What crosses between processes does not depend on the evaluator: one tree for OpenFHE."""
     write_table(tmp_path / "x.csv", 60)
     rest = f'{LOGISTIC}[crypto]\nbackend = "{evaluator}"\n'
     config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
-    command = [*MHE, "train", config, "--parties", n_parties, "--out", out]
-    if evaluator != "clear":
-        monkeypatch.setattr(scripts.planning, "choose_plan", choose_insecure_test_plan)
-        command = [mpiexec, "-n", n_parties, sys.executable, INSECURE_TRAIN, config, out]
-    done = run(command)
+    monkeypatch.setattr(scripts.planning, "choose_plan", choose_insecure_test_plan)
+    done = run([mpiexec, "-n", n_parties, sys.executable, INSECURE_TRAIN, config, out])
     assert done.exit_code == 0, done.errors
     assert "accuracy" in done.output
-    result = check_run(out, config, n_parties, 60, secure=evaluator == "clear")
+    result = check_run(out, config, n_parties, 60, secure=False)
     assert result["rows_train"] == 48
 
 
@@ -284,13 +295,12 @@ def label_rows(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_kinds_train_the_twins_model(kind, tmp_path, mpiexec):
+def test_other_kinds_train_the_twins_model(kind, tmp_path):
     """The simulation at real parameters, from the table to the files that it leaves behind."""
     write_table(tmp_path / "x.csv", 90, change=label_rows(kind))
     rest = f'[model]\nkind = "{kind}"\nl2 = 0.1\n{KINDS[kind]}[training]\niterations = 4\nlearning_rate = 0.2\n{CLEAR}'
     config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
-    done = run([*MHE, "train", config, "--parties", 2, "--out", out])
-    assert done.exit_code == 0, done.errors
+    run_threads(config, out)
     result = json.loads((out / "result.json").read_text())
     assert (result["model"], result["parties"], result["rows_train"] + result["rows_test"]) == (kind, 2, 90)
     assert 0 < result["max_weight_error"] <= surely(result["predicted"]["max_weight_error"], 100)
@@ -309,10 +319,10 @@ def test_other_kinds_train_the_twins_model(kind, tmp_path, mpiexec):
     assert (result["polynomials"]["interval"] is None) == (kind == "linear")
 
 
-def test_secure_run_at_128_bits(real_evaluator, tmp_path, mpiexec):
+def test_secure_run_at_128_bits(tmp_path, mpiexec):
     """Real parameters, real cryptography, real processes: as small as it gets."""
     write_table(tmp_path / "x.csv", 60)
-    rest = LOGISTIC.replace("iterations = 4", "iterations = 2") + f'[crypto]\nbackend = "{real_evaluator}"\n'
+    rest = LOGISTIC.replace("iterations = 4", "iterations = 2") + '[crypto]\nbackend = "native"\n'
     config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
     done = run([*MHE, "train", config, "--parties", 2, "--out", out], timeout_seconds=240)
     assert done.exit_code == 0, done.errors
@@ -327,11 +337,13 @@ def test_secure_run_at_128_bits(real_evaluator, tmp_path, mpiexec):
 
 
 def test_mpiexec_by_hand_is_the_same(tmp_path, mpiexec):
+    """Of the simulation, at the parameters of a real run."""
     write_table(tmp_path / "x.csv", 60)
     config = write_config(tmp_path, rest=LOGISTIC + CLEAR + "[network]\narity = 3\nroot = 1\n")
     launched = run([*MHE, "train", config, "--parties", 2, "--out", tmp_path / "launched"])
     by_hand = run([mpiexec, "-n", 2, *MHE, "train", config, "--out", tmp_path / "by_hand"])
     assert launched.exit_code == by_hand.exit_code == 0, launched.errors + by_hand.errors
+    check_run(tmp_path / "launched", config, 2, 60)
     one, other = (np.load(tmp_path / name / "model.npz") for name in ("launched", "by_hand"))
     for name in one.files:
         np.testing.assert_array_equal(one[name], other[name])
@@ -350,22 +362,33 @@ def write_sites(folder, n_parties, rows=30, **bad):
             write_table(folder / f"site{rank}.csv", **{"rows": rows, "seed": rank, **options})
 
 
-@pytest.mark.parametrize("what", ["predictions", "nothing"])
-def test_sites_keep_their_rows_and_the_model(what, tmp_path, mpiexec):
-    write_sites(tmp_path, 2)
-    rest = f'{LOGISTIC}{CLEAR}[release]\nwhat = "{what}"\n'
-    config, out = write_config(tmp_path, train="site{party}.csv", rest=rest), tmp_path / "out"
-    done = run([*MHE, "train", config, "--parties", 2, "--out", out])
-    assert done.exit_code == 0, done.errors
-    assert "AUDIT" not in done.output
+def check_model_was_kept(printed, out):
+    """The result of a run of two sites of 30 rows each that releases no model."""
+    assert "AUDIT" not in printed
     assert not (out / "model.npz").exists()
     result = json.loads((out / "result.json").read_text())
     assert result["rows_train"] + result["rows_test"] == 60
     assert result["clear_twin"] is result["exact"] is result["max_weight_error"] is None
     assert result["polynomials"]["widest_input"] is None
-    if what == "nothing":
-        assert result["accuracy"] is result["auc"] is None
-        return
+    return result
+
+
+def test_sites_may_release_nothing(tmp_path, capsys):
+    write_sites(tmp_path, 2)
+    rest = f'{LOGISTIC}{CLEAR}[release]\nwhat = "nothing"\n'
+    out = tmp_path / "out"
+    run_threads(write_config(tmp_path, train="site{party}.csv", rest=rest), out)
+    result = check_model_was_kept(capsys.readouterr().out, out)
+    assert result["accuracy"] is result["auc"] is None
+
+
+def test_sites_keep_their_rows_and_the_model(tmp_path, mpiexec):
+    write_sites(tmp_path, 2)
+    rest = f'{LOGISTIC}{CLEAR}[release]\nwhat = "predictions"\n'
+    config, out = write_config(tmp_path, train="site{party}.csv", rest=rest), tmp_path / "out"
+    done = run([*MHE, "train", config, "--parties", 2, "--out", out])
+    assert done.exit_code == 0, done.errors
+    result = check_model_was_kept(done.output, out)
     # rows whose logits are as small as the planned error may fall on either side
     found = expected(config, 2)
     logits = found.test @ found.twin[:-1] + found.twin[-1]
@@ -459,13 +482,31 @@ SITES = {
 }
 
 
+def check_refusal_by_threads(config, said, out):
+    """What ranks in this process say: the root once, for all."""
+    with pytest.raises(MHEError) as caught:
+        run_threads(config, out)
+    assert caught.value.__notes__ == ["raised by party 0"]
+    (line,) = str(caught.value).splitlines()
+    for part in said:
+        assert part in line
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("name", SITES)
-def test_bad_rows_at_one_party_end_the_job(name, tmp_path, mpiexec):
+def test_bad_rows_at_one_party_end_the_job(name, tmp_path):
     """Only the ranks can see it: no process reads the files of two parties."""
     bad, said = SITES[name]
     write_sites(tmp_path, 2, **bad)
-    config = write_config(tmp_path, train="site{party}.csv")
-    out = tmp_path / "out"
+    check_refusal_by_threads(write_config(tmp_path, train="site{party}.csv"), said, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["label", "class"])
+def test_bad_rows_end_real_processes(name, tmp_path, mpiexec):
+    """Found by one party, and by all of them."""
+    bad, said = SITES[name]
+    write_sites(tmp_path, 2, **bad)
+    config, out = write_config(tmp_path, train="site{party}.csv"), tmp_path / "out"
     check_refusal(run([mpiexec, "-n", 2, *MHE, "train", config, "--out", out]), said, out)
 
 
@@ -473,25 +514,30 @@ COMMON = {
     "cap": ('[crypto]\nbackend = "clear"\nring_dim = 8192\n', ["log2(QP) is", "128-bit security allows 214"]),
     "levels": ('[crypto]\nbackend = "clear"\nlimbs = 5\n', ["limbs = 5 are too few", "consumes 4 levels"]),
     "precision": (CLEAR + "[release]\nprecision = 1e-9\n", ["weights would be released to", "1e-09 is asked for"]),
-    "root": (CLEAR + "[network]\nroot = 2\n", ["[network] root = 2", "less than the 2 parties"]),
 }
 
 
 @pytest.mark.parametrize("name", COMMON)
-def test_settings_that_cannot_be_end_the_job_once(name, tmp_path, mpiexec):
-    """All ranks find out at the same time; one says so."""
+def test_settings_that_cannot_be_are_refused_once(name, tmp_path):
+    """All parties find out at the same time; one says so."""
     rest, said = COMMON[name]
     write_table(tmp_path / "x.csv", 60)
-    config = write_config(tmp_path, rest=LOGISTIC + rest)
-    out = tmp_path / "out"
+    check_refusal_by_threads(write_config(tmp_path, rest=LOGISTIC + rest), said, tmp_path / "out")
+
+
+def test_a_root_that_is_no_party_ends_the_job_once(tmp_path, mpiexec):
+    """It is noticed before there is a tree."""
+    write_table(tmp_path / "x.csv", 60)
+    config, out = write_config(tmp_path, rest=LOGISTIC + CLEAR + "[network]\nroot = 2\n"), tmp_path / "out"
+    said = ["[network] root = 2", "less than the 2 parties"]
     check_refusal(run([mpiexec, "-n", 2, *MHE, "train", config, "--out", out]), said, out)
 
 
 def test_more_parties_than_rows(tmp_path, mpiexec):
     write_table(tmp_path / "x.csv", 2, change=count_labels)
     config, out = write_config(tmp_path, data="test_fraction = 0.0"), tmp_path / "out"
-    for command in ([*MHE, "train", config, "--parties", 3], [mpiexec, "-n", 3, *MHE, "train", config]):
-        check_refusal(run([*command, "--out", out]), ["x.csv: 2 training rows for 3 parties; need at least one"], out)
+    done = run([mpiexec, "-n", 3, *MHE, "train", config, "--out", out])
+    check_refusal(done, ["x.csv: 2 training rows for 3 parties; need at least one"], out)
 
 
 @pytest.mark.parametrize(
@@ -522,16 +568,15 @@ def test_results_are_kept_unless_forced(tmp_path, mpiexec):
     out.mkdir()
     (out / "result.json").write_text("precious")
     (out / "notes.txt").write_text("mine")
-    for command in ([*MHE, "train", config, "--parties", 1], [mpiexec, "-n", 1, *MHE, "train", config]):
-        done = run([*command, "--out", out])
-        assert done.exit_code != 0
-        assert done.seconds < SECONDS
-        assert done.errors.count("is not empty and was left as it is: name another one, or give --force") == 1
-        assert "Traceback" not in done.errors
-        assert {path.name: path.read_text() for path in out.iterdir()} == {
-            "result.json": "precious",
-            "notes.txt": "mine",
-        }
+    done = run([mpiexec, "-n", 1, *MHE, "train", config, "--out", out])
+    assert done.exit_code != 0
+    assert done.seconds < SECONDS
+    assert done.errors.count("is not empty and was left as it is: name another one, or give --force") == 1
+    assert "Traceback" not in done.errors
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "result.json": "precious",
+        "notes.txt": "mine",
+    }
     done = run([*MHE, "train", config, "--parties", 1, "--out", out, "--force"])
     assert done.exit_code == 0, done.errors
     assert json.loads((out / "result.json").read_text())["parties"] == 1
@@ -558,9 +603,9 @@ def test_without_mpiexec(tmp_path):
 
 @pytest.fixture
 def long_job(tmp_path, mpiexec):
-    """(launcher, its ranks, output directory) of a job in the middle of a training that would take for ever."""
+    """(launcher, its ranks, output directory) of a job at the start of a training that outlasts the test."""
     write_table(tmp_path / "x.csv", 60)
-    rest = LOGISTIC.replace("iterations = 4", "iterations = 100000") + CLEAR + "[release]\nprecision = 0.5\n"
+    rest = LOGISTIC.replace("iterations = 4", "iterations = 3000") + CLEAR + "[release]\nprecision = 0.5\n"
     config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
     launcher = start([*MHE, "train", config, "--parties", 3, "--out", out])
     assert any(line.startswith("keys and standardisation:") for line in launcher.stdout)

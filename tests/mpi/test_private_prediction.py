@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from mhe.errors import ConfigError, MHEError, ParameterError, StateError
+from mhe.errors import ConfigError, KeyMismatchError, MHEError, ParameterError, StateError
 from mhe.sealed import PASSPHRASE_VARIABLE
 from models.data import code, load_shard, stack, summary
 from models.exchange import Query
@@ -22,10 +23,11 @@ from models.target import Target
 from models.training import standardisation
 from models.twin import train_twin
 from network.local import run_parties
+from scripts import cli
 from scripts.config import load_config
 from scripts.keep import Keeping
 from scripts.planning import make_plan
-from scripts.predict import Job, answer_party, check_job, check_querier, keygen, load_model, query
+from scripts.predict import Job, answer_party, check_job, check_querier, keygen, load_model, open_answer, query
 
 ROOT = Path(__file__).parents[2]
 MHE = [sys.executable, "-m", "scripts.cli"]
@@ -127,12 +129,14 @@ def test_what_is_left_of_the_training(trained):
 
 
 def test_the_three_steps_between_querier_and_parties(trained, tmp_path, mpiexec):
-    key = tmp_path / "key"
+    """And all of it on one machine, up to the owner's limit, which other tests do not use up."""
+    key, states = tmp_path / "key", tmp_path / "states"
+    shutil.copytree(trained.state, states)
     ran("keygen", key, "--model", trained.model)
     assert stat.S_IMODE((key / "private.key").stat().st_mode) == 0o600
     files = {"--model": trained.model, "--query": tmp_path / "q", "--receiver": key / "public.key"}
     ran("query", "--model", trained.model, "--rows", trained.rows, "--out", tmp_path / "q")
-    given = [*(word for pair in files.items() for word in pair), "--state", trained.state, "--out", tmp_path / "a"]
+    given = [*(word for pair in files.items() for word in pair), "--state", states, "--out", tmp_path / "a"]
     done = ran("answer", *given, launcher=(mpiexec, "-n", "2"))
     assert f"the model's owner allows {ANSWERS - 1} more" in done.stdout
     ran("open", "--model", trained.model, "--key", key, "--answer", tmp_path / "a", "--out", tmp_path / "x.csv")
@@ -142,9 +146,17 @@ def test_the_three_steps_between_querier_and_parties(trained, tmp_path, mpiexec)
     np.testing.assert_array_equal(found["predicted"], found["logit"] > 0)
     # another querier cannot open them
     keygen(trained.model, tmp_path / "other")
-    done = run("open", "--model", trained.model, "--key", tmp_path / "other", "--answer", tmp_path / "a", "--out", "x")
-    assert done.returncode == 2
-    assert "is for the key" in done.stderr
+    with pytest.raises(KeyMismatchError, match="is for the key"):
+        open_answer(trained.model, tmp_path / "other", tmp_path / "a", tmp_path / "y.csv")
+    assert not (tmp_path / "y.csv").exists()
+
+    given = ["--model", trained.model, "--rows", trained.rows, "--key", key, "--state", states, "--parties", 2]
+    ran("predict", *given, "--out", tmp_path / "z.csv")
+    assert np.abs(answers_in(tmp_path / "z.csv")["logit"] - trained.logits).max() < 0.05
+    job, keeping = Job(trained.model, tmp_path / "q", key / "public.key", tmp_path / "b"), Keeping(states, PASSPHRASE)
+    with pytest.raises(ParameterError, match="the query takes 1 answers, the model's owner allows 0 more"):
+        run_parties(2, lambda collective: answer_party(job, keeping, collective))
+    assert not job.out.exists()
 
 
 @pytest.fixture
@@ -179,10 +191,13 @@ def test_wrong_files_are_refused_before_a_party_starts(trained, key, asked, tmp_
             work()
     check_job(asked, False)
     assert not (tmp_path / "x").exists()
-    done = run("train", trained.folder / "c.toml", "--parties", 2, "--out", tmp_path / "o", "--state", trained.state)
-    assert (done.returncode, "holds the state of an earlier training" in done.stderr) == (2, True)
-    done = run("train", trained.folder / "c.toml", "--parties", 2, "--out", tmp_path / "o", passphrase=None)
-    assert (done.returncode, "no passphrase for the parties' shares: set MHE" in done.stderr) == (2, True)
+    again = ["train", str(trained.folder / "c.toml"), "--parties", "2", "--out", str(tmp_path / "o")]
+    for passphrase, arguments, said in (
+        (PASSPHRASE, [*again, "--state", str(trained.state)], "holds the state of an earlier training"),
+        (None, again, "no passphrase for the parties' shares: set MHE"),
+    ):
+        done = CliRunner().invoke(cli.app, arguments, env={PASSPHRASE_VARIABLE: passphrase})
+        assert (done.exit_code, said in done.output) == (2, True)
 
 
 def test_wrong_states_are_refused_before_a_share_leaves(trained, asked, tmp_path):
@@ -214,15 +229,3 @@ def test_wrong_states_are_refused_before_a_share_leaves(trained, asked, tmp_path
             run_parties(parties, lambda c, job=job, keeping=keeping: answer_party(job, keeping, c))
     assert not asked.out.exists()
     assert [(trained.state / f"party-{rank}" / "state").read_bytes() for rank in range(2)] == before
-
-
-def test_all_on_one_machine_up_to_the_owners_limit(trained, key, tmp_path):
-    """Runs last: it takes the answer that is left after the three steps."""
-    given = ["--model", trained.model, "--rows", trained.rows, "--key", key, "--state", trained.state, "--parties", 2]
-    ran("predict", *given, "--out", tmp_path / "x.csv")
-    assert np.abs(answers_in(tmp_path / "x.csv")["logit"] - trained.logits).max() < 0.05
-    done = run("predict", *given, "--out", tmp_path / "y.csv")
-    assert done.returncode != 0
-    assert "the query takes 1 answers, the model's owner allows 0 more" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "y.csv").exists()
