@@ -23,7 +23,7 @@ class Kind:
 
     target: what its labels are. reads: settings of [model] that it reads besides kind, loss and l2. losses: those that
     may be named instead of "auto", which is the first (a kind without any has a loss of its own). solvers, schedules:
-    what is implemented; without a solver the kind is not.
+    what is implemented; without a solver the kind is not. probed: whether `models.range_probe` is.
     """
 
     target: TargetKind
@@ -31,12 +31,13 @@ class Kind:
     losses: tuple[Loss, ...]
     solvers: tuple[Solver, ...] = ()
     schedules: tuple[Schedule, ...] = ("constant",)
+    probed: bool = False
 
 
 KINDS: Mapping[KindName, Kind] = {
     "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd", "newton")),
-    "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd")),
-    "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton")),
+    "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd"), probed=True),
+    "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton"), probed=True),
     "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
     "mlp": Kind("classes", POLYNOMIAL | {"hidden", "activation"}, ("squared", "cross_entropy"), ("nesterov", "gd")),
 }

@@ -64,6 +64,9 @@ class FixedHessianRegression(Regression):
     def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
         return super().gradients(party, ahead, batch.blocks)
 
+    def inputs(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
+        return super().inputs(party, ahead, batch.blocks)
+
     def step(
         self,
         party: Compute,

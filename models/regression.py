@@ -71,6 +71,21 @@ class Regression:
             errors.append(backend.add_plain(e, backend.encode(block.labels, e.limbs, plan.error_scale)))
         return [backward(backend, batch, errors, layout, plan.data_scale)]
 
+    def inputs(self, party: Compute, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock]) -> list[Ciphertext]:
+        """X v as parts of the link's interval: from -1 to 1 inside it, 0 where a block has no row."""
+        backend, plan, layout = party.backend, self.plan, self.plan.layout
+        low, high = plan.workload.link.interval
+        middle, radius = (low + high) / 2, (high - low) / 2
+        turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
+        found = []
+        for block in batch:
+            u = forward(backend, block, turned, layout, plan.data_scale)
+            if middle != 0.0:
+                shift = np.where(np.arange(layout.rows) < block.n_rows, -middle, 0.0)
+                u = backend.add_plain(u, backend.encode(shift, u.limbs, u.scale))
+            found.append(backend.reread(u, scale=u.scale * radius))
+        return found
+
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         return []
 

@@ -29,7 +29,8 @@ class Workload:
     standardises: whether means and variances are computed under encryption first. test_rows: of every party. link,
     outputs, hidden, activation, seed: of the model (`models.perceptron`) and its first weights; a regression has no
     hidden layers. condition: of the Hessian that solver "newton" inverts, at most (`models.newton_plan`); None for
-    other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life.
+    other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life. range_every:
+    iterations from one range probe to the next (`models.range_probe`); None for none.
     """
 
     rows: tuple[int, ...]
@@ -52,6 +53,16 @@ class Workload:
     seed: int = 0
     condition: float | None = None
     answers: int = 0
+    range_every: int | None = None
+
+    @property
+    def probes(self) -> int:
+        """How often the range of the inputs of the link is probed."""
+        return 0 if self.range_every is None else self.iterations // self.range_every
+
+    def is_probed(self, iteration: int) -> bool:
+        """Whether the range is probed in this iteration, from 1."""
+        return self.range_every is not None and iteration % self.range_every == 0
 
     @property
     def model(self) -> Perceptron:

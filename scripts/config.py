@@ -152,9 +152,15 @@ class NetworkConfig(Section):
 
 
 class AuditConfig(Section):
-    """[audit]: clear_twin None means: only where one common table was divided for a demonstration."""
+    """[audit]: clear_twin None means: only where one common table was divided for a demonstration.
+
+    range_every: iterations from one range probe to the next (`models.range_probe`), None for none. range_action: what a
+    run does when inputs of the polynomial may lie outside of its interval.
+    """
 
     clear_twin: bool | None = None
+    range_every: Annotated[int, Field(ge=1)] | None = None
+    range_action: Literal["warn", "stop"] = "warn"
 
 
 class ReleaseConfig(Section):
@@ -269,6 +275,19 @@ def _unread(config: Config) -> list[str]:
                 )
         if not config.data.standardize:
             problems.append('[data] standardize = false: solver = "newton" needs standardised columns; leave it away')
+    audit, probed = config.audit, [name for name, other in KINDS.items() if other.probed]
+    if audit.range_every is not None and model.kind not in probed:
+        problems.append(
+            f"[audit] range_every: is not read by kind = {_shown(model.kind)}, only by "
+            f"{' or '.join(map(_shown, probed))}; leave it away"
+        )
+    if audit.range_every is not None and audit.range_every > training.iterations:
+        problems.append(
+            f"[audit] range_every = {audit.range_every}: is never reached in {training.iterations} iterations; take a "
+            "smaller number"
+        )
+    if audit.range_every is None and "range_action" in audit.model_fields_set:
+        problems.append("[audit] range_action: is read only with range_every; give it, or leave range_action away")
     release = config.release
     if "answers" in release.model_fields_set and release.what != "encrypted":
         problems.append(f'[release] answers: is read only with what = "encrypted"; got {_shown(release.what)}')

@@ -28,6 +28,7 @@ from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.newton_search import choose_newton_plan
 from models.plan import CircuitPlan
+from models.range_probe import range_probe
 from models.search import Choice, MakeModuli, choose_plan
 from models.workload import Workload
 from network.topology import Tree
@@ -65,6 +66,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         seed=training.seed,
         condition=training.condition if training.solver == "newton" else None,
         answers=config.release.answers,
+        range_every=config.audit.range_every,
     )
     choice = Choice(
         crypto.security_bits,
@@ -79,7 +81,9 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
     choose: Callable[..., Plan] = choose_plan if outputs == 1 and not model.hidden else choose_perceptron_plan
     if training.solver == "newton":
         choose = choose_newton_plan
-    return choose(workload, choice, moduli_maker(crypto.backend), free=free)
+    plan = choose(workload, choice, moduli_maker(crypto.backend), free=free)
+    range_probe(plan)  # which may not be possible
+    return plan
 
 
 def link_of(model: ModelConfig, outputs: int) -> Polynomial:
@@ -140,6 +144,7 @@ def describe(plan: Plan, config: Config, console: Console) -> None:
         "traffic per iteration": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, "
         f"{len(plan.iteration_transfers)} rounds over a tree of depth {tree.depth}",
         "release": _release(plan),
+        **_probe(plan, config.audit.range_action),
     }
     if w.release != "nothing":
         lines["smudging"] = _smudging(plan)
@@ -204,6 +209,17 @@ def _packing(plan: Plan) -> str:
         f"{plan.n_ciphertexts} tiles of {layout.width} columns ({layout.baby} baby x {len(layout.giants)} giant "
         f"steps), batches of up to {layout.rows} rows"
     )
+
+
+def _probe(plan: Plan, action: str) -> dict[str, str]:
+    """What range probes tell, where there are any."""
+    probe = range_probe(plan)
+    if probe is None:
+        return {}
+    return {
+        "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power}; inputs of the link beyond "
+        f"{probe.told:.2f} times its interval are surely told, then {action}"
+    }
 
 
 def _sizes(moduli: Sequence[int]) -> str:

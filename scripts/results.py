@@ -19,6 +19,7 @@ from rich.table import Table
 from models.activations import sigmoid
 from models.model import Plan
 from models.quality import NAMES, Figures
+from models.range_probe import InputRange
 from models.target import Target
 from models.training import INVERSE, Iteration, Standardisation
 from network.collective import TreeCollective
@@ -68,6 +69,7 @@ class Outcome:
     weights: Sequence[Floats] | None
     figures: Figures | None
     clear: Clear | None
+    ranges: Sequence[InputRange]
 
     @property
     def max_weight_error(self) -> float | None:
@@ -134,6 +136,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "polynomials": {
             "interval": _interval(plan),
             "widest_input": None if clear is None else clear.widest,
+            "probes": [{"iteration": r.iteration, "reach": r.reach, "outside": r.outside} for r in outcome.ranges],
         },
     }
 

@@ -13,20 +13,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from rich.markup import escape
 
 from mhe.backend.native import NativeBackend
 from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
-from mhe.errors import ConfigError, MHEError, NetworkError
+from mhe.errors import ConfigError, MHEError, NetworkError, RangeError
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
 from models.kept_model import Task
 from models.model import Model, Plan, model_of
 from models.newton_plan import FixedHessianPlan
 from models.perceptron import targets_of
-from models.prediction import TWO_BUDGETS
 from models.quality import Figures, contribution, exact_figures, figures
+from models.range_probe import InputRange
 from models.reference import fit_exact
 from models.target import Target
 from models.training import (
@@ -96,7 +97,8 @@ def run_party(
     collective.bind(circuit.parameters.digest)
     describe(circuit, config, console)
     model = model_of(circuit)
-    recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations))
+    stops = config.audit.range_action == "stop"
+    recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations), stops)
 
     start = time.perf_counter()
     with recorder.reporter.phase("keys and standardisation"):
@@ -111,7 +113,7 @@ def run_party(
     inverse = _prepared(party, model, batches, recorder.reporter)
     trained = time.perf_counter()
     with recorder.reporter.training():
-        encrypted = train(party, model, batches, recorder.iteration, inverse)
+        encrypted = train(party, model, batches, recorder.iteration, inverse, recorder.range)
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
         weights, scores, found = _release(party, model, target, encrypted, standard, shard)
@@ -136,7 +138,7 @@ def run_party(
         Usage(**json.loads(blob))
         for blob in collective.allgather(json.dumps(usage(collective, recorder.whole_iteration())).encode())
     ]
-    outcome = Outcome(config, circuit, target, summaries, seconds, usages, weights, found, clear)
+    outcome = Outcome(config, circuit, target, summaries, seconds, usages, weights, found, clear, recorder.ranges)
     if config.release.what == "predictions" and scores is not None:
         write_predictions(out, rank, target, scores)
     if collective.is_root:
@@ -162,12 +164,11 @@ def join(config: Config, collective: TreeCollective, circuit: Plan) -> Party:
         return ClearParty(
             collective, circuit.parameters, statistical_bits=workload.release_bits, releases=circuit.releases
         )
-    bits = workload.release_bits + (TWO_BUDGETS if workload.release == "encrypted" else 0)
     return EncryptedParty(
         collective,
         circuit.parameters,
         evaluator(config.crypto.backend, config.crypto.threads),
-        statistical_bits=bits,
+        statistical_bits=circuit.session_bits,
         releases=circuit.releases,
     )
 
@@ -255,15 +256,25 @@ def _checked_rows(config: Config, standard: Standardisation, shard: Shard) -> Fl
     return rows
 
 
+def _check_range(found: InputRange, stops: bool) -> None:
+    if found.outside and stops:
+        raise RangeError(found.said)
+
+
 @dataclass
 class _Recorder:
-    """Iterations as they happen: progress at the root, one line each for metrics.jsonl, traffic of a whole one."""
+    """Iterations as they happen: progress at the root, one line each for metrics.jsonl, traffic of a whole one.
+
+    stops: whether the run ends when inputs may lie outside of the interval of the polynomial.
+    """
 
     collective: TreeCollective
     reporter: Reporter
+    stops: bool
 
     def __post_init__(self) -> None:
         self.lines: list[str] = []
+        self.ranges: list[InputRange] = []
         self._snapshots: list[Mapping[str, float]] = [{"bytes_sent": 0, "bytes_received": 0, "rounds": 0}]
 
     def iteration(self, iteration: Iteration) -> None:
@@ -271,6 +282,13 @@ class _Recorder:
         self.lines.append(iteration_line(iteration, self._snapshots[-1], snapshot))
         self._snapshots.append(snapshot)
         self.reporter.iteration(iteration.number, iteration.seconds)
+
+    def range(self, found: InputRange) -> None:
+        """What a probe told. Raises RangeError, once for all parties, if the run is to stop for it."""
+        self.ranges.append(found)
+        if found.outside and not self.stops:
+            self.reporter.console.print(f"[yellow]warning: {escape(found.said)}[/yellow]")
+        together(self.collective, partial(_check_range, found, self.stops))
 
     def whole_iteration(self) -> Mapping[str, float] | None:
         """Bytes and rounds of one iteration with its refresh, at this party; None if the only one had none."""

@@ -48,6 +48,7 @@ def test_defaults() -> None:
     assert (config.crypto.backend, config.crypto.security_bits, config.crypto.statistical_bits) == ("native", 128, 128)
     assert (config.crypto.ring_dim, config.crypto.message_bound, config.crypto.threads) == (None, 32.0, 1)
     assert (config.network.arity, config.network.root) == (2, 0)
+    assert (config.audit.clear_twin, config.audit.range_every, config.audit.range_action) == (None, None, "warn")
     assert (config.release.what, config.release.statistical_bits, config.release.precision) == ("model", 40, 1e-3)
 
 
@@ -92,6 +93,8 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("crypto", "statistical_bits", 10, "30"),
         ("network", "arity", 0, "1"),
         ("audit", "clear_twin", "yes", "boolean"),
+        ("audit", "range_every", 0, "greater than or equal to 1"),
+        ("audit", "range_action", "panic", "'warn' or 'stop'"),
         ("release", "what", "all", "'model', 'predictions', 'encrypted' or 'nothing'"),
         ("release", "precision", 0, "greater than 0"),
     ],
@@ -133,6 +136,16 @@ def test_what_only_an_encrypted_model_reads_is_refused_elsewhere() -> None:
     assert '[release] answers: is read only with what = "encrypted"' in refusal(data=DATA, release={"answers": 3})
     said = refusal(data=DATA, release={"what": "encrypted"}, crypto={"backend": "clear"})
     assert "a simulation encrypts nothing" in said
+
+
+def test_range_probes_are_refused_where_they_would_tell_nothing() -> None:
+    said = refusal(data=DATA, model={"kind": "linear"}, audit={"range_every": 1})
+    assert '[audit] range_every: is not read by kind = "linear", only by "poisson" or "logistic"' in said
+    said = refusal(data=DATA, audit={"range_every": 21})
+    assert "[audit] range_every = 21: is never reached in 20 iterations" in said
+    assert "[audit] range_action: is read only with range_every" in refusal(data=DATA, audit={"range_action": "stop"})
+    config = parse_config({"data": DATA, "audit": {"range_every": 5, "range_action": "stop"}})
+    assert (config.audit.range_every, config.audit.range_action) == (5, "stop")
 
 
 def test_test_rows_come_from_one_place() -> None:
