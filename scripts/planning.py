@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +36,8 @@ from models.workload import Workload
 from network.topology import Tree
 from network.traffic import predict
 from scripts.config import Config, ModelConfig
+
+Floats = npt.NDArray[np.float64]
 
 KEPT_DIAGONALS_BYTES = 1 << 30
 """Encoded diagonals are kept across iterations as long as they take no more than this per party."""
@@ -88,10 +92,15 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
 
 def link_of(model: ModelConfig, outputs: int) -> Polynomial:
     """The polynomial that makes means of outputs."""
+    function = exact_link(model, outputs)
+    return identity() if function is None else approximate(function, model.degree, model.interval, model.method)
+
+
+def exact_link(model: ModelConfig, outputs: int) -> Callable[[Floats], Floats] | None:
+    """What makes means of outputs; None where they are means."""
     if model.kind == "linear" or (model.kind == "mlp" and model.loss in ("auto", "squared")):
-        return identity()
-    function = {"logistic": sigmoid, "poisson": exponential}.get(model.kind, softmax_of_one(outputs))
-    return approximate(function, model.degree, model.interval, model.method)
+        return None
+    return {"logistic": sigmoid, "poisson": exponential}.get(model.kind, softmax_of_one(outputs))
 
 
 def activation_of(model: ModelConfig) -> Polynomial:

@@ -19,7 +19,7 @@ from mhe.backend.native import NativeBackend
 from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
-from mhe.errors import ConfigError, MHEError, NetworkError, RangeError
+from mhe.errors import ConfigError, RangeError
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
 from models.kept_model import Task
@@ -34,17 +34,16 @@ from models.training import (
     INVERSE,
     Iteration,
     Standardisation,
-    check_rows,
     pack_batches,
     prepare,
     standardisation,
-    standardise,
     train,
 )
 from models.twin import train_twin
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
-from scripts.config import Config, check_same
+from scripts.agreement import agree_on_data, agree_on_settings, checked_rows, standardise_columns, together
+from scripts.config import Config
 from scripts.keep import Keeping, keep
 from scripts.launch import check_output
 from scripts.planning import describe, keeps_diagonals, make_plan
@@ -78,7 +77,7 @@ def plan(config: Config, n_parties: int) -> None:
 def run(config: Config, out: Path, force: bool, keeping: Keeping | None = None) -> None:
     """Run the party that this MPI process is. keeping: for a model that stays encrypted."""
     with mpi_channel() as channel:
-        _agree_on_settings(config, TreeCollective(channel))
+        agree_on_settings(config, TreeCollective(channel))
         collective = TreeCollective(channel, arity=config.network.arity, root=config.network.root)
         run_party(config, collective, out, force, keeping)
 
@@ -92,7 +91,8 @@ def run_party(
     """
     console = make_console(quiet=not collective.is_root)
     together(collective, lambda: _check_keeping(config, collective, keeping))
-    shard, target, summaries = _agree_on_data(config, collective, out, force)
+    together(collective, lambda: check_output(out, force) if collective.is_root else None)
+    shard, target, summaries = agree_on_data(config, collective)
     circuit = together(collective, lambda: make_plan(config, summaries, target.outputs))
     collective.bind(circuit.parameters.digest)
     describe(circuit, config, console)
@@ -103,8 +103,8 @@ def run_party(
     start = time.perf_counter()
     with recorder.reporter.phase("keys and standardisation"):
         party = join(config, collective, circuit)
-        standard = _standardise(config, party, shard, sum(circuit.workload.rows))
-        rows = together(collective, lambda: _checked_rows(config, standard, shard))
+        standard = standardise_columns(config, party, shard, sum(circuit.workload.rows))
+        rows = together(collective, lambda: checked_rows(config, standard, shard))
         party.make_keys(circuit.key_plan)
         rank = collective.rank
         targets = targets_of(shard.labels, target.outputs)
@@ -182,78 +182,11 @@ def evaluator(backend: str, threads: int) -> BackendFactory:
     return OpenFHEBackend
 
 
-def together(collective: TreeCollective, work: Callable[[], Result]) -> Result:
-    """Do something that may fail at some parties only. If it fails anywhere the root raises it, once for all.
-
-    The others then wait for the root to end the job, so that its message is the one that is seen.
-    """
-    problem, result = b"", None
-    try:
-        result = work()
-    except MHEError as error:
-        problem = json.dumps([type(error).__name__, str(error)]).encode()
-    problems = {rank: json.loads(blob) for rank, blob in enumerate(collective.allgather(problem)) if blob}
-    if problems:
-        if not collective.is_root:
-            collective.allgather(b"")
-            raise NetworkError("another party reported a problem")
-        by_message: dict[tuple[str, str], list[int]] = {}
-        for rank, (kind, message) in problems.items():
-            by_message.setdefault((kind, message), []).append(rank)
-        everyone = collective.n_parties
-        said = [
-            m if len(ranks) == everyone else f"party {', '.join(map(str, ranks))}: {m}"
-            for (_, m), ranks in by_message.items()
-        ]
-        kinds = {kind.__name__: kind for kind in MHEError.__subclasses__()}
-        raise kinds.get(next(iter(by_message))[0], MHEError)("\n".join(said))
-    return result  # type: ignore[return-value]
-
-
 def _check_keeping(config: Config, collective: TreeCollective, keeping: Keeping | None) -> None:
     if (keeping is None) == (config.release.what == "encrypted"):
         raise ConfigError('a folder for the states is needed where [release] what = "encrypted", and only there')
     if keeping is not None:
         keeping.check_free(collective.rank)
-
-
-def _agree_on_settings(config: Config, collective: TreeCollective) -> None:
-    """Over a tree that no setting shapes: with different ones, parties would wait for each other for ever."""
-    canonicals = [blob.decode() for blob in collective.allgather(config.canonical.encode())]
-    together(collective, lambda: check_same(canonicals))
-    together(collective, lambda: config.check_parties(collective.n_parties))
-
-
-def _agree_on_data(
-    config: Config, collective: TreeCollective, out: Path, force: bool
-) -> tuple[Shard, Target, list[dict[str, Any]]]:
-    """Everything that can be wrong before a key is made, settled among all parties."""
-
-    def load() -> Shard:
-        if collective.is_root:
-            check_output(out, force)
-        return load_shard(config.source, collective.rank, collective.n_parties)
-
-    shard = together(collective, load)
-    kind = config.source.target
-    summaries = [json.loads(blob) for blob in collective.allgather(json.dumps(summary(shard, kind)).encode())]
-    target = together(collective, lambda: check_summaries(summaries, kind))
-    return together(collective, lambda: code(shard, target)), target, summaries
-
-
-def _standardise(config: Config, party: Party, shard: Shard, total_rows: int) -> Standardisation:
-    if not config.data.standardize:
-        return Standardisation(np.zeros(shard.n_features), np.ones(shard.n_features))
-    with party.collective.phase("standardisation"):
-        return standardise(party, shard.features, total_rows)
-
-
-def _checked_rows(config: Config, standard: Standardisation, shard: Shard) -> Floats:
-    """The standardised training rows; neither they nor the test rows are larger than the plan allows."""
-    rows = standard(shard.features)
-    check_rows(rows, "training", standardised=config.data.standardize)
-    check_rows(standard(shard.test_features), "test", standardised=True)
-    return rows
 
 
 def _check_range(found: InputRange, stops: bool) -> None:

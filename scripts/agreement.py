@@ -1,0 +1,83 @@
+"""What the parties settle among themselves before a training: settings, tables, columns; and one's problems for all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mhe.errors import MHEError, NetworkError
+from mhe.party import Party
+from models.data import Shard, check_summaries, code, load_shard, summary
+from models.target import Target
+from models.training import Standardisation, check_rows, standardise
+from network.collective import TreeCollective
+from scripts.config import Config, check_same
+
+Floats = npt.NDArray[np.float64]
+Result = TypeVar("Result")
+
+
+def together(collective: TreeCollective, work: Callable[[], Result]) -> Result:
+    """Do something that may fail at some parties only. If it fails anywhere the root raises it, once for all.
+
+    The others then wait for the root to end the job, so that its message is the one that is seen.
+    """
+    problem, result = b"", None
+    try:
+        result = work()
+    except MHEError as error:
+        problem = json.dumps([type(error).__name__, str(error)]).encode()
+    problems = {rank: json.loads(blob) for rank, blob in enumerate(collective.allgather(problem)) if blob}
+    if problems:
+        if not collective.is_root:
+            collective.allgather(b"")
+            raise NetworkError("another party reported a problem")
+        by_message: dict[tuple[str, str], list[int]] = {}
+        for rank, (kind, message) in problems.items():
+            by_message.setdefault((kind, message), []).append(rank)
+        everyone = collective.n_parties
+        said = [
+            m if len(ranks) == everyone else f"party {', '.join(map(str, ranks))}: {m}"
+            for (_, m), ranks in by_message.items()
+        ]
+        kinds = {kind.__name__: kind for kind in MHEError.__subclasses__()}
+        raise kinds.get(next(iter(by_message))[0], MHEError)("\n".join(said))
+    return result  # type: ignore[return-value]
+
+
+def agree_on_settings(config: Config, collective: TreeCollective) -> None:
+    """Over a tree that no setting shapes: with different ones, parties would wait for each other for ever."""
+    canonicals = [blob.decode() for blob in collective.allgather(config.canonical.encode())]
+    together(collective, lambda: check_same(canonicals))
+    together(collective, lambda: config.check_parties(collective.n_parties))
+
+
+def agree_on_data(config: Config, collective: TreeCollective) -> tuple[Shard, Target, list[dict[str, Any]]]:
+    """This party's shard, the target, and all parties' summaries; everything that can be wrong with their tables before
+    a key is made, settled among all of them.
+    """
+    shard = together(collective, lambda: load_shard(config.source, collective.rank, collective.n_parties))
+    kind = config.source.target
+    summaries = [json.loads(blob) for blob in collective.allgather(json.dumps(summary(shard, kind)).encode())]
+    target = together(collective, lambda: check_summaries(summaries, kind))
+    return together(collective, lambda: code(shard, target)), target, summaries
+
+
+def standardise_columns(config: Config, party: Party, shard: Shard, total_rows: int) -> Standardisation:
+    """Over all parties' rows, under encryption; the columns as they are if the configuration leaves them so."""
+    if not config.data.standardize:
+        return Standardisation(np.zeros(shard.n_features), np.ones(shard.n_features))
+    with party.collective.phase("standardisation"):
+        return standardise(party, shard.features, total_rows)
+
+
+def checked_rows(config: Config, standard: Standardisation, shard: Shard) -> Floats:
+    """The standardised training rows; neither they nor the test rows are larger than the plan allows."""
+    rows = standard(shard.features)
+    check_rows(rows, "training", standardised=config.data.standardize)
+    check_rows(standard(shard.test_features), "test", standardised=True)
+    return rows
