@@ -12,6 +12,7 @@ KindName = Literal["linear", "poisson", "logistic", "softmax", "mlp"]
 Solver = Literal["nesterov", "gd", "newton", "local"]
 Loss = Literal["squared", "cross_entropy"]
 Schedule = Literal["constant", "inverse"]
+Task = Literal["classification", "regression"]
 
 POLYNOMIAL = frozenset({"degree", "interval", "method"})
 """Settings of the polynomial that takes the place of a nonlinear function."""
@@ -39,6 +40,13 @@ KINDS: Mapping[KindName, Kind] = {
     "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd"), probed=True),
     "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton"), probed=True),
     "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
-    "mlp": Kind("classes", POLYNOMIAL | {"hidden", "activation"}, ("squared", "cross_entropy"), ("nesterov", "gd")),
+    "mlp": Kind(
+        "classes", POLYNOMIAL | {"hidden", "activation", "task"}, ("squared", "cross_entropy"), ("nesterov", "gd")
+    ),
 }
 """Whoever implements a kind, a solver or a schedule adds it here, and the configuration lets it through."""
+
+
+def target_kind(kind: KindName, task: Task) -> TargetKind:
+    """What the labels of this kind are; task: of "mlp" alone."""
+    return "real" if kind == "mlp" and task == "regression" else KINDS[kind].target

@@ -46,6 +46,19 @@ class Standardisation:
     def __call__(self, features: Floats) -> Floats:
         return np.asarray((features - self.mean) / self.scale, dtype=np.float64)
 
+    def undone(self, standardised: Floats) -> Floats:
+        """What was standardised to these."""
+        return np.asarray(standardised * self.scale + self.mean, dtype=np.float64)
+
+    def part(self, columns: slice) -> Standardisation:
+        """Of some of the columns."""
+        return Standardisation(self.mean[columns], self.scale[columns])
+
+    @classmethod
+    def none(cls, columns: int) -> Standardisation:
+        """Leaves so many columns as they are."""
+        return cls(np.zeros(columns), np.ones(columns))
+
 
 def standardise(party: Party, features: Floats, total_rows: int) -> Standardisation:
     """Means, then variances around them, summed under encryption; only these aggregates are released."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from mhe.errors import MHEError, NetworkError
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, summary
 from models.target import Target
-from models.training import Standardisation, check_rows, standardise
+from models.training import Standardisation, check_rows, standardisation, standardise
 from network.collective import TreeCollective
 from scripts.config import Config, check_same
 
@@ -67,12 +68,36 @@ def agree_on_data(config: Config, collective: TreeCollective) -> tuple[Shard, Ta
     return together(collective, lambda: code(shard, target)), target, summaries
 
 
-def standardise_columns(config: Config, party: Party, shard: Shard, total_rows: int) -> Standardisation:
-    """Over all parties' rows, under encryption; the columns as they are if the configuration leaves them so."""
+@dataclass(frozen=True)
+class Scales:
+    """How features (rows, columns) and targets (rows, outputs) are standardised."""
+
+    features: Standardisation
+    target: Standardisation
+
+
+def standardise_columns(config: Config, party: Party, shard: Shard, total_rows: int) -> Scales:
+    """Over all parties' rows, under encryption, the label with the features where the model asks for it; as they are if
+    the configuration leaves them so.
+    """
+    n, labelled = shard.n_features, config.model.standardises_target
     if not config.data.standardize:
-        return Standardisation(np.zeros(shard.n_features), np.ones(shard.n_features))
+        return Scales(Standardisation.none(n), Standardisation.none(1))
     with party.collective.phase("standardisation"):
-        return standardise(party, shard.features, total_rows)
+        columns = np.column_stack([shard.features, shard.labels]) if labelled else shard.features
+        found = standardise(party, columns, total_rows)
+    return Scales(found.part(slice(n)), found.part(slice(n, n + 1)) if labelled else Standardisation.none(1))
+
+
+def scales_in_clear(config: Config, shard: Shard) -> Scales:
+    """The same of rows in one place."""
+    n = shard.n_features
+    if not config.data.standardize:
+        return Scales(Standardisation.none(n), Standardisation.none(1))
+    features = standardisation(shard.features.mean(axis=0), shard.features.var(axis=0))
+    if not config.model.standardises_target:
+        return Scales(features, Standardisation.none(1))
+    return Scales(features, standardisation(shard.labels.mean(keepdims=True), shard.labels.var(keepdims=True)))
 
 
 def checked_rows(config: Config, standard: Standardisation, shard: Shard) -> Floats:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from mhe.errors import ConfigError
 from models.data import DataSource
 from models.inverse import MAX_CONDITION
-from models.kinds import KINDS, KindName, Loss, Schedule, Solver
+from models.kinds import KINDS, KindName, Loss, Schedule, Solver, Task, target_kind
 from models.readers.sources import OWN_TEST
 
 if sys.version_info >= (3, 11):
@@ -70,10 +70,12 @@ class ModelConfig(Section):
     """[model]: which kinds read which keys is said in models.kinds.
 
     degree, interval and method choose the polynomial in place of the nonlinear function (of `activation` in an mlp,
-    whose "square" is 0.5 x + 0.125 x^2 itself); l2 multiplies |w|^2 / 2 beside the mean loss.
+    whose "square" is 0.5 x + 0.125 x^2 itself); l2 multiplies |w|^2 / 2 beside the mean loss. task: what an mlp learns,
+    classes or numbers.
     """
 
     kind: KindName = "logistic"
+    task: Task = "classification"
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
     activation: Literal["square", "sigmoid", "softplus", "tanh"] = "square"
     degree: Annotated[int, Field(ge=1, le=31)] = 3
@@ -81,6 +83,11 @@ class ModelConfig(Section):
     method: Literal["least_squares", "minimax"] = "least_squares"
     loss: Literal["auto"] | Loss = "auto"
     l2: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def standardises_target(self) -> bool:
+        """Whether the label is standardised as columns are: first weights are sized for outputs of that size."""
+        return self.kind == "mlp" and self.task == "regression"
 
     @field_validator("interval")
     @classmethod
@@ -191,7 +198,7 @@ class Config(Section):
     @property
     def source(self) -> DataSource:
         """The rows, with file names relative to the folder of the configuration."""
-        data, target = self.data, KINDS[self.model.kind].target
+        data, target = self.data, target_kind(self.model.kind, self.model.task)
         return DataSource(data.train, data.label, data.test, data.test_fraction, data.split_seed, self._folder, target)
 
     @property
@@ -261,6 +268,10 @@ def _unread(config: Config) -> list[str]:
     if model.loss != "auto" and model.loss not in kind.losses:
         allowed = ", ".join(map(_shown, ("auto", *kind.losses)))
         problems.append(f"[model] loss = {_shown(model.loss)}: kind = {_shown(model.kind)} allows {allowed}")
+    if model.standardises_target and model.loss == "cross_entropy":
+        problems.append('[model] loss = "cross_entropy": is of classes; task = "regression" allows "auto", "squared"')
+    if model.standardises_target and not config.data.standardize:
+        problems.append('[data] standardize = false: task = "regression" needs a standardised label; leave it away')
     named = (("momentum", "solver", "nesterov"), ("condition", "solver", "newton"), ("decay", "schedule", "inverse"))
     for key, needs, value in named:
         if key in training.model_fields_set and getattr(training, needs) != value:

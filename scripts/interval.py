@@ -72,9 +72,9 @@ def propose(config: Config, collective: TreeCollective) -> Proposal:
     # as many releases as a training of the model has: two for the columns, and one that is for the counts here
     released = replace(circuit.workload, release="model", range_every=None)
     party = join(config, collective, replace(circuit, workload=released))
-    standard = standardise_columns(config, party, shard, sum(circuit.workload.rows))
-    rows = together(collective, lambda: checked_rows(config, standard, shard))
-    targets = targets_of(shard.labels, target.outputs)
+    scales = standardise_columns(config, party, shard, sum(circuit.workload.rows))
+    rows = together(collective, lambda: checked_rows(config, scales.features, shard))
+    targets = scales.target(targets_of(shard.labels, target.outputs))
     functions = functions_of(config, target.outputs)
     lowest, highest = simulate(circuit.workload, functions, rows, targets, collective.rank)
     counts = np.rint(party.encrypted_sum(histogram(lowest, highest)))

@@ -29,20 +29,26 @@ from models.perceptron import targets_of
 from models.quality import Figures, contribution, exact_figures, figures
 from models.range_probe import InputRange
 from models.reference import fit_exact
-from models.target import Target
+from models.target import Target, has_classes
 from models.training import (
     INVERSE,
     Iteration,
-    Standardisation,
     pack_batches,
     prepare,
-    standardisation,
     train,
 )
 from models.twin import train_twin
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
-from scripts.agreement import agree_on_data, agree_on_settings, checked_rows, standardise_columns, together
+from scripts.agreement import (
+    Scales,
+    agree_on_data,
+    agree_on_settings,
+    checked_rows,
+    scales_in_clear,
+    standardise_columns,
+    together,
+)
 from scripts.config import Config
 from scripts.keep import Keeping, keep
 from scripts.launch import check_output
@@ -103,11 +109,12 @@ def run_party(
     start = time.perf_counter()
     with recorder.reporter.phase("keys and standardisation"):
         party = join(config, collective, circuit)
-        standard = standardise_columns(config, party, shard, sum(circuit.workload.rows))
+        scales = standardise_columns(config, party, shard, sum(circuit.workload.rows))
+        standard = scales.features
         rows = together(collective, lambda: checked_rows(config, standard, shard))
         party.make_keys(circuit.key_plan)
         rank = collective.rank
-        targets = targets_of(shard.labels, target.outputs)
+        targets = scales.target(targets_of(shard.labels, target.outputs))
         batches = pack_batches(model, rows, targets, config.training.seed, rank, keeps_diagonals(circuit, rank))
     prepared = time.perf_counter()
     inverse = _prepared(party, model, batches, recorder.reporter)
@@ -116,7 +123,7 @@ def run_party(
         encrypted = train(party, model, batches, recorder.iteration, inverse, recorder.range)
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
-        weights, scores, found = _release(party, model, target, encrypted, standard, shard)
+        weights, scores, found = _release(party, model, target, encrypted, scales, shard)
         if keeping is not None and isinstance(party, EncryptedParty):
             mean, scale = (tuple(map(float, column)) for column in (standard.mean, standard.scale))
             task = Task(config.model.kind, shard.columns, target.values, mean, scale)
@@ -146,7 +153,7 @@ def run_party(
         write_result(out, outcome)
         (out / "metrics.jsonl").write_text("".join(recorder.lines), encoding="utf-8")
         if weights is not None:
-            write_model(out, weights, standard)
+            write_model(out, weights, standard, scales.target if config.model.standardises_target else None)
         print_table(console, outcome, out)
     return outcome
 
@@ -235,19 +242,20 @@ def _release(
     model: Model,
     target: Target,
     encrypted: Sequence[Ciphertext] | None,
-    standard: Standardisation,
+    scales: Scales,
     shard: Shard,
 ) -> tuple[list[Floats] | None, Floats | None, Figures | None]:
     """(the weights if they are released, this party's test outputs and the quality on all test rows if anything is)."""
     what = model.plan.workload.release
     if what in ("nothing", "encrypted"):
         return None, None, None
-    weights, test = None, standard(shard.test_features)
+    weights, test = None, scales.features(shard.test_features)
     if what == "model":
         weights = model.release(party, encrypted)
         scores = model.plan.network.outputs_of(weights, test)
     else:
         scores = model.predict(party, encrypted, test)
+    scores = scales.target.undone(scores)
     own = contribution(target.kind, scores, shard.test_labels, model.plan.parameters.ring_dim)
     return weights, scores, figures(target.kind, party.encrypted_sum(own))
 
@@ -274,16 +282,16 @@ def _clear_models(
     if not collective.is_root:
         return None
     whole = stack(shards)
-    standard = Standardisation(np.zeros(whole.n_features), np.ones(whole.n_features))
-    if config.data.standardize:
-        standard = standardisation(whole.features.mean(axis=0), whole.features.var(axis=0))
-    rows = [(standard(s.features), targets_of(s.labels, target.outputs)) for s in shards]
+    scales = scales_in_clear(config, whole)
+    standard, undone = scales.features, scales.target.undone
+    rows = [(standard(s.features), scales.target(targets_of(s.labels, target.outputs))) for s in shards]
     twin, widest = train_twin(circuit, rows, config.training.seed)
-    model = config.model
-    exact = fit_exact(model.kind, standard(whole.features), whole.labels, model.l2, model.hidden)
+    model, kind = config.model, target.kind
+    labels = scales.target(whole.labels)
+    exact = fit_exact(model.kind, standard(whole.features), labels, model.l2, model.hidden, has_classes(kind))
     test, labels = standard(whole.test_features), whole.test_labels
-    twin_figures = exact_figures(target.kind, circuit.network.outputs_of(twin, test), labels)
-    return Clear(twin, twin_figures, exact_figures(target.kind, exact(test), labels), widest)
+    twin_figures = exact_figures(kind, undone(circuit.network.outputs_of(twin, test)), labels)
+    return Clear(twin, twin_figures, exact_figures(kind, undone(exact(test)), labels), widest)
 
 
 def _to_json(shard: Shard) -> bytes:

@@ -138,6 +138,18 @@ def test_what_only_an_encrypted_model_reads_is_refused_elsewhere() -> None:
     assert "a simulation encrypts nothing" in said
 
 
+def test_numbers_are_a_task_of_perceptrons_alone() -> None:
+    mlp = {"kind": "mlp", "hidden": [4], "task": "regression"}
+    assert parse_config({"data": DATA, "model": mlp}).source.target == "real"
+    assert parse_config({"data": DATA, "model": {**mlp, "task": "classification"}}).source.target == "classes"
+    assert '[model] task: is not read by kind = "logistic", only by "mlp"' in refusal(model={"task": "regression"})
+    assert "must be 'classification' or 'regression'" in refusal(model={**mlp, "task": "ranking"})
+    said = refusal(model={**mlp, "loss": "cross_entropy"})
+    assert '[model] loss = "cross_entropy": is of classes' in said
+    said = refusal(model=mlp, data={**DATA, "standardize": False})
+    assert 'task = "regression" needs a standardised label' in said
+
+
 def test_range_probes_are_refused_where_they_would_tell_nothing() -> None:
     said = refusal(data=DATA, model={"kind": "linear"}, audit={"range_every": 1})
     assert '[audit] range_every: is not read by kind = "linear", only by "poisson" or "logistic"' in said
