@@ -79,9 +79,8 @@ class Polynomial:
     def __call__(self, u: Floats) -> Floats:
         return np.asarray(polynomial.polyval(np.asarray(u) / self.half_width, self.coefficients), dtype=np.float64)
 
-    @property
-    def negated(self) -> Polynomial:
-        return Polynomial(tuple(-c for c in self.coefficients), self.interval, self.max_error)
+    def times(self, factor: float) -> Polynomial:
+        return Polynomial(tuple(factor * c for c in self.coefficients), self.interval, abs(factor) * self.max_error)
 
     @property
     def derivative(self) -> Polynomial:

@@ -82,8 +82,9 @@ def simulate(workload: Workload, functions: ExactFunctions, x: Floats, y: Floats
                 highest = np.maximum(highest, np.nan_to_num(z.max(axis=1), nan=LARGEST))
             gradients = _gradients(functions, ahead, x[own], y[own])
             previous = weights
-            moved = zip(ahead, gradients, workload.decay, strict=True)
-            weights = [v - direction(g / len(own), v, kept) for v, g, kept in moved]
+            pace = workload.pace(t + 1)
+            moved = zip(ahead, gradients, workload.decay(pace), strict=True)
+            weights = [v - direction(pace * g / len(own), v, kept) for v, g, kept in moved]
     return lowest, highest
 
 

@@ -11,7 +11,7 @@ from models.target import TargetKind
 KindName = Literal["linear", "poisson", "logistic", "softmax", "mlp"]
 Solver = Literal["nesterov", "gd", "newton", "local"]
 Loss = Literal["squared", "cross_entropy"]
-Schedule = Literal["constant", "inverse"]
+Schedule = Literal["constant", "inverse", "exponential", "cosine"]
 Task = Literal["classification", "regression"]
 
 POLYNOMIAL = frozenset({"degree", "interval", "method"})
@@ -23,15 +23,14 @@ class Kind:
     """One kind of model.
 
     target: what its labels are. reads: settings of [model] that it reads besides kind, loss and l2. losses: those that
-    may be named instead of "auto", which is the first (a kind without any has a loss of its own). solvers, schedules:
-    what is implemented; without a solver the kind is not. probed: whether `models.range_probe` is.
+    may be named instead of "auto", which is the first (a kind without any has a loss of its own). solvers: those that
+    are implemented; without one the kind is not. probed: whether `models.range_probe` is.
     """
 
     target: TargetKind
     reads: frozenset[str]
     losses: tuple[Loss, ...]
     solvers: tuple[Solver, ...] = ()
-    schedules: tuple[Schedule, ...] = ("constant",)
     probed: bool = False
 
 
@@ -44,7 +43,7 @@ KINDS: Mapping[KindName, Kind] = {
         "classes", POLYNOMIAL | {"hidden", "activation", "task"}, ("squared", "cross_entropy"), ("nesterov", "gd")
     ),
 }
-"""Whoever implements a kind, a solver or a schedule adds it here, and the configuration lets it through."""
+"""Whoever implements a kind or a solver adds it here, and the configuration lets it through."""
 
 
 def target_kind(kind: KindName, task: Task) -> TargetKind:

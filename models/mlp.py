@@ -98,7 +98,9 @@ class PerceptronModel:
             for w, p in zip(*low, strict=True)
         ]
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+    def gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+    ) -> list[Ciphertext]:
         """Tile by tile as the weights, before fold and rescale: at plan.work_limbs limbs."""
         return _Pass(party, self.plan, ahead).gradients(batch)
 
@@ -111,6 +113,7 @@ class PerceptronModel:
         prepared: Sequence[Ciphertext],
         ahead: Sequence[Ciphertext],
         totals: Sequence[Ciphertext] | None,
+        pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile."""
         if totals is None:
@@ -125,9 +128,9 @@ class PerceptronModel:
         limbs = plan.low_limbs + 1
         wide = plan.weight_scale * plan.parameters.moduli[plan.low_limbs]
         out = []
-        for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay, strict=True):
+        for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay(pace), strict=True):
             kept = backend.multiply_plain(backend.drop_limbs(v, limbs), backend.encode(decay, limbs, wide / v.scale))
-            moved = backend.multiply_plain(g, backend.encode(-plan.step_size * valid, limbs, wide / g.scale))
+            moved = backend.multiply_plain(g, backend.encode(-pace * plan.step_size * valid, limbs, wide / g.scale))
             out.append(backend.rescale(backend.add(kept, moved)))
         return out
 

@@ -121,10 +121,9 @@ class PerceptronPlan(TrainingPlan):
         """1 where a tile holds a weight, 0 at its padding."""
         return self.pack([np.ones(shape) for shape in self.network.shapes])
 
-    @cached_property
-    def decay(self) -> list[Floats]:
-        """What a step keeps of each slot: as `Workload.decay`, and nothing of the padding."""
-        return self.pack(self.workload.decay)
+    def decay(self, pace: float) -> list[Floats]:
+        """What a step at this pace keeps of each slot: as `Workload.decay`, and nothing of the padding."""
+        return self.pack(self.workload.decay(pace))
 
     @property
     def key_plan(self) -> KeyPlan:

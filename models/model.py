@@ -48,8 +48,8 @@ class Model(Protocol):
     ) -> list[Ciphertext]:
         """v = (1 + beta) w - beta w_previous."""
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
-        """Of one party's batch, at v."""
+    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0) -> list[Ciphertext]:
+        """Of one party's batch, at v. pace: as for the step that they are for, at most 1."""
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         """What the steps need beside gradients, made once from everybody's rows, at every party; mostly nothing."""
@@ -60,10 +60,11 @@ class Model(Protocol):
         prepared: Sequence[Ciphertext],
         ahead: Sequence[Ciphertext],
         totals: Sequence[Ciphertext] | None,
+        pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """New weights from the sums of all gradients, ready for `refresh` and `release`: at the root, None elsewhere.
 
-        Every party calls it, for it may take the help of all.
+        Every party calls it, for it may take the help of all. pace: the part of the learning rate that is taken.
         """
 
     def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:

@@ -61,8 +61,8 @@ class FixedHessianRegression(Regression):
         backend = party.backend
         return [backend.add_plain(inverse, backend.encode(own.ravel(), inverse.limbs, inverse.scale))]
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
-        return super().gradients(party, ahead, batch.blocks)
+    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0) -> list[Ciphertext]:
+        return super().gradients(party, ahead, batch.blocks, pace)
 
     def inputs(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
         return super().inputs(party, ahead, batch.blocks)
@@ -73,6 +73,7 @@ class FixedHessianRegression(Regression):
         prepared: Sequence[Ciphertext],
         ahead: Sequence[Ciphertext],
         totals: Sequence[Ciphertext] | None,
+        pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """One share of w' in every block of plan.weights_period slots: `refresh` adds them up."""
         plan, backend, layout = self.plan, party.backend, self.plan.matrices

@@ -60,15 +60,20 @@ class Regression:
         behind = backend.encode(np.array([-beta]), p.limbs, factor)
         return [backend.multiply_accumulate_plain([(w, ahead), (p, behind)])]
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock]) -> list[Ciphertext]:
-        """X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step."""
+    def gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock], pace: float = 1.0
+    ) -> list[Ciphertext]:
+        """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step.
+
+        The pace costs nothing: it is in the coefficients of the link, and in the labels.
+        """
         backend, plan, layout = party.backend, self.plan, self.plan.layout
         turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
         errors = []
         for block in batch:
             u = forward(backend, block, turned, layout, plan.data_scale)
-            e = evaluate(backend, u, plan.workload.link.negated, plan.error_scale)
-            errors.append(backend.add_plain(e, backend.encode(block.labels, e.limbs, plan.error_scale)))
+            e = evaluate(backend, u, plan.workload.link.times(-pace), plan.error_scale)
+            errors.append(backend.add_plain(e, backend.encode(pace * block.labels, e.limbs, plan.error_scale)))
         return [backward(backend, batch, errors, layout, plan.data_scale)]
 
     def inputs(self, party: Compute, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock]) -> list[Ciphertext]:
@@ -95,6 +100,7 @@ class Regression:
         prepared: Sequence[Ciphertext],
         ahead: Sequence[Ciphertext],
         totals: Sequence[Ciphertext] | None,
+        pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """w' = (1 - rate l2) v + rate/n X^T (y - link(X v))"""
         if totals is None:
@@ -103,7 +109,7 @@ class Regression:
         folded = rotate_and_add(backend, total, plan.layout.fold_steps, plan.layout.features)
         uphill = backend.reread(folded, scale=folded.scale * plan.step_factor)
         low = backend.drop_limbs(v, folded.limbs)
-        kept = backend.multiply_plain(low, backend.encode(plan.decay, low.limbs, uphill.scale / low.scale))
+        kept = backend.multiply_plain(low, backend.encode(plan.decay(pace), low.limbs, uphill.scale / low.scale))
         return [backend.rescale(backend.add(uphill, kept))]
 
     def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:

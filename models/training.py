@@ -135,10 +135,11 @@ def train(
     for number in range(1, plan.workload.iterations + 1):
         start = time.perf_counter()
         with party.collective.phase("iteration"):
-            ahead, batch = model.look_ahead(backend, weights, previous), batches[(number - 1) % len(batches)]
-            local = model.gradients(party, ahead, batch)
+            batch, pace = batches[(number - 1) % len(batches)], plan.workload.pace(number)
+            ahead = model.look_ahead(backend, weights, previous)
+            local = model.gradients(party, ahead, batch, pace)
             totals = party.sum(local)
-            updated = model.step(party, prepared, ahead, totals)
+            updated = model.step(party, prepared, ahead, totals, pace)
             if number < plan.workload.iterations:
                 previous = weights
                 weights = model.refresh(party, updated)

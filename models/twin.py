@@ -14,8 +14,8 @@ from models.newton_plan import FixedHessianPlan
 from models.training import batch_indices
 
 Floats = npt.NDArray[np.float64]
-Step = Callable[[list[Floats], list[Floats]], list[Floats]]
-"""From the weights that were looked at and the summed gradients to the next weights."""
+Step = Callable[[list[Floats], list[Floats], float], list[Floats]]
+"""From the weights that were looked at, the summed gradients and the pace to the next weights."""
 
 
 def train_twin(plan: Plan, shards: Sequence[tuple[Floats, Floats]], seed: int) -> tuple[list[Floats], float]:
@@ -38,7 +38,7 @@ def train_twin(plan: Plan, shards: Sequence[tuple[Floats, Floats]], seed: int) -
             widest = max(widest, largest)
             totals = [total + g for total, g in zip(totals, found, strict=True)]
         previous = weights
-        weights = step(ahead, totals)
+        weights = step(ahead, totals, workload.pace(t + 1))
     return weights, widest
 
 
@@ -46,8 +46,9 @@ def _descent(plan: Plan) -> Step:
     workload = plan.workload
     step_size = workload.learning_rate / sum(workload.batch_rows)
 
-    def step(ahead: list[Floats], totals: list[Floats]) -> list[Floats]:
-        return [decay * v - step_size * g for decay, v, g in zip(workload.decay, ahead, totals, strict=True)]
+    def step(ahead: list[Floats], totals: list[Floats], pace: float) -> list[Floats]:
+        moved = zip(workload.decay(pace), ahead, totals, strict=True)
+        return [decay * v - pace * step_size * g for decay, v, g in moved]
 
     return step
 
@@ -62,7 +63,7 @@ def _newton(plan: FixedHessianPlan, shards: Sequence[tuple[Floats, Floats]]) -> 
     inverse[d, d] = 1 / plan.curvature
     penalty = np.vstack([np.full((d, 1), workload.l2), np.zeros((1, 1))])
 
-    def step(ahead: list[Floats], totals: list[Floats]) -> list[Floats]:
+    def step(ahead: list[Floats], totals: list[Floats], _: float) -> list[Floats]:
         (w,), (g,) = ahead, totals
         return [w - inverse @ (g / rows + penalty * w)]
 

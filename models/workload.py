@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.activations import Polynomial
+from models.kinds import Schedule
 from models.perceptron import Perceptron
+from models.schedules import pace
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,7 +32,8 @@ class Workload:
     outputs, hidden, activation, seed: of the model (`models.perceptron`) and its first weights; a regression has no
     hidden layers. condition: of the Hessian that solver "newton" inverts, at most (`models.newton_plan`); None for
     other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life. range_every:
-    iterations from one range probe to the next (`models.range_probe`); None for none.
+    iterations from one range probe to the next (`models.range_probe`); None for none. schedule, schedule_decay: of
+    learning_rate (`models.schedules`).
     """
 
     rows: tuple[int, ...]
@@ -54,6 +57,8 @@ class Workload:
     condition: float | None = None
     answers: int = 0
     range_every: int | None = None
+    schedule: Schedule = "constant"
+    schedule_decay: float = 0.0
 
     @property
     def probes(self) -> int:
@@ -86,15 +91,22 @@ class Workload:
         exact = (1 << k for k in range(MOMENTUM_BITS) if (self.momentum * (1 << k)).is_integer())
         return next(exact, 1 << MOMENTUM_BITS)
 
-    @property
-    def weight_decay(self) -> float:
-        """What a step keeps of a penalised weight: 1 - learning_rate * l2."""
-        return 1 - self.learning_rate * self.l2
+    def pace(self, iteration: int) -> float:
+        """The part of learning_rate that this iteration takes, from 1: at most 1."""
+        return pace(self.schedule, self.schedule_decay, iteration - 1, self.iterations)
 
     @property
-    def decay(self) -> list[Floats]:
-        """What a step keeps of each weight, by layer: 1 - learning_rate * l2, and all of an intercept or a bias."""
-        kept: list[Floats] = [np.full(shape, self.weight_decay) for shape in self.model.shapes]
+    def weight_decay(self) -> float:
+        """What a step keeps of a penalised weight, at most: 1 - learning_rate * l2 at the slowest pace."""
+        return self.kept_at(min(self.pace(t) for t in (1, self.iterations)))
+
+    def kept_at(self, pace: float) -> float:
+        """What a step keeps of a penalised weight at this pace."""
+        return 1 - pace * self.learning_rate * self.l2
+
+    def decay(self, pace: float) -> list[Floats]:
+        """What a step keeps of each weight, by layer: of an intercept or a bias all."""
+        kept: list[Floats] = [np.full(shape, self.kept_at(pace)) for shape in self.model.shapes]
         for layer in kept:
             layer[-1] = 1.0
         return kept

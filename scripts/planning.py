@@ -71,6 +71,8 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         condition=training.condition if training.solver == "newton" else None,
         answers=config.release.answers,
         range_every=config.audit.range_every,
+        schedule=training.schedule,
+        schedule_decay=training.decay,
     )
     choice = Choice(
         crypto.security_bits,
@@ -176,7 +178,9 @@ def _steps(plan: Plan) -> str:
     w = plan.workload
     if isinstance(plan, FixedHessianPlan):
         return f"times the inverse of a fixed Hessian, L2 {w.l2:g}"
-    return f"rate {w.learning_rate:g}, momentum {plan.momentum:.6g}, L2 {w.l2:g}"
+    last = w.learning_rate * w.pace(w.iterations)
+    falling = "" if w.schedule == "constant" else f" ({w.schedule}, down to {last:.2g})"
+    return f"rate {w.learning_rate:g}{falling}, momentum {plan.momentum:.6g}, L2 {w.l2:g}"
 
 
 def _inverse(plan: Plan, tree: Tree) -> dict[str, str]:

@@ -82,7 +82,7 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("model", "activation", "relu", "'square', 'sigmoid', 'softplus' or 'tanh'"),
         ("model", "loss", "hinge", "'squared'"),
         ("training", "solver", "adam", "'newton' or 'local'"),
-        ("training", "schedule", "step", "'constant' or 'inverse'"),
+        ("training", "schedule", "step", "'exponential' or 'cosine'"),
         ("training", "decay", 0, "greater than 0"),
         ("model", "interval", [1, 8], "low < 0 < high"),
         ("model", "interval", [-8], "low < 0 < high"),
@@ -235,7 +235,6 @@ def test_kinds_that_are_implemented(kind: str) -> None:
             {"solver": "local"},
             '[training] solver = "local": is not implemented yet for kind = "logistic"; implemented: ',
         ),
-        ({"schedule": "inverse"}, '[training] schedule = "inverse": is not implemented yet'),
     ],
 )
 def test_part_that_is_not_implemented(training: dict[str, Any], words: str) -> None:
@@ -267,7 +266,15 @@ def test_part_that_is_not_implemented(training: dict[str, Any], words: str) -> N
             {"training": {"solver": "newton"}, "data": {**DATA, "standardize": False}},
             '[data] standardize = false: solver = "newton" needs standardised columns',
         ),
-        ({"training": {"decay": 0.5}}, '[training] decay: is read only with schedule = "inverse"; got "constant"'),
+        ({"training": {"decay": 0.5}}, '[training] decay: is read only with schedule = "inverse" or "exponential"; g'),
+        (
+            {"training": {"decay": 0.5, "schedule": "cosine"}},
+            '[training] decay: is read only with schedule = "inverse" or "exponential"; got "cosine"',
+        ),
+        (
+            {"training": {"solver": "newton", "schedule": "cosine"}},
+            '[training] schedule: is not read by solver = "newton"',
+        ),
     ],
 )
 def test_setting_that_nobody_reads(sections: dict[str, Any], words: str) -> None:
