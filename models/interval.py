@@ -72,9 +72,10 @@ def simulate(workload: Workload, functions: ExactFunctions, x: Floats, y: Floats
     lowest, highest = np.zeros(len(x)), np.zeros(len(x))
     direction = _newton(workload, functions, x) if workload.condition is not None else _downhill(workload)
     beta = workload.momentum
-    for t in range(workload.iterations):
+    for t in range(workload.iterations * workload.local_steps):
+        iteration = t // workload.local_steps
         ahead = [(1 + beta) * w - beta * p for w, p in zip(weights, previous, strict=True)]
-        own = pieces[t % len(pieces)]
+        own = pieces[iteration % len(pieces)]
         with np.errstate(over="ignore", invalid="ignore"):
             inputs = _inputs(functions, ahead, x)
             for z in inputs if functions.link is not None else inputs[:-1]:
@@ -82,7 +83,7 @@ def simulate(workload: Workload, functions: ExactFunctions, x: Floats, y: Floats
                 highest = np.maximum(highest, np.nan_to_num(z.max(axis=1), nan=LARGEST))
             gradients = _gradients(functions, ahead, x[own], y[own])
             previous = weights
-            pace = workload.pace(t + 1)
+            pace = workload.pace(iteration + 1)
             moved = zip(ahead, gradients, workload.decay(pace), strict=True)
             weights = [v - direction(pace * g / len(own), v, kept) for v, g, kept in moved]
     return lowest, highest

@@ -35,9 +35,11 @@ class Kind:
 
 
 KINDS: Mapping[KindName, Kind] = {
-    "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd", "newton")),
-    "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd"), probed=True),
-    "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton"), probed=True),
+    "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd", "newton", "local")),
+    "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd", "local"), probed=True),
+    "logistic": Kind(
+        "binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton", "local"), probed=True
+    ),
     "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
     "mlp": Kind(
         "classes", POLYNOMIAL | {"hidden", "activation", "task"}, ("squared", "cross_entropy"), ("nesterov", "gd")

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
+from models.local import LocalRegression
+from models.local_plan import LocalPlan
 from models.mlp import PerceptronModel
 from models.mlp_plan import PerceptronPlan
 from models.newton import FixedHessianRegression
@@ -90,4 +92,6 @@ def model_of(plan: Plan) -> Model:
     """The model of a plan."""
     if isinstance(plan, FixedHessianPlan):
         return FixedHessianRegression(plan)
+    if isinstance(plan, LocalPlan):
+        return LocalRegression(plan)
     return Regression(plan) if isinstance(plan, CircuitPlan) else PerceptronModel(plan)

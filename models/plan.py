@@ -66,8 +66,8 @@ class CircuitPlan(TrainingPlan):
 
     @property
     def error_limbs(self) -> int:
-        """Limbs of the errors p(X v) - y, and of the gradient before its rescale."""
-        return self.parameters.n_limbs - 1 - self.workload.link.depth
+        """Limbs of the errors p(X v) - y, and of the gradient before its rescale: in the last step of an iteration."""
+        return self.parameters.n_limbs - self.workload.levels + 1
 
     @property
     def low_limbs(self) -> int:

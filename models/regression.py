@@ -63,18 +63,31 @@ class Regression:
     def gradients(
         self, party: Compute, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock], pace: float = 1.0
     ) -> list[Ciphertext]:
-        """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step.
+        """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step."""
+        scale = self.plan.data_scale
+        return [self.descent(party.backend, ahead[0], batch, pace, scale, scale)]
 
-        The pace costs nothing: it is in the coefficients of the link, and in the labels.
+    def descent(
+        self,
+        backend: Backend,
+        v: Ciphertext,
+        batch: Sequence[PackedBlock],
+        factor: float,
+        forward_scale: float,
+        backward_scale: float,
+    ) -> Ciphertext:
+        """factor X^T (y - link(X v)), before fold and rescale, with rows encoded at these scales.
+
+        The factor costs nothing: it is in the coefficients of the link, and in the labels.
         """
-        backend, plan, layout = party.backend, self.plan, self.plan.layout
-        turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
+        plan, layout = self.plan, self.plan.layout
+        turned = backend.rotate_hoisted(v, layout.baby_steps)
         errors = []
         for block in batch:
-            u = forward(backend, block, turned, layout, plan.data_scale)
-            e = evaluate(backend, u, plan.workload.link.times(-pace), plan.error_scale)
-            errors.append(backend.add_plain(e, backend.encode(pace * block.labels, e.limbs, plan.error_scale)))
-        return [backward(backend, batch, errors, layout, plan.data_scale)]
+            u = forward(backend, block, turned, layout, forward_scale)
+            e = evaluate(backend, u, plan.workload.link.times(-factor), plan.error_scale)
+            errors.append(backend.add_plain(e, backend.encode(factor * block.labels, e.limbs, plan.error_scale)))
+        return backward(backend, batch, errors, layout, backward_scale)
 
     def inputs(self, party: Compute, ahead: Sequence[Ciphertext], batch: Sequence[PackedBlock]) -> list[Ciphertext]:
         """X v as parts of the link's interval: from -1 to 1 inside it, 0 where a block has no row."""

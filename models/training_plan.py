@@ -70,8 +70,8 @@ class TrainingPlan(ABC):
 
     @property
     def total_rows(self) -> int:
-        """Rows of all parties in one iteration: the n of the mean loss."""
-        return sum(self.workload.batch_rows)
+        """Rows that the gradient of one step is a mean over: the n of the mean loss."""
+        return self.workload.step_rows
 
     # work, traffic and memory
 

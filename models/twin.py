@@ -27,6 +27,8 @@ def train_twin(plan: Plan, shards: Sequence[tuple[Floats, Floats]], seed: int) -
     workload, beta, model = plan.workload, plan.momentum, plan.workload.model
     batches = [batch_indices(len(x), workload.batch, seed, rank) for rank, (x, _) in enumerate(shards)]
     weights = previous = model.initial_weights(workload.seed)
+    if workload.local_iterations is not None:
+        return _averaged(plan, shards, batches, weights)
     step = _newton(plan, shards) if isinstance(plan, FixedHessianPlan) else _descent(plan)
     widest = 0.0
     for t in range(workload.iterations):
@@ -39,6 +41,30 @@ def train_twin(plan: Plan, shards: Sequence[tuple[Floats, Floats]], seed: int) -
             totals = [total + g for total, g in zip(totals, found, strict=True)]
         previous = weights
         weights = step(ahead, totals, workload.pace(t + 1))
+    return weights, widest
+
+
+def _averaged(
+    plan: Plan,
+    shards: Sequence[tuple[Floats, Floats]],
+    batches: Sequence[Sequence[npt.NDArray[np.int64]]],
+    weights: list[Floats],
+) -> tuple[list[Floats], float]:
+    """Every party's own steps, then the mean of their weights, by rows."""
+    workload, widest = plan.workload, 0.0
+    for t in range(workload.iterations):
+        pace, mean = workload.pace(t + 1), [np.zeros_like(w) for w in weights]
+        for (x, y), pieces in zip(shards, batches, strict=True):
+            own, rows = weights, pieces[t % len(pieces)]
+            rate = pace * workload.learning_rate / len(rows)
+            for _ in range(workload.local_steps):
+                found, largest = workload.model.gradient(own, x[rows], y[rows])
+                widest = max(widest, largest)
+                moved = zip(workload.decay(pace), own, found, strict=True)
+                own = [decay * w - rate * g for decay, w, g in moved]
+            part = len(rows) / sum(workload.batch_rows)
+            mean = [total + part * w for total, w in zip(mean, own, strict=True)]
+        weights = mean
     return weights, widest
 
 

@@ -33,7 +33,8 @@ class Workload:
     hidden layers. condition: of the Hessian that solver "newton" inverts, at most (`models.newton_plan`); None for
     other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life. range_every:
     iterations from one range probe to the next (`models.range_probe`); None for none. schedule, schedule_decay: of
-    learning_rate (`models.schedules`).
+    learning_rate (`models.schedules`). local_iterations: steps of a party between two sums, of solver "local"
+    (`models.local_plan`); None for other solvers.
     """
 
     rows: tuple[int, ...]
@@ -59,6 +60,7 @@ class Workload:
     range_every: int | None = None
     schedule: Schedule = "constant"
     schedule_decay: float = 0.0
+    local_iterations: int | None = None
 
     @property
     def probes(self) -> int:
@@ -112,9 +114,24 @@ class Workload:
         return kept
 
     @property
-    def levels(self) -> int:
-        """Levels of one iteration of a regression: forward, link, backward."""
+    def local_steps(self) -> int:
+        """Steps between two sums."""
+        return self.local_iterations or 1
+
+    @property
+    def step_rows(self) -> int:
+        """Rows that the gradient of one step is a mean over: all parties', or the fewest that a party has by itself."""
+        return sum(self.batch_rows) if self.local_iterations is None else min(self.batch_rows)
+
+    @property
+    def step_levels(self) -> int:
+        """Levels of one step of a regression: forward, link, backward."""
         return self.link.depth + 2
+
+    @property
+    def levels(self) -> int:
+        """Levels of one iteration of a regression."""
+        return self.step_levels * self.local_steps
 
     @property
     def message_bits(self) -> float:
@@ -122,5 +139,5 @@ class Workload:
         CircuitPlan.weight_scale).
         """
         smaller = self.learning_rate * self.momentum_factor * self.link.half_width
-        scale = math.sqrt(sum(self.batch_rows) / smaller)
+        scale = math.sqrt(self.step_rows / smaller)
         return math.log2(self.message_bound * scale) + 1

@@ -102,7 +102,7 @@ class TrainingConfig(Section):
 
     schedule: of learning_rate, see models.schedules; decay is read by "inverse" and "exponential". condition, of solver
     "newton" alone: how much larger than the smallest eigenvalue of the Hessian its public bound may be
-    (`models.newton_plan`).
+    (`models.newton_plan`). local_iterations: steps of a party between two sums, of "local" alone.
     """
 
     solver: Solver = "nesterov"
@@ -112,6 +112,7 @@ class TrainingConfig(Section):
     decay: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     condition: Annotated[float, Field(gt=1, le=MAX_CONDITION)] = 300.0
+    local_iterations: Annotated[int, Field(ge=1, le=16)] = 2
     batch: Literal["full"] | Annotated[int, Field(ge=1)] = "full"
     seed: Seed = 0
 
@@ -276,6 +277,7 @@ def _unread(config: Config) -> list[str]:
     named = (
         ("momentum", "solver", ("nesterov",)),
         ("condition", "solver", ("newton",)),
+        ("local_iterations", "solver", ("local",)),
         ("decay", "schedule", ("inverse", "exponential")),
     )
     for key, needs, values in named:

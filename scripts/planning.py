@@ -25,6 +25,7 @@ from models.activations import (
     square,
     tanh,
 )
+from models.local_plan import choose_local_plan
 from models.mlp_search import choose_perceptron_plan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
@@ -73,6 +74,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         range_every=config.audit.range_every,
         schedule=training.schedule,
         schedule_decay=training.decay,
+        local_iterations=training.local_iterations if training.solver == "local" else None,
     )
     choice = Choice(
         crypto.security_bits,
@@ -87,6 +89,8 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
     choose: Callable[..., Plan] = choose_plan if outputs == 1 and not model.hidden else choose_perceptron_plan
     if training.solver == "newton":
         choose = choose_newton_plan
+    if training.solver == "local":
+        choose = choose_local_plan
     plan = choose(workload, choice, moduli_maker(crypto.backend), free=free)
     range_probe(plan)  # which may not be possible
     return plan
@@ -180,6 +184,8 @@ def _steps(plan: Plan) -> str:
         return f"times the inverse of a fixed Hessian, L2 {w.l2:g}"
     last = w.learning_rate * w.pace(w.iterations)
     falling = "" if w.schedule == "constant" else f" ({w.schedule}, down to {last:.2g})"
+    if w.local_iterations is not None:
+        return f"{w.local_steps} steps of every party in each, rate {w.learning_rate:g}{falling}, L2 {w.l2:g}"
     return f"rate {w.learning_rate:g}{falling}, momentum {plan.momentum:.6g}, L2 {w.l2:g}"
 
 
