@@ -13,6 +13,7 @@ Solver = Literal["nesterov", "gd", "newton", "local"]
 Loss = Literal["squared", "cross_entropy"]
 Schedule = Literal["constant", "inverse", "exponential", "cosine"]
 Task = Literal["classification", "regression"]
+Coupling = Literal["none", "quadratic"]
 
 POLYNOMIAL = frozenset({"degree", "interval", "method"})
 """Settings of the polynomial that takes the place of a nonlinear function."""
@@ -40,7 +41,7 @@ KINDS: Mapping[KindName, Kind] = {
     "logistic": Kind(
         "binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton", "local"), probed=True
     ),
-    "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
+    "softmax": Kind("classes", POLYNOMIAL | {"coupling"}, ("cross_entropy",), solvers=("nesterov", "gd")),
     "mlp": Kind(
         "classes", POLYNOMIAL | {"hidden", "activation", "task"}, ("squared", "cross_entropy"), ("nesterov", "gd")
     ),

@@ -27,6 +27,7 @@ from mhe.party import Compute, Party
 from models.activations import Polynomial, activate
 from models.linalg import rotate_and_add
 from models.mlp_plan import PerceptronPlan
+from models.packing import doublings
 from models.perceptron import with_constant
 from models.regression import encrypted_zero
 from models.tiles import (
@@ -72,6 +73,9 @@ class PerceptronModel:
         """x: (at most layout.rows, inputs), y: (the same, outputs)."""
         net, layout = self.plan.network, self.plan.layout
         present = np.where(np.arange(layout.rows)[:, None] < len(x), layout.mask, 0.0).ravel()
+        if net.coupled:
+            # what has no class must not count in their mean
+            present = np.asarray(present * layout.pack(np.ones((layout.rows, net.outputs)), "plain")[0]).ravel()
         rows = pack_clear(layout, with_constant(x), keep=keep)
         return Batch(rows, layout.pack(y, net.form(net.n_layers - 1)), present)
 
@@ -229,8 +233,18 @@ class _Pass:
         for tile, y in zip(self.party.refresh_own(z), batch.targets, strict=True):
             value = activate(self.backend, tile, self.net.link, batch.present)
             value = self.backend.drop_limbs(value, self.plan.work_limbs)
-            out.append(self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale)))
+            error = self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale))
+            out.append(self._without_mean(error) if self.net.coupled else error)
         return out
+
+    def _without_mean(self, tile: Ciphertext) -> Ciphertext:
+        """A plain half tile of zero padding, less the mean over its columns: at the same limbs, padding anything."""
+        backend, layout, columns = self.backend, self.layout, self.net.outputs
+        total = rotate_and_add(backend, double(backend, layout, tile), doublings(1, layout.width), layout.n_slots)
+        # integers cost no level: columns times the tile, less the sum
+        whole, less = (backend.encode(np.array([n]), tile.limbs, 1.0) for n in (float(columns), -1.0))
+        difference = backend.multiply_accumulate_plain([(tile, whole), (total, less)])
+        return backend.reread(difference, scale=difference.scale * columns)
 
     def backward(self, layer: int, doubled: Sequence[Ciphertext], slopes: Sequence[Ciphertext]) -> list[Ciphertext]:
         """(e W^T) * f'(z) of an inner layer: half tiles at plan.low_limbs limbs."""

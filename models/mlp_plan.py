@@ -16,6 +16,7 @@ from mhe.keys import KeyPlan
 from mhe.parameters import WORD_BYTES
 from models.mlp_precision import PerceptronPrecision
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles, Tile
+from models.packing import doublings
 from models.perceptron import Perceptron
 from models.tile_prediction import TilePrediction
 from models.tiles import TileLayout
@@ -47,6 +48,11 @@ class PerceptronPlan(TrainingPlan):
             raise ParameterError(
                 f"a batch of {batch} rows does not fit the {self.layout.rows} rows of a tile; use "
                 "smaller batches, narrower tiles or a larger ring_dim"
+            )
+        if self.network.coupled and (self.network.hidden or self.n_outputs > 1):
+            raise ParameterError(
+                f"coupled outputs are of one tile of {self.layout.width} columns, without hidden layers; got widths "
+                f"{self.network.widths}: use a larger ring_dim, or outputs that are not coupled"
             )
         if self.layout.n_slots != p.n_slots:
             raise ParameterError(f"tiles of {self.layout.n_slots} slots on parameters with {p.n_slots}; need the same")
@@ -133,6 +139,8 @@ class PerceptronPlan(TrainingPlan):
             everywhere |= {-layout.width}
             for steps in (layout.product, layout.skewing_product, layout.gradient):
                 everywhere |= layout.turn_rotations(*steps)
+        if net.coupled:
+            everywhere |= {-layout.width, *doublings(1, layout.width)}
         root = {*layout.fold_steps}
         if net.n_layers > 2:
             root |= {*layout.row_steps}

@@ -34,7 +34,7 @@ class Workload:
     other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life. range_every:
     iterations from one range probe to the next (`models.range_probe`); None for none. schedule, schedule_decay: of
     learning_rate (`models.schedules`). local_iterations: steps of a party between two sums, of solver "local"
-    (`models.local_plan`); None for other solvers.
+    (`models.local_plan`); None for other solvers. coupled: of the outputs of the model.
     """
 
     rows: tuple[int, ...]
@@ -61,6 +61,7 @@ class Workload:
     schedule: Schedule = "constant"
     schedule_decay: float = 0.0
     local_iterations: int | None = None
+    coupled: bool = False
 
     @property
     def probes(self) -> int:
@@ -73,7 +74,8 @@ class Workload:
 
     @property
     def model(self) -> Perceptron:
-        return Perceptron(self.features, self.hidden, self.outputs, self.activation or self.link, self.link)
+        activation = self.activation or self.link
+        return Perceptron(self.features, self.hidden, self.outputs, activation, self.link, self.coupled)
 
     @property
     def n_parties(self) -> int:

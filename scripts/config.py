@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from mhe.errors import ConfigError
 from models.data import DataSource
 from models.inverse import MAX_CONDITION
-from models.kinds import KINDS, KindName, Loss, Schedule, Solver, Task, target_kind
+from models.kinds import KINDS, Coupling, KindName, Loss, Schedule, Solver, Task, target_kind
 from models.readers.sources import OWN_TEST
 
 if sys.version_info >= (3, 11):
@@ -71,7 +71,7 @@ class ModelConfig(Section):
 
     degree, interval and method choose the polynomial in place of the nonlinear function (of `activation` in an mlp,
     whose "square" is 0.5 x + 0.125 x^2 itself); l2 multiplies |w|^2 / 2 beside the mean loss. task: what an mlp learns,
-    classes or numbers.
+    classes or numbers. coupling: of the classes of a softmax; "quadratic" is its expansion to second order.
     """
 
     kind: KindName = "logistic"
@@ -81,6 +81,7 @@ class ModelConfig(Section):
     degree: Annotated[int, Field(ge=1, le=31)] = 3
     interval: Annotated[tuple[float, float], Field(strict=False)] = (-8.0, 8.0)
     method: Literal["least_squares", "minimax"] = "least_squares"
+    coupling: Coupling = "none"
     loss: Literal["auto"] | Loss = "auto"
     l2: Annotated[float, Field(ge=0)] = 0.0
 
@@ -270,6 +271,12 @@ def _unread(config: Config) -> list[str]:
     if model.loss != "auto" and model.loss not in kind.losses:
         allowed = ", ".join(map(_shown, ("auto", *kind.losses)))
         problems.append(f"[model] loss = {_shown(model.loss)}: kind = {_shown(model.kind)} allows {allowed}")
+    if model.coupling == "quadratic":
+        problems += [
+            f'[model] {key}: is not read with coupling = "quadratic", which is a polynomial itself; leave it away'
+            for key in ("degree", "method")
+            if key in model.model_fields_set
+        ]
     if model.standardises_target and model.loss == "cross_entropy":
         problems.append('[model] loss = "cross_entropy": is of classes; task = "regression" allows "auto", "squared"')
     if model.standardises_target and not config.data.standardize:

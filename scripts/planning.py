@@ -19,7 +19,9 @@ from models.activations import (
     approximate,
     exponential,
     identity,
+    quadratic_softmax,
     sigmoid,
+    softmax,
     softmax_of_one,
     softplus,
     square,
@@ -74,6 +76,7 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         range_every=config.audit.range_every,
         schedule=training.schedule,
         schedule_decay=training.decay,
+        coupled=model.coupling == "quadratic",
         local_iterations=training.local_iterations if training.solver == "local" else None,
     )
     choice = Choice(
@@ -98,6 +101,8 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
 
 def link_of(model: ModelConfig, outputs: int) -> Polynomial:
     """The polynomial that makes means of outputs."""
+    if model.coupling == "quadratic":
+        return quadratic_softmax(outputs, model.interval)
     function = exact_link(model, outputs)
     return identity() if function is None else approximate(function, model.degree, model.interval, model.method)
 
@@ -106,6 +111,8 @@ def exact_link(model: ModelConfig, outputs: int) -> Callable[[Floats], Floats] |
     """What makes means of outputs; None where they are means."""
     if model.kind == "linear" or (model.kind == "mlp" and model.loss in ("auto", "squared")):
         return None
+    if model.coupling == "quadratic":
+        return softmax
     return {"logistic": sigmoid, "poisson": exponential}.get(model.kind, softmax_of_one(outputs))
 
 

@@ -151,6 +151,16 @@ def test_numbers_are_a_task_of_perceptrons_alone() -> None:
     assert 'task = "regression" needs a standardised label' in said
 
 
+def test_classes_are_coupled_by_softmax_alone() -> None:
+    softmax = {"kind": "softmax", "coupling": "quadratic"}
+    assert parse_config({"data": DATA, "model": softmax}).model.coupling == "quadratic"
+    assert '[model] coupling: is not read by kind = "logistic", only by "softmax"' in refusal(
+        model={"coupling": "quadratic"}
+    )
+    assert "must be 'none' or 'quadratic'" in refusal(model={**softmax, "coupling": "cubic"})
+    assert '[model] degree: is not read with coupling = "quadratic"' in refusal(model={**softmax, "degree": 3})
+
+
 def test_range_probes_are_refused_where_they_would_tell_nothing() -> None:
     said = refusal(data=DATA, model={"kind": "linear"}, audit={"range_every": 1})
     assert '[audit] range_every: is not read by kind = "linear", only by "poisson" or "logistic"' in said
