@@ -118,6 +118,13 @@ class ClearParty:
             smudged = self._noisy(self.backend.export_ciphertext(ciphertext).values, width)
         return self._from_root("decryption", smudged).reshape(-1)
 
+    def mean(self, ciphertext: Ciphertext | None, limbs: int, scale: float, noise_norm: float) -> float:
+        smudged = None
+        if ciphertext is not None:
+            width = self._smudging(noise_norm) * math.sqrt(self.parameters.n_parties) / scale
+            smudged = self._noisy(self.backend.export_ciphertext(ciphertext).values.mean(keepdims=True), width)
+        return float(self._from_root("decryption", smudged).item())
+
     def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
         out = []
         for ciphertext in ciphertexts:

@@ -233,6 +233,14 @@ class EncryptedParty:
         coefficients, _ = self._release(c0, c1, limbs, 2 * period, noise_norm)
         return decode_subring(np.array([float(c) for c in coefficients]), period, scale)
 
+    def mean(self, ciphertext: Ciphertext | None, limbs: int, scale: float, noise_norm: float) -> float:
+        # real slots are the values at pairs of conjugate roots, and the powers of all roots cancel: what is left of
+        # their mean is the constant coefficient
+        exported = None if ciphertext is None else self._exported(ciphertext, limbs)
+        c0, c1 = (exported.c0, exported.c1) if exported is not None else (None, None)
+        (coefficient,), _ = self._release(c0, c1, limbs, 1, noise_norm)
+        return coefficient / scale
+
     def _release(
         self, c0: Residues | None, c1: Residues | None, limbs: int, count: int, noise_norm: float
     ) -> tuple[list[int], float]:

@@ -43,5 +43,9 @@ class DataError(MHEError):
     """A table cannot be trained on as it is."""
 
 
+class RangeError(MHEError):
+    """Values have left the range for which a computation is planned."""
+
+
 class NetworkError(MHEError):
     """A party is gone, or sent something out of order."""

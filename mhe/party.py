@@ -86,6 +86,11 @@ class Party(Compute, Protocol):
     ) -> Floats:
         """Release the root's ciphertext to all: its slots (period,). noise_norm bounds the noise to be hidden."""
 
+    def mean(self, ciphertext: Ciphertext | None, limbs: int, scale: float, noise_norm: float) -> float:
+        """Release the mean of all slots of the root's ciphertext to all, and nothing else of it. noise_norm: bounds the
+        noise of that one coefficient.
+        """
+
     def deliver(self, ciphertexts: Sequence[Ciphertext], noise_norm: float) -> list[Floats]:
         """Every party's own ciphertexts, equally many each, switched to a key of its own: only it learns the slots."""
 

@@ -79,9 +79,8 @@ class Polynomial:
     def __call__(self, u: Floats) -> Floats:
         return np.asarray(polynomial.polyval(np.asarray(u) / self.half_width, self.coefficients), dtype=np.float64)
 
-    @property
-    def negated(self) -> Polynomial:
-        return Polynomial(tuple(-c for c in self.coefficients), self.interval, self.max_error)
+    def times(self, factor: float) -> Polynomial:
+        return Polynomial(tuple(factor * c for c in self.coefficients), self.interval, abs(factor) * self.max_error)
 
     @property
     def derivative(self) -> Polynomial:
@@ -116,6 +115,32 @@ def softmax_of_one(classes: int) -> Callable[[Floats], Floats]:
     """What softmax gives a class with output u while all others are 0: the function of one variable nearest to it."""
     others = np.log(max(classes - 1, 1))
     return lambda u: sigmoid(u - others)
+
+
+def softmax(u: Floats) -> Floats:
+    """Of the last axis."""
+    powers = np.exp(u - u.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), dtype=np.float64)
+
+
+def quadratic_softmax(classes: int, interval: tuple[float, float]) -> Polynomial:
+    """q(u) = (1 + u + u^2 / 2) / classes: where the u of all classes add up to 0,
+
+        softmax(u)_c = q(u_c) - mean over classes of q + 1 / classes + O(u^3),
+
+    and q(u_c) - y_c without its mean over classes is the gradient of the cross-entropy, to the same order. That adds up
+    to 0 itself, and so do the outputs that are trained by it. The expansion of softmax at 0 to second order (its first
+    order is the bound of Boehning, "Multinomial logistic regression algorithm", Ann. Inst. Statist. Math. 44 (1992), at
+    0). max_error: of a class with output u among others that are alike.
+    """
+    width = max(-interval[0], interval[1])
+    coefficients = tuple(c / classes for c in (1.0, width, width**2 / 2))
+    u: Floats = np.asarray(np.linspace(*interval, 2001), dtype=np.float64)
+    others = -u / max(classes - 1, 1)
+    alone, rest = (polynomial.polyval(z / width, coefficients) for z in (u, others))
+    found = alone - (alone + (classes - 1) * rest) / classes + 1 / classes
+    error = np.abs(found - sigmoid(u - others - np.log(max(classes - 1, 1)))).max()
+    return Polynomial(coefficients, interval, float(error))
 
 
 def identity() -> Polynomial:

@@ -11,7 +11,9 @@ from models.target import TargetKind
 KindName = Literal["linear", "poisson", "logistic", "softmax", "mlp"]
 Solver = Literal["nesterov", "gd", "newton", "local"]
 Loss = Literal["squared", "cross_entropy"]
-Schedule = Literal["constant", "inverse"]
+Schedule = Literal["constant", "inverse", "exponential", "cosine"]
+Task = Literal["classification", "regression"]
+Coupling = Literal["none", "quadratic"]
 
 POLYNOMIAL = frozenset({"degree", "interval", "method"})
 """Settings of the polynomial that takes the place of a nonlinear function."""
@@ -22,22 +24,31 @@ class Kind:
     """One kind of model.
 
     target: what its labels are. reads: settings of [model] that it reads besides kind, loss and l2. losses: those that
-    may be named instead of "auto", which is the first (a kind without any has a loss of its own). solvers, schedules:
-    what is implemented; without a solver the kind is not.
+    may be named instead of "auto", which is the first (a kind without any has a loss of its own). solvers: those that
+    are implemented; without one the kind is not. probed: whether `models.range_probe` is.
     """
 
     target: TargetKind
     reads: frozenset[str]
     losses: tuple[Loss, ...]
     solvers: tuple[Solver, ...] = ()
-    schedules: tuple[Schedule, ...] = ("constant",)
+    probed: bool = False
 
 
 KINDS: Mapping[KindName, Kind] = {
-    "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd", "newton")),
-    "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd")),
-    "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton")),
-    "softmax": Kind("classes", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd")),
-    "mlp": Kind("classes", POLYNOMIAL | {"hidden", "activation"}, ("squared", "cross_entropy"), ("nesterov", "gd")),
+    "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd", "newton", "local")),
+    "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd", "local"), probed=True),
+    "logistic": Kind(
+        "binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton", "local"), probed=True
+    ),
+    "softmax": Kind("classes", POLYNOMIAL | {"coupling"}, ("cross_entropy",), solvers=("nesterov", "gd")),
+    "mlp": Kind(
+        "classes", POLYNOMIAL | {"hidden", "activation", "task"}, ("squared", "cross_entropy"), ("nesterov", "gd")
+    ),
 }
-"""Whoever implements a kind, a solver or a schedule adds it here, and the configuration lets it through."""
+"""Whoever implements a kind or a solver adds it here, and the configuration lets it through."""
+
+
+def target_kind(kind: KindName, task: Task) -> TargetKind:
+    """What the labels of this kind are; task: of "mlp" alone."""
+    return "real" if kind == "mlp" and task == "regression" else KINDS[kind].target

@@ -19,12 +19,14 @@ Floats = npt.NDArray[np.float64]
 class PackedBlock:
     """One block of rows with its labels, as pre-rotated diagonals in the clear.
 
-    diagonals[giant, baby]: (period,). `encoded` keeps the encoded diagonals across iterations where the plan found
-    room for them; otherwise they are encoded at every use.
+    diagonals[giant, baby]: (period,). n_rows: how many of the labels (rows of the layout,) belong to rows. `encoded`
+    keeps the encoded diagonals across iterations where the plan found room for them; otherwise they are encoded at
+    every use.
     """
 
     diagonals: Mapping[tuple[int, int], Floats]
     labels: Floats
+    n_rows: int
     keep: bool
     encoded: dict[tuple[int, ...], Plaintext] = field(default_factory=dict, repr=False)
 
@@ -65,7 +67,7 @@ def pack(x: Floats, labels: Floats, layout: BlockLayout, *, keep: bool) -> list[
         padded = np.zeros(layout.rows)
         padded[: len(rows)] = labels[start : start + layout.rows]
         diagonals = {(giant, baby): d for giant, baby, d in layout.diagonals(rows)}
-        blocks.append(PackedBlock(diagonals, padded, keep))
+        blocks.append(PackedBlock(diagonals, padded, len(rows), keep))
     return blocks
 
 

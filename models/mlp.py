@@ -28,6 +28,7 @@ from models.activations import Polynomial, activate
 from models.clear_tiles import ClearTiles, clear_backward, clear_forward, pack_clear
 from models.linalg import rotate_and_add
 from models.mlp_plan import PerceptronPlan
+from models.packing import doublings
 from models.perceptron import with_constant
 from models.regression import encrypted_zero
 from models.tile_products import (
@@ -73,6 +74,9 @@ class PerceptronModel:
         """x: (at most layout.rows, inputs), y: (the same, outputs)."""
         net, layout = self.plan.network, self.plan.layout
         present = np.where(np.arange(layout.rows)[:, None] < len(x), layout.mask, 0.0).ravel()
+        if net.coupled:
+            # what has no class must not count in their mean
+            present = np.asarray(present * layout.pack(np.ones((layout.rows, net.outputs)), "plain")[0]).ravel()
         rows = pack_clear(layout, with_constant(x), keep=keep)
         targets = self.plan.tiles.with_copies(net.n_layers - 1, y)
         return Batch(rows, layout.pack(targets, net.form(net.n_layers - 1)), present)
@@ -100,12 +104,16 @@ class PerceptronModel:
             for w, p in zip(*low, strict=True)
         ]
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+    def gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+    ) -> list[Ciphertext]:
         """Tile by tile as the weights, before fold and rescale: at plan.work_limbs limbs."""
         return _Pass(party, self.plan, ahead, batch).gradients()
 
-    def first_gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
-        return self.gradients(party, ahead, batch)
+    def first_gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+    ) -> list[Ciphertext]:
+        return self.gradients(party, ahead, batch, pace)
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         return []
@@ -116,6 +124,7 @@ class PerceptronModel:
         prepared: Sequence[Ciphertext],
         ahead: Sequence[Ciphertext],
         totals: Sequence[Ciphertext] | None,
+        pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile."""
         if totals is None:
@@ -131,9 +140,9 @@ class PerceptronModel:
         limbs = plan.low_limbs + 1
         wide = plan.weight_scale * plan.parameters.moduli[plan.low_limbs]
         out = []
-        for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay, strict=True):
+        for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay(pace), strict=True):
             kept = backend.multiply_plain(backend.drop_limbs(v, limbs), backend.encode(decay, limbs, wide / v.scale))
-            moved = backend.multiply_plain(g, backend.encode(-plan.step_size * valid, limbs, wide / g.scale))
+            moved = backend.multiply_plain(g, backend.encode(-pace * plan.step_size * valid, limbs, wide / g.scale))
             out.append(backend.rescale(backend.add(kept, moved)))
         return out
 
@@ -221,7 +230,8 @@ class _Pass:
             right = self._factor(layer, errors, self.net.form(layer))
             found.append([*self.inner_gradient(layer, inputs.pop(), right), *errors])
             errors = self._low(self.party.refresh_own(self.backward(layer, right.turned, slopes.pop())))
-        grid = clear_backward(self.backend, self.rows, self._double(errors), self.plan.rows_scale)
+        doubled = [self._without_mean(e) for e in errors] if self.net.coupled else self._double(errors)
+        grid = clear_backward(self.backend, self.rows, doubled, self.plan.rows_scale)
         first = [tile for line in grid for tile in line]
         return [tile for tiles in (first, *reversed(found)) for tile in tiles]
 
@@ -247,6 +257,16 @@ class _Pass:
             value = self.backend.drop_limbs(value, self.plan.work_limbs)
             out.append(self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale)))
         return out
+
+    def _without_mean(self, tile: Ciphertext) -> Ciphertext:
+        """A plain half tile of zero padding, less the mean over its columns: doubled, padding holds anything."""
+        backend, layout, columns = self.backend, self.layout, self.net.outputs
+        doubled = double(backend, layout, tile)
+        total = rotate_and_add(backend, doubled, doublings(1, layout.width), layout.n_slots)
+        # integers cost no level: columns times the tile, less the sum
+        whole, less = (backend.encode(np.array([n]), tile.limbs, 1.0) for n in (float(columns), -1.0))
+        difference = backend.multiply_accumulate_plain([(doubled, whole), (total, less)])
+        return backend.reread(difference, scale=difference.scale * columns)
 
     def backward(self, layer: int, errors: Iterable[Turned], slopes: Sequence[Ciphertext]) -> list[Ciphertext]:
         """(e W^T) * f'(z) of an inner layer: half tiles at plan.low_limbs limbs."""

@@ -17,6 +17,7 @@ from mhe.parameters import WORD_BYTES
 from models.clear_tiles import clear_rotations
 from models.mlp_precision import PerceptronPrecision
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles, Tile
+from models.packing import doublings
 from models.perceptron import Perceptron
 from models.tile_prediction import TilePrediction
 from models.tile_products import inner_rotations, sample_rotations
@@ -50,6 +51,11 @@ class PerceptronPlan(TrainingPlan):
             raise ParameterError(
                 f"a batch of {batch} rows does not fit the {self.layout.rows} rows of a tile; use "
                 "smaller batches, narrower tiles or a larger ring_dim"
+            )
+        if self.network.coupled and (self.network.hidden or self.n_outputs > 1):
+            raise ParameterError(
+                f"coupled outputs are of one tile of {self.layout.width} columns, without hidden layers; got widths "
+                f"{self.network.widths}: use a larger ring_dim, or outputs that are not coupled"
             )
         if self.layout.n_slots != p.n_slots:
             raise ParameterError(f"tiles of {self.layout.n_slots} slots on parameters with {p.n_slots}; need the same")
@@ -124,15 +130,16 @@ class PerceptronPlan(TrainingPlan):
         """1 where a tile holds a weight, 0 at its padding."""
         return self.pack([np.ones(shape) for shape in self.network.shapes])
 
-    @cached_property
-    def decay(self) -> list[Floats]:
-        """What a step keeps of each slot: as `Workload.decay`, and nothing of the padding."""
-        return self.pack(self.workload.decay)
+    def decay(self, pace: float) -> list[Floats]:
+        """What a step at this pace keeps of each slot: as `Workload.decay`, and nothing of the padding."""
+        return self.pack(self.workload.decay(pace))
 
     @property
     def key_plan(self) -> KeyPlan:
         layout, net, tiles = self.layout, self.network, self.tiles
         everywhere = clear_rotations(layout, tiles.grids[0][0]) | {layout.width, -layout.width}
+        if net.coupled:
+            everywhere |= {*doublings(1, layout.width)}
         root = {*layout.fold_steps}
         for layer in range(1, net.n_layers):
             form = net.form(layer)

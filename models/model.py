@@ -15,6 +15,8 @@ import numpy.typing as npt
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
+from models.local import LocalRegression
+from models.local_plan import LocalPlan
 from models.mlp import PerceptronModel
 from models.mlp_plan import PerceptronPlan
 from models.newton import FixedHessianRegression
@@ -48,10 +50,12 @@ class Model(Protocol):
     ) -> list[Ciphertext]:
         """v = (1 + beta) w - beta w_previous."""
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
-        """Of one party's batch, at v."""
+    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0) -> list[Ciphertext]:
+        """Of one party's batch, at v. pace: as for the step that they are for, at most 1."""
 
-    def first_gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any) -> list[Ciphertext]:
+    def first_gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0
+    ) -> list[Ciphertext]:
         """The same at `start`, where everybody knows the weights."""
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
@@ -63,10 +67,11 @@ class Model(Protocol):
         prepared: Sequence[Ciphertext],
         ahead: Sequence[Ciphertext],
         totals: Sequence[Ciphertext] | None,
+        pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """New weights from the sums of all gradients, ready for `refresh` and `release`: at the root, None elsewhere.
 
-        Every party calls it, for it may take the help of all.
+        Every party calls it, for it may take the help of all. pace: the part of the learning rate that is taken.
         """
 
     def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:
@@ -92,4 +97,6 @@ def model_of(plan: Plan) -> Model:
     """The model of a plan."""
     if isinstance(plan, FixedHessianPlan):
         return FixedHessianRegression(plan)
+    if isinstance(plan, LocalPlan):
+        return LocalRegression(plan)
     return Regression(plan) if isinstance(plan, CircuitPlan) else PerceptronModel(plan)

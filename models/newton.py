@@ -66,6 +66,7 @@ class FixedHessianRegression(Regression):
         prepared: Sequence[Ciphertext],
         ahead: Sequence[Ciphertext],
         totals: Sequence[Ciphertext] | None,
+        pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """One share of w' in every block of plan.weights_period slots: `refresh` adds them up."""
         plan, backend, layout = self.plan, party.backend, self.plan.matrices

@@ -20,7 +20,9 @@ class Perceptron:
     """inputs (without the constant), widths of the hidden layers, outputs.
 
     activation: of the hidden layers. link: of the outputs; the error that is propagated back is link(z) - y, the
-    gradient of the squared loss for the identity and of the cross-entropy for a sigmoid.
+    gradient of the squared loss for the identity and of the cross-entropy for a sigmoid. coupled: whether the mean over
+    the outputs is taken off that error, so that the link is a softmax up to its second order
+    (`models.activations.quadratic_softmax`).
     """
 
     inputs: int
@@ -28,6 +30,7 @@ class Perceptron:
     outputs: int
     activation: Polynomial
     link: Polynomial
+    coupled: bool = False
 
     def __post_init__(self) -> None:
         if min((self.inputs, *self.hidden, self.outputs)) < 1:
@@ -85,6 +88,8 @@ class Perceptron:
             x, slope = self.activation(z), self.activation.derivative(z)
             slopes.append(slope)
         error = self.link(z) - y
+        if self.coupled:
+            error = error - error.mean(axis=1, keepdims=True)
         gradients = []
         for layer in reversed(range(self.n_layers)):
             gradients.append(inputs[layer].T @ error)

@@ -70,8 +70,8 @@ class CircuitPlan(TrainingPlan):
 
     @property
     def error_limbs(self) -> int:
-        """Limbs of the errors p(X v) - y, and of the gradient before its rescale."""
-        return self.parameters.n_limbs - 1 - self.workload.link.depth
+        """Limbs of the errors p(X v) - y, and of the gradient before its rescale: in the last step of an iteration."""
+        return self.parameters.n_limbs - self.workload.levels + 1
 
     @property
     def low_limbs(self) -> int:
@@ -142,14 +142,14 @@ class CircuitPlan(TrainingPlan):
         """The momentum in use: the workload's, rounded to a multiple of 2^-MOMENTUM_BITS."""
         return round(self.workload.momentum * self.workload.momentum_factor) / self.workload.momentum_factor
 
-    @cached_property
-    def decay(self) -> Floats:
-        """What a step keeps of each weight: (layout.features,).
+    def decay(self, pace: float) -> Floats:
+        """What a step at this pace keeps of each weight: (layout.features,).
 
-        1 - learning_rate * l2 of a feature's, all of the intercept, nothing of the padding, whose noise would add up.
+        1 - pace * learning_rate * l2 of a feature's, all of the intercept, nothing of the padding, whose noise would
+        add up.
         """
         factors = np.zeros(self.layout.features)
-        factors[: self.workload.features] = self.workload.weight_decay
+        factors[: self.workload.features] = self.workload.kept_at(pace)
         factors[self.workload.features] = 1.0
         return factors
 

@@ -211,6 +211,30 @@ class Precision(ReleasePrecision):
         key_error = key_error_std(self.plan.parameters.n_parties)
         return key_switch_std(self.plan.parameters, limbs, key_error, centred=self.plan.centred)
 
+    # what a range probe releases
+
+    @cached_property
+    def input_rms(self) -> float:
+        """Bound on the root mean square, over all rows of an iteration, of the errors of X v, however correlated.
+
+        Those of the weights count with the sum of all squares of X: columns have a mean square of 1 over all rows, but
+        not in every batch.
+        """
+        plan, n = self.plan, self._ring_dim
+        rows = self._row_norm if plan.workload.batch is not None else math.sqrt(plan.workload.features + 1)
+        weights = math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale
+        bias = 0.0 if plan.centred else self._row_norm * key_switch_bias_norm(plan.parameters) / plan.ahead_scale
+        turned = correlated_norm_bound(self._forward_std * secret_spread(2 / n))
+        return rows * (1 + 2 * plan.momentum) * weights + turned + bias
+
+    def product_rms(self, scale: float) -> float:
+        """Bound on the root mean square over slots of what a product and its rescale add, at this scale after it."""
+        p, n = self.plan.parameters, self._ring_dim
+        added = key_switch_std(p, p.n_limbs, relin_key_error_std(n, p.n_parties), centred=self.plan.centred)
+        added = math.sqrt(n) * math.hypot(self._rounding, added / min(p.moduli))
+        bias = 0.0 if self.plan.centred else key_switch_bias_norm(p) / min(p.moduli)
+        return (correlated_norm_bound(added * secret_spread(2 / n)) + bias) / scale
+
     # the released weights
 
     @property

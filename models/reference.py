@@ -14,19 +14,26 @@ Scores = Callable[[FloatArray], FloatArray]
 """Outputs before the link, (rows, outputs), of standardised features (rows, features)."""
 
 
-def fit_exact(kind: KindName, features: FloatArray, labels: FloatArray, l2: float, hidden: tuple[int, ...]) -> Scores:
+def fit_exact(
+    kind: KindName,
+    features: FloatArray,
+    labels: FloatArray,
+    l2: float,
+    hidden: tuple[int, ...],
+    classes: bool = True,
+) -> Scores:
     """The minimum of the mean loss + l2 / 2 * |coef|^2, intercepts unpenalised, with the exact link.
 
     features (rows, columns) are the standardised rows of all parties, labels (rows,) as `models.target.Target.code`
     gives them. With l2 = 0 and classes that a plane separates there is no minimum; the weights are then those where
     scikit-learn stops. A perceptron has no optimum to speak of: scikit-learn's, with hidden layers of the same widths,
-    is what a practitioner would get.
+    is what a practitioner would get. classes: whether a perceptron's labels are classes, or numbers.
     """
     with warnings.catch_warnings():
         # Said in the docstring instead: it only warns that separable classes have no minimum.
         warnings.simplefilter("ignore")
         if kind == "mlp":
-            return _perceptron(features, labels, l2, hidden)
+            return _perceptron(features, labels, l2, hidden) if classes else _regressor(features, labels, l2, hidden)
         if kind == "softmax" and len(np.unique(labels)) == 2:
             # two outputs of opposite sign, whose penalty is half of that of their difference
             coef, intercept = (part / 2 for part in _fit("logistic", features, labels, l2 / 2))
@@ -65,3 +72,11 @@ def _perceptron(features: FloatArray, labels: FloatArray, l2: float, hidden: tup
     model = MLPClassifier(hidden_layer_sizes=hidden, alpha=l2, max_iter=500, random_state=0)
     model.fit(features, labels)
     return lambda x: np.asarray(model.predict_proba(x), dtype=np.float64)
+
+
+def _regressor(features: FloatArray, labels: FloatArray, l2: float, hidden: tuple[int, ...]) -> Scores:
+    from sklearn.neural_network import MLPRegressor
+
+    model = MLPRegressor(hidden_layer_sizes=hidden, alpha=l2, max_iter=2000, random_state=0)
+    model.fit(features, labels)
+    return lambda x: np.asarray(model.predict(x), dtype=np.float64)[:, None]

@@ -69,25 +69,60 @@ class Regression:
         behind = backend.encode(np.array([-beta]), p.limbs, factor)
         return [backend.multiply_accumulate_plain([(w, ahead), (p, behind)])]
 
-    def first_gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+    def first_gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+    ) -> list[Ciphertext]:
         """As `gradients` makes them, computed in the clear: nothing of it was encrypted."""
         plan, layout = self.plan, self.plan.layout
         folded = np.zeros(layout.features)
-        folded[: plan.workload.features + 1] = batch.at_zero
+        folded[: plan.workload.features + 1] = pace * batch.at_zero
         # the fold adds up this many periods
         periods = layout.period // layout.features
         return [party.encrypt_own(folded / periods, plan.error_limbs, plan.error_scale * plan.data_scale)]
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
-        """X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step."""
-        backend, plan, layout = party.backend, self.plan, self.plan.layout
-        turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
+    def gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+    ) -> list[Ciphertext]:
+        """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step."""
+        scale = self.plan.data_scale
+        return [self.descent(party.backend, ahead[0], batch.blocks, pace, scale, scale)]
+
+    def descent(
+        self,
+        backend: Backend,
+        v: Ciphertext,
+        blocks: Sequence[PackedBlock],
+        factor: float,
+        forward_scale: float,
+        backward_scale: float,
+    ) -> Ciphertext:
+        """factor X^T (y - link(X v)), before fold and rescale, with rows encoded at these scales.
+
+        The factor costs nothing: it is in the coefficients of the link, and in the labels.
+        """
+        plan, layout = self.plan, self.plan.layout
+        turned = backend.rotate_hoisted(v, layout.baby_steps)
         errors = []
+        for block in blocks:
+            u = forward(backend, block, turned, layout, forward_scale)
+            e = evaluate(backend, u, plan.workload.link.times(-factor), plan.error_scale)
+            errors.append(backend.add_plain(e, backend.encode(factor * block.labels, e.limbs, plan.error_scale)))
+        return backward(backend, blocks, errors, layout, backward_scale)
+
+    def inputs(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+        """X v as parts of the link's interval: from -1 to 1 inside it, 0 where a block has no row."""
+        backend, plan, layout = party.backend, self.plan, self.plan.layout
+        low, high = plan.workload.link.interval
+        middle, radius = (low + high) / 2, (high - low) / 2
+        turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
+        found = []
         for block in batch.blocks:
             u = forward(backend, block, turned, layout, plan.data_scale)
-            e = evaluate(backend, u, plan.workload.link.negated, plan.error_scale)
-            errors.append(backend.add_plain(e, backend.encode(block.labels, e.limbs, plan.error_scale)))
-        return [backward(backend, batch.blocks, errors, layout, plan.data_scale)]
+            if middle != 0.0:
+                shift = np.where(np.arange(layout.rows) < block.n_rows, -middle, 0.0)
+                u = backend.add_plain(u, backend.encode(shift, u.limbs, u.scale))
+            found.append(backend.reread(u, scale=u.scale * radius))
+        return found
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         return []
@@ -98,6 +133,7 @@ class Regression:
         prepared: Sequence[Ciphertext],
         ahead: Sequence[Ciphertext],
         totals: Sequence[Ciphertext] | None,
+        pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """w' = (1 - rate l2) v + rate/n X^T (y - link(X v))"""
         if totals is None:
@@ -106,7 +142,7 @@ class Regression:
         folded = rotate_and_add(backend, total, plan.layout.fold_steps, plan.layout.features)
         uphill = backend.reread(folded, scale=folded.scale * plan.step_factor)
         low = backend.drop_limbs(v, folded.limbs)
-        kept = backend.multiply_plain(low, backend.encode(plan.decay, low.limbs, uphill.scale / low.scale))
+        kept = backend.multiply_plain(low, backend.encode(plan.decay(pace), low.limbs, uphill.scale / low.scale))
         return [backend.rescale(backend.add(uphill, kept))]
 
     def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:

@@ -16,11 +16,15 @@ from mhe.party import Party
 from models.model import Model
 from models.perceptron import with_constant
 from models.precision import ROW_NORM_LIMIT
+from models.range_probe import InputRange, prober
 
 Floats = npt.NDArray[np.float64]
 
 INVERSE = "inverse"
 """The phase in which an inverse is computed."""
+
+RANGE = "range"
+"""The phase of range probes."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,19 @@ class Standardisation:
 
     def __call__(self, features: Floats) -> Floats:
         return np.asarray((features - self.mean) / self.scale, dtype=np.float64)
+
+    def undone(self, standardised: Floats) -> Floats:
+        """What was standardised to these."""
+        return np.asarray(standardised * self.scale + self.mean, dtype=np.float64)
+
+    def part(self, columns: slice) -> Standardisation:
+        """Of some of the columns."""
+        return Standardisation(self.mean[columns], self.scale[columns])
+
+    @classmethod
+    def none(cls, columns: int) -> Standardisation:
+        """Leaves so many columns as they are."""
+        return cls(np.zeros(columns), np.ones(columns))
 
 
 def standardise(party: Party, features: Floats, total_rows: int) -> Standardisation:
@@ -111,24 +128,31 @@ def train(
     batches: Sequence[Any],
     report: Callable[[Iteration], None],
     prepared: Sequence[Ciphertext] = (),
+    watch: Callable[[InputRange], None] = lambda _: None,
 ) -> list[Ciphertext] | None:
     """The encrypted weights after the last iteration, as `Model.step` leaves them: at the root, None elsewhere.
 
     Every iteration: look ahead, each party's gradients on its own rows, their sum up the tree, the root's step, one
-    collective refresh on the way back down. prepared: by `prepare`.
+    collective refresh on the way back down. prepared: by `prepare`. watch: gets what every range probe tells, at every
+    party.
     """
-    plan, backend = model.plan, party.backend
+    plan, backend, probe = model.plan, party.backend, prober(model, model.plan)
     weights = previous = model.start(party)
     for number in range(1, plan.workload.iterations + 1):
         start = time.perf_counter()
         with party.collective.phase("iteration"):
+            batch, pace = batches[(number - 1) % len(batches)], plan.workload.pace(number)
             ahead = model.look_ahead(backend, weights, previous)
             gradients = model.first_gradients if number == 1 else model.gradients
-            local = gradients(party, ahead, batches[(number - 1) % len(batches)])
+            local = gradients(party, ahead, batch, pace)
             totals = party.sum(local)
-            updated = model.step(party, prepared, ahead, totals)
+            updated = model.step(party, prepared, ahead, totals, pace)
             if number < plan.workload.iterations:
                 previous = weights
                 weights = model.refresh(party, updated)
         report(Iteration(number, time.perf_counter() - start, plan.parameters.n_limbs - plan.low_limbs))
+        if probe is not None and plan.workload.is_probed(number):
+            with party.collective.phase(RANGE):
+                found = probe(party, number, ahead, batch)
+            watch(found)
     return updated

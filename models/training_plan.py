@@ -70,8 +70,8 @@ class TrainingPlan(ABC):
 
     @property
     def total_rows(self) -> int:
-        """Rows of all parties in one iteration: the n of the mean loss."""
-        return sum(self.workload.batch_rows)
+        """Rows that the gradient of one step is a mean over: the n of the mean loss."""
+        return self.workload.step_rows
 
     # work, traffic and memory
 
@@ -105,13 +105,18 @@ class TrainingPlan(ABC):
 
     @property
     def releases(self) -> int:
-        """How many ciphertexts are opened over the run: means, variances, weights or outputs, quality; and answers in
-        the life of a model that stays encrypted.
+        """How many ciphertexts are opened over the run: means, variances, range probes, weights or outputs, quality;
+        and answers in the life of a model that stays encrypted.
         """
         w = self.workload
         outputs = w.n_parties * self.prediction_blocks * self.n_outputs
         opened = {"model": self.n_ciphertexts + 1, "predictions": 1 + outputs, "encrypted": w.answers, "nothing": 0}
-        return max(1, (2 if w.standardises else 0) + opened[w.release])
+        return max(1, (2 if w.standardises else 0) + w.probes + opened[w.release])
+
+    @property
+    def session_bits(self) -> int:
+        """Statistical bits of the smudging of everything that is opened while the training's keys live."""
+        return self.answer_bits if self.workload.release == "encrypted" else self.workload.release_bits
 
     @property
     def answer_bits(self) -> int:

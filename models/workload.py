@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.activations import Polynomial
+from models.kinds import Schedule
 from models.perceptron import Perceptron
+from models.schedules import pace
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,8 +31,11 @@ class Workload:
     standardises: whether means and variances are computed under encryption first. test_rows: of every party. link,
     outputs, hidden, activation, seed: of the model (`models.perceptron`) and its first weights; a regression has no
     hidden layers. condition: of the Hessian that solver "newton" inverts, at most (`models.newton_plan`); None for
-    other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life.
-    mean_square: of the cells of every party's rows, at most.
+    other solvers. answers: ciphertexts of answers that a model that stays encrypted may give in its life. mean_square:
+    of the cells of every party's rows, at most. range_every: iterations from one range probe to the next
+    (`models.range_probe`); None for none. schedule, schedule_decay: of learning_rate (`models.schedules`).
+    local_iterations: steps of a party between two sums, of solver "local" (`models.local_plan`); None for other
+    solvers. coupled: of the outputs of the model.
     """
 
     rows: tuple[int, ...]
@@ -54,10 +59,25 @@ class Workload:
     condition: float | None = None
     answers: int = 0
     mean_square: float = 1.0
+    range_every: int | None = None
+    schedule: Schedule = "constant"
+    schedule_decay: float = 0.0
+    local_iterations: int | None = None
+    coupled: bool = False
+
+    @property
+    def probes(self) -> int:
+        """How often the range of the inputs of the link is probed."""
+        return 0 if self.range_every is None else self.iterations // self.range_every
+
+    def is_probed(self, iteration: int) -> bool:
+        """Whether the range is probed in this iteration, from 1."""
+        return self.range_every is not None and iteration % self.range_every == 0
 
     @property
     def model(self) -> Perceptron:
-        return Perceptron(self.features, self.hidden, self.outputs, self.activation or self.link, self.link)
+        activation = self.activation or self.link
+        return Perceptron(self.features, self.hidden, self.outputs, activation, self.link, self.coupled)
 
     @property
     def n_parties(self) -> int:
@@ -77,23 +97,45 @@ class Workload:
         exact = (1 << k for k in range(MOMENTUM_BITS) if (self.momentum * (1 << k)).is_integer())
         return next(exact, 1 << MOMENTUM_BITS)
 
-    @property
-    def weight_decay(self) -> float:
-        """What a step keeps of a penalised weight: 1 - learning_rate * l2."""
-        return 1 - self.learning_rate * self.l2
+    def pace(self, iteration: int) -> float:
+        """The part of learning_rate that this iteration takes, from 1: at most 1."""
+        return pace(self.schedule, self.schedule_decay, iteration - 1, self.iterations)
 
     @property
-    def decay(self) -> list[Floats]:
-        """What a step keeps of each weight, by layer: 1 - learning_rate * l2, and all of an intercept or a bias."""
-        kept: list[Floats] = [np.full(shape, self.weight_decay) for shape in self.model.shapes]
+    def weight_decay(self) -> float:
+        """What a step keeps of a penalised weight, at most: 1 - learning_rate * l2 at the slowest pace."""
+        return self.kept_at(min(self.pace(t) for t in (1, self.iterations)))
+
+    def kept_at(self, pace: float) -> float:
+        """What a step keeps of a penalised weight at this pace."""
+        return 1 - pace * self.learning_rate * self.l2
+
+    def decay(self, pace: float) -> list[Floats]:
+        """What a step keeps of each weight, by layer: of an intercept or a bias all."""
+        kept: list[Floats] = [np.full(shape, self.kept_at(pace)) for shape in self.model.shapes]
         for layer in kept:
             layer[-1] = 1.0
         return kept
 
     @property
-    def levels(self) -> int:
-        """Levels of one iteration of a regression: forward, link, backward."""
+    def local_steps(self) -> int:
+        """Steps between two sums."""
+        return self.local_iterations or 1
+
+    @property
+    def step_rows(self) -> int:
+        """Rows that the gradient of one step is a mean over: all parties', or the fewest that a party has by itself."""
+        return sum(self.batch_rows) if self.local_iterations is None else min(self.batch_rows)
+
+    @property
+    def step_levels(self) -> int:
+        """Levels of one step of a regression: forward, link, backward."""
         return self.link.depth + 2
+
+    @property
+    def levels(self) -> int:
+        """Levels of one iteration of a regression."""
+        return self.step_levels * self.local_steps
 
     @property
     def message_bits(self) -> float:
@@ -101,5 +143,5 @@ class Workload:
         CircuitPlan.weight_scale).
         """
         smaller = self.learning_rate * self.momentum_factor * self.link.half_width
-        scale = math.sqrt(sum(self.batch_rows) / smaller)
+        scale = math.sqrt(self.step_rows / smaller)
         return math.log2(self.message_bound * scale) + 1

@@ -81,6 +81,31 @@ def plan(
 
 
 @app.command()
+def interval(
+    config: ConfigFile,
+    parties: Annotated[int | None, typer.Option(min=1, help="Number of parties; under mpiexec it is known.")] = None,
+    hostfile: Hostfile = None,
+) -> None:
+    """Propose [model] interval: each party simulates the training on its own rows, in the clear; counts of how far
+    inputs reach are summed under encryption, and released.
+
+    One process per party; started by itself or with mpiexec, as `mhe train`.
+    """
+    settings = load_config(config)
+    from scripts.interval import check_kind, run
+
+    check_kind(settings)
+    if launched_under_mpi():
+        _check_ranks(parties)
+        run(settings)
+        return
+    if parties is None:
+        raise ConfigError("--parties is missing: say how many parties there are, or start with mpiexec -n N")
+    check_ready(settings, parties, all_here=hostfile is None)
+    raise typer.Exit(launch(parties, ["interval", str(config)], hostfile))
+
+
+@app.command()
 def train(
     config: ConfigFile,
     out: Annotated[Path, typer.Option(help="Directory for result.json, metrics.jsonl and model.npz.")],

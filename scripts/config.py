@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from mhe.errors import ConfigError
 from models.data import DataSource
 from models.inverse import MAX_CONDITION
-from models.kinds import KINDS, KindName, Loss, Schedule, Solver
+from models.kinds import KINDS, Coupling, KindName, Loss, Schedule, Solver, Task, target_kind
 from models.readers.sources import OWN_TEST
 
 if sys.version_info >= (3, 11):
@@ -74,17 +74,25 @@ class ModelConfig(Section):
     """[model]: which kinds read which keys is said in models.kinds.
 
     degree, interval and method choose the polynomial in place of the nonlinear function (of `activation` in an mlp,
-    whose "square" is 0.5 x + 0.125 x^2 itself); l2 multiplies |w|^2 / 2 beside the mean loss.
+    whose "square" is 0.5 x + 0.125 x^2 itself); l2 multiplies |w|^2 / 2 beside the mean loss. task: what an mlp learns,
+    classes or numbers. coupling: of the classes of a softmax; "quadratic" is its expansion to second order.
     """
 
     kind: KindName = "logistic"
+    task: Task = "classification"
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
     activation: Literal["square", "sigmoid", "softplus", "tanh"] = "square"
     degree: Annotated[int, Field(ge=1, le=31)] = 3
     interval: Annotated[tuple[float, float], Field(strict=False)] = (-8.0, 8.0)
     method: Literal["least_squares", "minimax"] = "least_squares"
+    coupling: Coupling = "none"
     loss: Literal["auto"] | Loss = "auto"
     l2: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def standardises_target(self) -> bool:
+        """Whether the label is standardised as columns are: first weights are sized for outputs of that size."""
+        return self.kind == "mlp" and self.task == "regression"
 
     @field_validator("interval")
     @classmethod
@@ -97,8 +105,9 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """[training]: learning_rate multiplies the gradient of the mean loss; momentum is read by solver "nesterov".
 
-    schedule "inverse": iteration t = 0, 1, ... takes learning_rate / (1 + decay t). condition, of solver "newton"
-    alone: how much larger than the smallest eigenvalue of the Hessian its public bound may be (`models.newton_plan`).
+    schedule: of learning_rate, see models.schedules; decay is read by "inverse" and "exponential". condition, of solver
+    "newton" alone: how much larger than the smallest eigenvalue of the Hessian its public bound may be
+    (`models.newton_plan`). local_iterations: steps of a party between two sums, of "local" alone.
     """
 
     solver: Solver = "nesterov"
@@ -108,6 +117,7 @@ class TrainingConfig(Section):
     decay: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     condition: Annotated[float, Field(gt=1, le=MAX_CONDITION)] = 300.0
+    local_iterations: Annotated[int, Field(ge=1, le=16)] = 2
     batch: Literal["full"] | Annotated[int, Field(ge=1)] = "full"
     seed: Seed = 0
 
@@ -156,9 +166,15 @@ class NetworkConfig(Section):
 
 
 class AuditConfig(Section):
-    """[audit]: clear_twin None means: only where one common table was divided for a demonstration."""
+    """[audit]: clear_twin None means: only where one common table was divided for a demonstration.
+
+    range_every: iterations from one range probe to the next (`models.range_probe`), None for none. range_action: what a
+    run does when inputs of the polynomial may lie outside of its interval.
+    """
 
     clear_twin: bool | None = None
+    range_every: Annotated[int, Field(ge=1)] | None = None
+    range_action: Literal["warn", "stop"] = "warn"
 
 
 class ReleaseConfig(Section):
@@ -189,7 +205,7 @@ class Config(Section):
     @property
     def source(self) -> DataSource:
         """The rows, with file names relative to the folder of the configuration."""
-        data, target = self.data, KINDS[self.model.kind].target
+        data, target = self.data, target_kind(self.model.kind, self.model.task)
         return DataSource(data.train, data.label, data.test, data.test_fraction, data.split_seed, self._folder, target)
 
     @property
@@ -261,11 +277,26 @@ def _unread(config: Config) -> list[str]:
     if model.loss != "auto" and model.loss not in kind.losses:
         allowed = ", ".join(map(_shown, ("auto", *kind.losses)))
         problems.append(f"[model] loss = {_shown(model.loss)}: kind = {_shown(model.kind)} allows {allowed}")
-    named = (("momentum", "solver", "nesterov"), ("condition", "solver", "newton"), ("decay", "schedule", "inverse"))
-    for key, needs, value in named:
-        if key in training.model_fields_set and getattr(training, needs) != value:
-            got = getattr(training, needs)
-            problems.append(f"[training] {key}: is read only with {needs} = {_shown(value)}; got {_shown(got)}")
+    if model.coupling == "quadratic":
+        problems += [
+            f'[model] {key}: is not read with coupling = "quadratic", which is a polynomial itself; leave it away'
+            for key in ("degree", "method")
+            if key in model.model_fields_set
+        ]
+    if model.standardises_target and model.loss == "cross_entropy":
+        problems.append('[model] loss = "cross_entropy": is of classes; task = "regression" allows "auto", "squared"')
+    if model.standardises_target and not config.data.standardize:
+        problems.append('[data] standardize = false: task = "regression" needs a standardised label; leave it away')
+    named = (
+        ("momentum", "solver", ("nesterov",)),
+        ("condition", "solver", ("newton",)),
+        ("local_iterations", "solver", ("local",)),
+        ("decay", "schedule", ("inverse", "exponential")),
+    )
+    for key, needs, values in named:
+        if key in training.model_fields_set and getattr(training, needs) not in values:
+            got, allowed = getattr(training, needs), " or ".join(map(_shown, values))
+            problems.append(f"[training] {key}: is read only with {needs} = {allowed}; got {_shown(got)}")
     if training.solver == "newton":
         for key in ("learning_rate", "batch", "schedule"):
             if key in training.model_fields_set and getattr(training, key) != _default(key):
@@ -275,6 +306,19 @@ def _unread(config: Config) -> list[str]:
                 )
         if not config.data.standardize:
             problems.append('[data] standardize = false: solver = "newton" needs standardised columns; leave it away')
+    audit, probed = config.audit, [name for name, other in KINDS.items() if other.probed]
+    if audit.range_every is not None and model.kind not in probed:
+        problems.append(
+            f"[audit] range_every: is not read by kind = {_shown(model.kind)}, only by "
+            f"{' or '.join(map(_shown, probed))}; leave it away"
+        )
+    if audit.range_every is not None and audit.range_every > training.iterations:
+        problems.append(
+            f"[audit] range_every = {audit.range_every}: is never reached in {training.iterations} iterations; take a "
+            "smaller number"
+        )
+    if audit.range_every is None and "range_action" in audit.model_fields_set:
+        problems.append("[audit] range_action: is read only with range_every; give it, or leave range_action away")
     release = config.release
     if "answers" in release.model_fields_set and release.what != "encrypted":
         problems.append(f'[release] answers: is read only with what = "encrypted"; got {_shown(release.what)}')
@@ -298,12 +342,11 @@ def _unimplemented(config: Config) -> list[str]:
     if not kind.solvers:
         there = ", ".join(_shown(name) for name, other in KINDS.items() if other.solvers)
         return [f"[model] kind = {_shown(model.kind)}: is not implemented yet; implemented: {there}"]
-    given = (("solver", training.solver, kind.solvers), ("schedule", training.schedule, kind.schedules))
+    if training.solver in kind.solvers:
+        return []
     return [
-        f"[training] {key} = {_shown(value)}: is not implemented yet for kind = {_shown(model.kind)}; "
-        f"implemented: {', '.join(map(_shown, there))}"
-        for key, value, there in given
-        if value not in there
+        f"[training] solver = {_shown(training.solver)}: is not implemented yet for kind = {_shown(model.kind)}; "
+        f"implemented: {', '.join(map(_shown, kind.solvers))}"
     ]
 
 

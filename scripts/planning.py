@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -17,22 +19,28 @@ from models.activations import (
     approximate,
     exponential,
     identity,
+    quadratic_softmax,
     sigmoid,
+    softmax,
     softmax_of_one,
     softplus,
     square,
     tanh,
 )
+from models.local_plan import choose_local_plan
 from models.mlp_search import choose_perceptron_plan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.newton_search import choose_newton_plan
 from models.plan import CircuitPlan
+from models.range_probe import range_probe
 from models.search import Choice, MakeModuli, choose_plan
 from models.workload import Workload
 from network.topology import Tree
 from network.traffic import predict
 from scripts.config import Config, ModelConfig
+
+Floats = npt.NDArray[np.float64]
 
 KEPT_DIAGONALS_BYTES = 1 << 30
 """Encoded diagonals are kept across iterations as long as they take no more than this per party."""
@@ -66,6 +74,11 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         condition=training.condition if training.solver == "newton" else None,
         answers=config.release.answers,
         mean_square=config.data.mean_square,
+        range_every=config.audit.range_every,
+        schedule=training.schedule,
+        schedule_decay=training.decay,
+        coupled=model.coupling == "quadratic",
+        local_iterations=training.local_iterations if training.solver == "local" else None,
     )
     choice = Choice(
         crypto.security_bits,
@@ -80,15 +93,28 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
     choose: Callable[..., Plan] = choose_plan if outputs == 1 and not model.hidden else choose_perceptron_plan
     if training.solver == "newton":
         choose = choose_newton_plan
-    return choose(workload, choice, moduli_maker(crypto.backend), free=free)
+    if training.solver == "local":
+        choose = choose_local_plan
+    plan = choose(workload, choice, moduli_maker(crypto.backend), free=free)
+    range_probe(plan)  # which may not be possible
+    return plan
 
 
 def link_of(model: ModelConfig, outputs: int) -> Polynomial:
     """The polynomial that makes means of outputs."""
+    if model.coupling == "quadratic":
+        return quadratic_softmax(outputs, model.interval)
+    function = exact_link(model, outputs)
+    return identity() if function is None else approximate(function, model.degree, model.interval, model.method)
+
+
+def exact_link(model: ModelConfig, outputs: int) -> Callable[[Floats], Floats] | None:
+    """What makes means of outputs; None where they are means."""
     if model.kind == "linear" or (model.kind == "mlp" and model.loss in ("auto", "squared")):
-        return identity()
-    function = {"logistic": sigmoid, "poisson": exponential}.get(model.kind, softmax_of_one(outputs))
-    return approximate(function, model.degree, model.interval, model.method)
+        return None
+    if model.coupling == "quadratic":
+        return softmax
+    return {"logistic": sigmoid, "poisson": exponential}.get(model.kind, softmax_of_one(outputs))
 
 
 def activation_of(model: ModelConfig) -> Polynomial:
@@ -143,6 +169,7 @@ def describe(plan: Plan, config: Config, console: Console) -> None:
         "traffic per iteration": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, "
         f"{len(plan.iteration_transfers)} rounds over a tree of depth {tree.depth}",
         "release": _release(plan),
+        **_probe(plan, config.audit.range_action),
     }
     if w.release != "nothing":
         lines["smudging"] = _smudging(plan)
@@ -165,7 +192,11 @@ def _steps(plan: Plan) -> str:
     w = plan.workload
     if isinstance(plan, FixedHessianPlan):
         return f"times the inverse of a fixed Hessian, L2 {w.l2:g}"
-    return f"rate {w.learning_rate:g}, momentum {plan.momentum:.6g}, L2 {w.l2:g}"
+    last = w.learning_rate * w.pace(w.iterations)
+    falling = "" if w.schedule == "constant" else f" ({w.schedule}, down to {last:.2g})"
+    if w.local_iterations is not None:
+        return f"{w.local_steps} steps of every party in each, rate {w.learning_rate:g}{falling}, L2 {w.l2:g}"
+    return f"rate {w.learning_rate:g}{falling}, momentum {plan.momentum:.6g}, L2 {w.l2:g}"
 
 
 def _inverse(plan: Plan, tree: Tree) -> dict[str, str]:
@@ -208,6 +239,17 @@ def _packing(plan: Plan) -> str:
         f"{plan.n_ciphertexts} tiles of {layout.width} columns ({layout.baby} baby x {giants} giant steps), "
         f"batches of up to {layout.rows} rows"
     )
+
+
+def _probe(plan: Plan, action: str) -> dict[str, str]:
+    """What range probes tell, where there are any."""
+    probe = range_probe(plan)
+    if probe is None:
+        return {}
+    return {
+        "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power}; inputs of the link beyond "
+        f"{probe.told:.2f} times its interval are surely told, then {action}"
+    }
 
 
 def _sizes(moduli: Sequence[int]) -> str:

@@ -18,10 +18,10 @@ from models.readers.csv_file import read_rows
 from models.training import check_rows
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
+from scripts.agreement import together
 from scripts.answers import write_answers
 from scripts.keep import Keeping
 from scripts.progress import make_console
-from scripts.train import together
 
 PRIVATE_KEY, PUBLIC_KEY = "private.key", "public.key"
 

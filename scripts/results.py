@@ -18,6 +18,7 @@ from rich.table import Table
 from models.activations import sigmoid
 from models.model import Plan
 from models.quality import NAMES, Figures
+from models.range_probe import InputRange
 from models.target import Target
 from models.training import INVERSE, Iteration, Standardisation
 from network.collective import TreeCollective
@@ -67,6 +68,7 @@ class Outcome:
     weights: Sequence[Floats] | None
     figures: Figures | None
     clear: Clear | None
+    ranges: Sequence[InputRange]
 
     @property
     def max_weight_error(self) -> float | None:
@@ -134,6 +136,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "polynomials": {
             "interval": _interval(plan),
             "widest_input": None if clear is None else clear.widest,
+            "probes": [{"iteration": r.iteration, "reach": r.reach, "outside": r.outside} for r in outcome.ranges],
         },
     }
 
@@ -171,12 +174,15 @@ def _predictions(target: Target, scores: Floats) -> tuple[tuple[str, ...], Float
     return ("predicted",), np.column_stack([first if target.kind == "real" else np.exp(first)])
 
 
-def write_model(out: Path, weights: Sequence[Floats], standard: Standardisation) -> None:
+def write_model(
+    out: Path, weights: Sequence[Floats], standard: Standardisation, target: Standardisation | None
+) -> None:
     """coef (outputs, features) and intercept (outputs,) on standardised features, which are (x - mean) / scale.
 
-    With hidden layers one of each a layer: coef_0, intercept_0, coef_1, ...
+    With hidden layers one of each a layer: coef_0, intercept_0, coef_1, ... target: of a standardised label, which is
+    then what the model gives times label_scale, plus label_mean.
     """
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Any] = {} if target is None else {"label_mean": target.mean, "label_scale": target.scale}
     for layer, w in enumerate(weights):
         suffix = f"_{layer}" if len(weights) > 1 else ""
         arrays["coef" + suffix], arrays["intercept" + suffix] = w[:-1].T, w[-1]

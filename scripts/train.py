@@ -13,37 +13,43 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from rich.markup import escape
 
 from mhe.backend.native import NativeBackend
 from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
-from mhe.errors import ConfigError, MHEError, NetworkError
+from mhe.errors import ConfigError, RangeError
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
 from models.kept_model import Task
 from models.model import Model, Plan, model_of
 from models.newton_plan import FixedHessianPlan
 from models.perceptron import targets_of
-from models.prediction import TWO_BUDGETS
 from models.quality import Figures, contribution, exact_figures, figures
+from models.range_probe import InputRange
 from models.reference import fit_exact
-from models.target import Target
+from models.target import Target, has_classes
 from models.training import (
     INVERSE,
     Iteration,
-    Standardisation,
-    check_rows,
     pack_batches,
     prepare,
-    standardisation,
-    standardise,
     train,
 )
 from models.twin import train_twin
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
-from scripts.config import Config, check_same
+from scripts.agreement import (
+    Scales,
+    agree_on_data,
+    agree_on_settings,
+    checked_rows,
+    scales_in_clear,
+    standardise_columns,
+    together,
+)
+from scripts.config import Config
 from scripts.keep import Keeping, keep
 from scripts.launch import check_output
 from scripts.planning import describe, keeps_diagonals, make_plan
@@ -77,7 +83,7 @@ def plan(config: Config, n_parties: int) -> None:
 def run(config: Config, out: Path, force: bool, keeping: Keeping | None = None) -> None:
     """Run the party that this MPI process is. keeping: for a model that stays encrypted."""
     with mpi_channel() as channel:
-        _agree_on_settings(config, TreeCollective(channel))
+        agree_on_settings(config, TreeCollective(channel))
         collective = TreeCollective(channel, arity=config.network.arity, root=config.network.root)
         run_party(config, collective, out, force, keeping)
 
@@ -91,23 +97,26 @@ def run_party(
     """
     console = make_console(quiet=not collective.is_root)
     together(collective, lambda: _check_keeping(config, collective, keeping))
-    shard, target, summaries = _agree_on_data(config, collective, out, force)
+    together(collective, lambda: check_output(out, force) if collective.is_root else None)
+    shard, target, summaries = agree_on_data(config, collective)
     circuit = together(
         collective, lambda: collective.once("plan", lambda: make_plan(config, summaries, target.outputs))
     )
     collective.bind(circuit.parameters.digest)
     describe(circuit, config, console)
     model = model_of(circuit)
-    recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations))
+    stops = config.audit.range_action == "stop"
+    recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations), stops)
 
     start = time.perf_counter()
     with recorder.reporter.phase("keys and standardisation"):
         party = join(config, collective, circuit)
-        standard = _standardise(config, party, shard, sum(circuit.workload.rows))
-        rows = together(collective, lambda: _checked_rows(config, standard, shard))
+        scales = standardise_columns(config, party, shard, sum(circuit.workload.rows))
+        standard = scales.features
+        rows = together(collective, lambda: checked_rows(config, standard, shard))
         party.make_keys(circuit.key_plan)
         rank = collective.rank
-        targets = targets_of(shard.labels, target.outputs)
+        targets = scales.target(targets_of(shard.labels, target.outputs))
         with collective.phase("packing"):
             keep_encoded = keeps_diagonals(circuit, rank, collective.host.parties)
             batches = pack_batches(model, rows, targets, config.training.seed, rank, keep_encoded)
@@ -115,10 +124,10 @@ def run_party(
     inverse = _prepared(party, model, batches, recorder.reporter)
     trained = time.perf_counter()
     with recorder.reporter.training():
-        encrypted = train(party, model, batches, recorder.iteration, inverse)
+        encrypted = train(party, model, batches, recorder.iteration, inverse, recorder.range)
     released = time.perf_counter()
     with recorder.reporter.phase("release"), collective.phase("release"):
-        weights, scores, found = _release(party, model, target, encrypted, standard, shard)
+        weights, scores, found = _release(party, model, target, encrypted, scales, shard)
         if keeping is not None and isinstance(party, EncryptedParty):
             mean, scale = (tuple(map(float, column)) for column in (standard.mean, standard.scale))
             task = Task(config.model.kind, shard.columns, target.values, mean, scale)
@@ -140,7 +149,7 @@ def run_party(
         Usage(**json.loads(blob))
         for blob in collective.allgather(json.dumps(usage(collective, recorder.whole_iteration())).encode())
     ]
-    outcome = Outcome(config, circuit, target, summaries, seconds, usages, weights, found, clear)
+    outcome = Outcome(config, circuit, target, summaries, seconds, usages, weights, found, clear, recorder.ranges)
     if config.release.what == "predictions" and scores is not None:
         write_predictions(out, rank, target, scores)
     if collective.is_root:
@@ -148,7 +157,7 @@ def run_party(
         write_result(out, outcome)
         (out / "metrics.jsonl").write_text("".join(recorder.lines), encoding="utf-8")
         if weights is not None:
-            write_model(out, weights, standard)
+            write_model(out, weights, standard, scales.target if config.model.standardises_target else None)
         print_table(console, outcome, out)
     return outcome
 
@@ -166,12 +175,11 @@ def join(config: Config, collective: TreeCollective, circuit: Plan) -> Party:
         return ClearParty(
             collective, circuit.parameters, statistical_bits=workload.release_bits, releases=circuit.releases
         )
-    bits = workload.release_bits + (TWO_BUDGETS if workload.release == "encrypted" else 0)
     return EncryptedParty(
         collective,
         circuit.parameters,
         evaluator(config.crypto.backend, config.crypto.threads),
-        statistical_bits=bits,
+        statistical_bits=circuit.session_bits,
         releases=circuit.releases,
     )
 
@@ -185,34 +193,6 @@ def evaluator(backend: str, threads: int) -> BackendFactory:
     return OpenFHEBackend
 
 
-def together(collective: TreeCollective, work: Callable[[], Result]) -> Result:
-    """Do something that may fail at some parties only. If it fails anywhere the root raises it, once for all.
-
-    The others then wait for the root to end the job, so that its message is the one that is seen.
-    """
-    problem, result = b"", None
-    try:
-        result = work()
-    except MHEError as error:
-        problem = json.dumps([type(error).__name__, str(error)]).encode()
-    problems = {rank: json.loads(blob) for rank, blob in enumerate(collective.allgather(problem)) if blob}
-    if problems:
-        if not collective.is_root:
-            collective.allgather(b"")
-            raise NetworkError("another party reported a problem")
-        by_message: dict[tuple[str, str], list[int]] = {}
-        for rank, (kind, message) in problems.items():
-            by_message.setdefault((kind, message), []).append(rank)
-        everyone = collective.n_parties
-        said = [
-            m if len(ranks) == everyone else f"party {', '.join(map(str, ranks))}: {m}"
-            for (_, m), ranks in by_message.items()
-        ]
-        kinds = {kind.__name__: kind for kind in MHEError.__subclasses__()}
-        raise kinds.get(next(iter(by_message))[0], MHEError)("\n".join(said))
-    return result  # type: ignore[return-value]
-
-
 def _check_keeping(config: Config, collective: TreeCollective, keeping: Keeping | None) -> None:
     if (keeping is None) == (config.release.what == "encrypted"):
         raise ConfigError('a folder for the states is needed where [release] what = "encrypted", and only there')
@@ -220,55 +200,25 @@ def _check_keeping(config: Config, collective: TreeCollective, keeping: Keeping 
         keeping.check_free(collective.rank)
 
 
-def _agree_on_settings(config: Config, collective: TreeCollective) -> None:
-    """Over a tree that no setting shapes: with different ones, parties would wait for each other for ever."""
-    canonicals = [blob.decode() for blob in collective.allgather(config.canonical.encode())]
-    together(collective, lambda: check_same(canonicals))
-    together(collective, lambda: config.check_parties(collective.n_parties))
-
-
-def _agree_on_data(
-    config: Config, collective: TreeCollective, out: Path, force: bool
-) -> tuple[Shard, Target, list[dict[str, Any]]]:
-    """Everything that can be wrong before a key is made, settled among all parties."""
-
-    def load() -> Shard:
-        if collective.is_root:
-            check_output(out, force)
-        return load_shard(config.source, collective.rank, collective.n_parties)
-
-    shard = together(collective, load)
-    kind = config.source.target
-    summaries = [json.loads(blob) for blob in collective.allgather(json.dumps(summary(shard, kind)).encode())]
-    target = together(collective, lambda: check_summaries(summaries, kind))
-    return together(collective, lambda: code(shard, target)), target, summaries
-
-
-def _standardise(config: Config, party: Party, shard: Shard, total_rows: int) -> Standardisation:
-    if not config.data.standardize:
-        return Standardisation(np.zeros(shard.n_features), np.ones(shard.n_features))
-    with party.collective.phase("standardisation"):
-        return standardise(party, shard.features, total_rows)
-
-
-def _checked_rows(config: Config, standard: Standardisation, shard: Shard) -> Floats:
-    """The standardised training rows; neither they nor the test rows are larger than the plan allows."""
-    rows = standard(shard.features)
-    allowed = config.data.mean_square
-    check_rows(rows, "training", standardised=config.data.standardize, mean_square=allowed)
-    check_rows(standard(shard.test_features), "test", standardised=True, mean_square=allowed)
-    return rows
+def _check_range(found: InputRange, stops: bool) -> None:
+    if found.outside and stops:
+        raise RangeError(found.said)
 
 
 @dataclass
 class _Recorder:
-    """Iterations as they happen: progress at the root, one line each for metrics.jsonl, traffic of a whole one."""
+    """Iterations as they happen: progress at the root, one line each for metrics.jsonl, traffic of a whole one.
+
+    stops: whether the run ends when inputs may lie outside of the interval of the polynomial.
+    """
 
     collective: TreeCollective
     reporter: Reporter
+    stops: bool
 
     def __post_init__(self) -> None:
         self.lines: list[str] = []
+        self.ranges: list[InputRange] = []
         self._snapshots: list[Mapping[str, float]] = [{"bytes_sent": 0, "bytes_received": 0, "rounds": 0}]
 
     def iteration(self, iteration: Iteration) -> None:
@@ -276,6 +226,13 @@ class _Recorder:
         self.lines.append(iteration_line(iteration, self._snapshots[-1], snapshot))
         self._snapshots.append(snapshot)
         self.reporter.iteration(iteration.number, iteration.seconds)
+
+    def range(self, found: InputRange) -> None:
+        """What a probe told. Raises RangeError, once for all parties, if the run is to stop for it."""
+        self.ranges.append(found)
+        if found.outside and not self.stops:
+            self.reporter.console.print(f"[yellow]warning: {escape(found.said)}[/yellow]")
+        together(self.collective, partial(_check_range, found, self.stops))
 
     def whole_iteration(self) -> Mapping[str, float] | None:
         """Bytes and rounds of one iteration with its refresh, at this party; None if the only one had none."""
@@ -289,19 +246,20 @@ def _release(
     model: Model,
     target: Target,
     encrypted: Sequence[Ciphertext] | None,
-    standard: Standardisation,
+    scales: Scales,
     shard: Shard,
 ) -> tuple[list[Floats] | None, Floats | None, Figures | None]:
     """(the weights if they are released, this party's test outputs and the quality on all test rows if anything is)."""
     what = model.plan.workload.release
     if what in ("nothing", "encrypted"):
         return None, None, None
-    weights, test = None, standard(shard.test_features)
+    weights, test = None, scales.features(shard.test_features)
     if what == "model":
         weights = model.release(party, encrypted)
         scores = model.plan.network.outputs_of(weights, test)
     else:
         scores = model.predict(party, encrypted, test)
+    scores = scales.target.undone(scores)
     own = contribution(target.kind, scores, shard.test_labels, model.plan.parameters.ring_dim)
     return weights, scores, figures(target.kind, party.encrypted_sum(own))
 
@@ -328,16 +286,16 @@ def _clear_models(
     if not collective.is_root:
         return None
     whole = stack(shards)
-    standard = Standardisation(np.zeros(whole.n_features), np.ones(whole.n_features))
-    if config.data.standardize:
-        standard = standardisation(whole.features.mean(axis=0), whole.features.var(axis=0))
-    rows = [(standard(s.features), targets_of(s.labels, target.outputs)) for s in shards]
+    scales = scales_in_clear(config, whole)
+    standard, undone = scales.features, scales.target.undone
+    rows = [(standard(s.features), scales.target(targets_of(s.labels, target.outputs))) for s in shards]
     twin, widest = train_twin(circuit, rows, config.training.seed)
-    model = config.model
-    exact = fit_exact(model.kind, standard(whole.features), whole.labels, model.l2, model.hidden)
+    model, kind = config.model, target.kind
+    labels = scales.target(whole.labels)
+    exact = fit_exact(model.kind, standard(whole.features), labels, model.l2, model.hidden, has_classes(kind))
     test, labels = standard(whole.test_features), whole.test_labels
-    twin_figures = exact_figures(target.kind, circuit.network.outputs_of(twin, test), labels)
-    return Clear(twin, twin_figures, exact_figures(target.kind, exact(test), labels), widest)
+    twin_figures = exact_figures(kind, undone(circuit.network.outputs_of(twin, test)), labels)
+    return Clear(twin, twin_figures, exact_figures(kind, undone(exact(test)), labels), widest)
 
 
 def _to_json(shard: Shard) -> bytes:

@@ -17,6 +17,7 @@ from mhe.collective import Collective
 from mhe.moduli import generate_moduli as generate_own_moduli
 from mhe.parameters import Parameters, Shape, refresh_floor_bits
 from models.activations import Polynomial, approximate, sigmoid
+from models.local_plan import LocalPlan
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.mlp_search import choose_tiles
 from models.model import Plan
@@ -130,7 +131,7 @@ def insecure_test_plan(
         message_bits=bits,
         make_moduli=make_moduli,
     )
-    return CircuitPlan(task, parameters)
+    return CircuitPlan(task, parameters) if task.local_iterations is None else LocalPlan(task, parameters)
 
 
 def insecure_test_perceptron_plan(

@@ -397,6 +397,33 @@ def test_decrypt_releases_the_roots_slots_to_all(run_encrypted, make_ciphertext,
 
 
 @pytest.mark.parametrize("n_parties", PARTIES)
+def test_mean_opens_one_coefficient_and_gives_the_mean_of_all_slots(run_on_each, make_ciphertext, n_parties):
+    values = np.random.default_rng(n_parties).uniform(-4, 4, 64)
+
+    def program(party):
+        low = make_ciphertext(party, values, 3)
+        return party.mean(low if party.collective.is_root else None, 3, SCALE, NORM)
+
+    first, *others = run_on_each(n_parties, program)
+    assert others == [first] * (n_parties - 1)
+    smudging = WideGaussian(smudging_std(NORM, 10, 100)).std * n_parties**0.5
+    error = abs(first - values.mean()) * SCALE
+    assert 0 < error <= tail(1) * np.hypot(smudging, fresh_error_std(RING_DIM, n_parties)) + 1
+
+
+def test_a_mean_shows_a_share_of_one_coefficient(run_encrypted, make_ciphertext, monkeypatch):
+    sent, original = [], module.DecryptionProtocol.share
+
+    def share(self, secret):
+        sent.append(original(self, secret))
+        return sent[-1]
+
+    monkeypatch.setattr(module.DecryptionProtocol, "share", share)
+    run_encrypted(2, lambda party: party.mean(make_ciphertext(party, values_of(0), 2), 2, SCALE, NORM))
+    assert [each.rows.shape for each in sent] == [(2, 1)] * 2
+
+
+@pytest.mark.parametrize("n_parties", PARTIES)
 @pytest.mark.parametrize("count", [1, 2])
 def test_deliver_gives_every_party_its_own(run_encrypted, make_ciphertext, n_parties, count):
     def program(party):
@@ -472,9 +499,9 @@ def test_receivers_secret_is_erased_when_it_has_served(run_encrypted, make_ciphe
 # the budget of releases
 
 
-@pytest.mark.parametrize("name", ["encrypted_sum", "decrypt", "deliver", "deliver two"])
+@pytest.mark.parametrize("name", ["encrypted_sum", "decrypt", "mean", "deliver", "deliver two"])
 def test_one_release_more_than_planned_is_refused(run_encrypted, make_ciphertext, name):
-    used = {"encrypted_sum": 1, "decrypt": 1, "deliver": 2, "deliver two": 4}[name]
+    used = {"encrypted_sum": 1, "decrypt": 1, "mean": 1, "deliver": 2, "deliver two": 4}[name]
 
     def program(party):
         for _ in range(2):
@@ -483,6 +510,8 @@ def test_one_release_more_than_planned_is_refused(run_encrypted, make_ciphertext
                 party.encrypted_sum(np.ones(3))
             elif name == "decrypt":
                 party.decrypt(low if party.collective.is_root else None, 2, SCALE, PERIOD, NORM)
+            elif name == "mean":
+                party.mean(low if party.collective.is_root else None, 2, SCALE, NORM)
             else:
                 party.deliver([low] * (used // 2), NORM)
         return party._secret.ledger.released

@@ -152,7 +152,7 @@ def test_polynomial(coefficients, width, seed):
     u = np.random.default_rng(seed).uniform(-width, width / 2, 50)
     expected = sum(c * (u / width) ** k for k, c in enumerate(coefficients))
     np.testing.assert_allclose(p(u), expected, atol=1e-12)
-    np.testing.assert_array_equal(p.negated(u), -p(u))
+    np.testing.assert_array_equal(p.times(-1.0)(u), -p(u))
     assert p.depth == math.ceil(math.log2(p.degree + 1))
     grid = np.linspace(-width, width / 2, 20_001)
     steepest = np.abs(np.diff(p(grid)) / np.diff(grid)).max()

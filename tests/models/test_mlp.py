@@ -294,7 +294,7 @@ def test_weights_are_packed_and_unpacked(name):
     random = np.random.default_rng(0)
     weights = [random.normal(size=shape) for shape in plan.network.shapes]
     tiles = plan.pack(weights)
-    assert len(tiles) == plan.n_ciphertexts == len(plan.valid) == len(plan.decay)
+    assert len(tiles) == plan.n_ciphertexts == len(plan.valid) == len(plan.decay(1.0))
     for a, b in zip(plan.unpack(tiles), weights, strict=True):
         np.testing.assert_array_equal(a, b)
     for tile, valid in zip(tiles, plan.valid, strict=True):
@@ -306,7 +306,7 @@ def test_weights_are_packed_and_unpacked(name):
 
 def test_biases_do_not_decay():
     plan = plan_for("two hidden layers")
-    for layer in plan.unpack(plan.decay):
+    for layer in plan.unpack(plan.decay(1.0)):
         np.testing.assert_allclose(layer[:-1], 1 - 0.2 * 0.1)
         np.testing.assert_array_equal(layer[-1], 1.0)
 

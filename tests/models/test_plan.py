@@ -250,7 +250,7 @@ def test_momentum_is_a_multiple_of_a_power_of_two():
 
 
 def test_the_intercept_does_not_decay():
-    decay = insecure_test_plan(workload(features=3, l2=0.25, learning_rate=0.5)).decay
+    decay = insecure_test_plan(workload(features=3, l2=0.25, learning_rate=0.5)).decay(1.0)
     np.testing.assert_allclose(decay, [0.875, 0.875, 0.875, 1.0])
 
 

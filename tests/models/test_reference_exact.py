@@ -75,6 +75,13 @@ def test_a_perceptron_of_the_same_widths_learns_what_no_plane_parts() -> None:
     assert right > 0.9 > 0.7 > flat
 
 
+def test_a_perceptron_of_numbers_fits_numbers() -> None:
+    features, labels = table("linear")
+    scores = fit_exact("mlp", features, labels, 1e-4, (16,), classes=False)(features)
+    assert scores.shape == (ROWS, 1)
+    assert np.square(scores[:, 0] - labels).mean() < 0.5 * labels.var()
+
+
 def test_every_kind_has_a_reference() -> None:
     for kind in KINDS:
         features, labels = table(kind)

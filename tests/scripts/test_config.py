@@ -48,6 +48,7 @@ def test_defaults() -> None:
     assert (config.crypto.backend, config.crypto.security_bits, config.crypto.statistical_bits) == ("native", 128, 128)
     assert (config.crypto.ring_dim, config.crypto.message_bound, config.crypto.threads) == (None, 32.0, 1)
     assert (config.network.arity, config.network.root) == (2, 0)
+    assert (config.audit.clear_twin, config.audit.range_every, config.audit.range_action) == (None, None, "warn")
     assert (config.release.what, config.release.statistical_bits, config.release.precision) == ("model", 40, 1e-3)
 
 
@@ -81,8 +82,9 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("model", "activation", "relu", "'square', 'sigmoid', 'softplus' or 'tanh'"),
         ("model", "loss", "hinge", "'squared'"),
         ("training", "solver", "adam", "'newton' or 'local'"),
-        ("training", "schedule", "step", "'constant' or 'inverse'"),
+        ("training", "schedule", "step", "'exponential' or 'cosine'"),
         ("training", "decay", 0, "greater than 0"),
+        ("training", "local_iterations", 0, "greater than or equal to 1"),
         ("model", "interval", [1, 8], "low < 0 < high"),
         ("model", "interval", [-8], "low < 0 < high"),
         ("model", "degree", 99, "31"),
@@ -92,6 +94,8 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("crypto", "statistical_bits", 10, "30"),
         ("network", "arity", 0, "1"),
         ("audit", "clear_twin", "yes", "boolean"),
+        ("audit", "range_every", 0, "greater than or equal to 1"),
+        ("audit", "range_action", "panic", "'warn' or 'stop'"),
         ("release", "what", "all", "'model', 'predictions', 'encrypted' or 'nothing'"),
         ("release", "precision", 0, "greater than 0"),
     ],
@@ -133,6 +137,38 @@ def test_what_only_an_encrypted_model_reads_is_refused_elsewhere() -> None:
     assert '[release] answers: is read only with what = "encrypted"' in refusal(data=DATA, release={"answers": 3})
     said = refusal(data=DATA, release={"what": "encrypted"}, crypto={"backend": "clear"})
     assert "a simulation encrypts nothing" in said
+
+
+def test_numbers_are_a_task_of_perceptrons_alone() -> None:
+    mlp = {"kind": "mlp", "hidden": [4], "task": "regression"}
+    assert parse_config({"data": DATA, "model": mlp}).source.target == "real"
+    assert parse_config({"data": DATA, "model": {**mlp, "task": "classification"}}).source.target == "classes"
+    assert '[model] task: is not read by kind = "logistic", only by "mlp"' in refusal(model={"task": "regression"})
+    assert "must be 'classification' or 'regression'" in refusal(model={**mlp, "task": "ranking"})
+    said = refusal(model={**mlp, "loss": "cross_entropy"})
+    assert '[model] loss = "cross_entropy": is of classes' in said
+    said = refusal(model=mlp, data={**DATA, "standardize": False})
+    assert 'task = "regression" needs a standardised label' in said
+
+
+def test_classes_are_coupled_by_softmax_alone() -> None:
+    softmax = {"kind": "softmax", "coupling": "quadratic"}
+    assert parse_config({"data": DATA, "model": softmax}).model.coupling == "quadratic"
+    assert '[model] coupling: is not read by kind = "logistic", only by "softmax"' in refusal(
+        model={"coupling": "quadratic"}
+    )
+    assert "must be 'none' or 'quadratic'" in refusal(model={**softmax, "coupling": "cubic"})
+    assert '[model] degree: is not read with coupling = "quadratic"' in refusal(model={**softmax, "degree": 3})
+
+
+def test_range_probes_are_refused_where_they_would_tell_nothing() -> None:
+    said = refusal(data=DATA, model={"kind": "linear"}, audit={"range_every": 1})
+    assert '[audit] range_every: is not read by kind = "linear", only by "poisson" or "logistic"' in said
+    said = refusal(data=DATA, audit={"range_every": 21})
+    assert "[audit] range_every = 21: is never reached in 20 iterations" in said
+    assert "[audit] range_action: is read only with range_every" in refusal(data=DATA, audit={"range_action": "stop"})
+    config = parse_config({"data": DATA, "audit": {"range_every": 5, "range_action": "stop"}})
+    assert (config.audit.range_every, config.audit.range_action) == (5, "stop")
 
 
 def test_test_rows_come_from_one_place() -> None:
@@ -203,18 +239,9 @@ def test_kinds_that_are_implemented(kind: str) -> None:
     assert parse_config({"data": DATA, "model": {"kind": kind, **hidden}}).source.target == KINDS[kind].target
 
 
-@pytest.mark.parametrize(
-    ("training", "words"),
-    [
-        (
-            {"solver": "local"},
-            '[training] solver = "local": is not implemented yet for kind = "logistic"; implemented: ',
-        ),
-        ({"schedule": "inverse"}, '[training] schedule = "inverse": is not implemented yet'),
-    ],
-)
-def test_part_that_is_not_implemented(training: dict[str, Any], words: str) -> None:
-    assert words in refusal(training=training)
+def test_solver_that_is_not_implemented() -> None:
+    said = refusal(model={"kind": "softmax"}, training={"solver": "local"})
+    assert '[training] solver = "local": is not implemented yet for kind = "softmax"; implemented: "nesterov", ' in said
 
 
 @pytest.mark.parametrize(
@@ -235,6 +262,11 @@ def test_part_that_is_not_implemented(training: dict[str, Any], words: str) -> N
             '[training] condition: is read only with solver = "newton"; got "nesterov"',
         ),
         (
+            {"training": {"local_iterations": 3}},
+            '[training] local_iterations: is read only with solver = "local"; got "nesterov"',
+        ),
+        ({"training": {"solver": "local", "momentum": 0.5}}, '[training] momentum: is read only with solver = "nest'),
+        (
             {"training": {"solver": "newton", "learning_rate": 0.1}},
             '[training] learning_rate: is not read by solver = "newton"',
         ),
@@ -243,7 +275,15 @@ def test_part_that_is_not_implemented(training: dict[str, Any], words: str) -> N
             {"training": {"solver": "newton"}, "data": {**DATA, "standardize": False}},
             '[data] standardize = false: solver = "newton" needs standardised columns',
         ),
-        ({"training": {"decay": 0.5}}, '[training] decay: is read only with schedule = "inverse"; got "constant"'),
+        ({"training": {"decay": 0.5}}, '[training] decay: is read only with schedule = "inverse" or "exponential"; g'),
+        (
+            {"training": {"decay": 0.5, "schedule": "cosine"}},
+            '[training] decay: is read only with schedule = "inverse" or "exponential"; got "cosine"',
+        ),
+        (
+            {"training": {"solver": "newton", "schedule": "cosine"}},
+            '[training] schedule: is not read by solver = "newton"',
+        ),
     ],
 )
 def test_setting_that_nobody_reads(sections: dict[str, Any], words: str) -> None:

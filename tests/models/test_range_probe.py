@@ -1,0 +1,187 @@
+"""Range probes: what they say of inputs in the clear, under encryption, and what of it is hidden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mhe.errors import ParameterError
+from models.activations import approximate, exponential, identity
+from models.model import model_of
+from models.perceptron import with_constant
+from models.range_probe import RangeProbe, range_probe
+from models.training import batch_indices, pack_batches, prepare, train
+from models.twin import train_twin
+from network.local import run_parties
+from tests import oracle
+from tests.evaluators import make_party, plan_of
+from tests.insecure import insecure_test_newton_plan, insecure_test_plan, sigmoid_polynomial, table, workload
+
+EXPONENTIAL = approximate(exponential, 4, (-2.0, 3.0), "least_squares")
+
+CASES = {
+    "two parties": workload((20, 15), 3, momentum=0.5, range_every=1),
+    "every second": workload((20, 15, 1), 5, iterations=5, l2=0.1, range_every=2),
+    "wide": workload((12, 9), 100, learning_rate=0.05, l2=0.1, range_every=3),
+    "blocks": workload((1100, 600), 3, momentum=0.9, iterations=3, range_every=3),
+    "batches": workload((50, 1, 30), 3, batch=16, momentum=0.5, iterations=4, range_every=2),
+    "degree 7": workload((20, 15), 8, momentum=0.5, link=sigmoid_polynomial(7, 20.0), range_every=3),
+    "interval of another middle": workload((30, 25), 3, link=EXPONENTIAL, learning_rate=0.2, range_every=1),
+    "outside": workload((40, 30), 3, iterations=4, link=sigmoid_polynomial(3, 0.5), range_every=2),
+}
+
+
+def inputs_of(plan, shards, iteration, seed=0):
+    """t of all rows of this iteration, by the clear twin."""
+    task, beta = plan.workload, plan.momentum
+    found = []
+    for iterations in (iteration - 1, iteration - 2):
+        shorter = replace(plan, workload=replace(task, iterations=max(iterations, 0), range_every=None))
+        found.append(train_twin(shorter, shards, seed)[0][0][:, 0] if iterations > 0 else np.zeros(task.features + 1))
+    ahead = (1 + beta) * found[0] - beta * found[1]
+    low, high = task.link.interval
+    rows = []
+    for rank, (x, _) in enumerate(shards):
+        pieces = batch_indices(len(x), task.batch, seed, rank)
+        rows.append(with_constant(x[pieces[(iteration - 1) % len(pieces)]]))
+    return (np.concatenate(rows) @ ahead - (low + high) / 2) / ((high - low) / 2)
+
+
+def probed(plan, shards, join):
+    """What every party is told; they must agree."""
+    model = model_of(plan)
+
+    def program(collective):
+        party, told = join(collective, plan), []
+        party.make_keys(plan.key_plan)
+        batches = pack_batches(model, *shards[collective.rank], 0, collective.rank, True)
+        train(party, model, batches, lambda _: None, prepare(party, model, batches), told.append)
+        party.close()
+        return told
+
+    first, *others = run_parties(plan.workload.n_parties, program)
+    assert all(other == first for other in others)
+    return first
+
+
+def sum_of(probe, found):
+    """S, as it was released."""
+    return ((found.reach[1] - probe.middle) / probe.radius) ** probe.power - probe.error
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_probes_tell_the_inputs_of_the_twin(name, evaluator):
+    task, shards = CASES[name], table(CASES[name])
+    plan = plan_of(evaluator, task)
+    probe = range_probe(plan)
+    told = probed(plan, shards, partial(make_party, evaluator))
+    every = task.range_every
+    assert [found.iteration for found in told] == list(range(every, task.iterations + 1, every))
+    outside = []
+    for found in told:
+        t = inputs_of(plan, shards, found.iteration)
+        total = np.sum(t**probe.power)
+        # an error is exceeded with probability 1e-3
+        assert abs(sum_of(probe, found) - total) <= 2 * probe.error + 1e-6 * total
+        assert found.reach[0] <= probe.middle - probe.radius * np.abs(t).max()
+        assert found.reach[1] >= probe.middle + probe.radius * np.abs(t).max()
+        assert found.surely <= np.abs(t).max()
+        assert found.interval == task.link.interval
+        assert not found.outside or total > 1
+        outside.append(found.outside)
+    assert any(outside) == (name == "outside")
+
+
+def test_newtons_steps_are_probed_too():
+    task = workload((30, 25), 3, condition=100.0, iterations=2, range_every=1)
+    plan, shards = insecure_test_newton_plan(task), table(task)
+    probe = range_probe(plan)
+    told = probed(plan, shards, partial(make_party, "native"))
+    totals = [np.sum(inputs_of(plan, shards, found.iteration) ** probe.power) for found in told]
+    assert totals[0] == 0 < totals[1]
+    for found, total in zip(told, totals, strict=True):
+        assert abs(sum_of(probe, found) - total) <= 2 * probe.error + 1e-6
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.floats(-3, 3), min_size=35, max_size=35),
+    st.floats(-1, 1),
+    st.sampled_from(["two parties", "interval of another middle"]),
+)
+def test_what_is_said_holds_for_any_inputs(values, noise, name):
+    task = replace(CASES[name], rows=(20, 15))
+    plan = insecure_test_plan(task)
+    probe = RangeProbe(plan)
+    t = np.array(values)
+    total = np.sum(t**probe.power)
+    found = probe.judge(1, float(total + noise * probe.error) / plan.layout.rows)
+    z = probe.middle + probe.radius * t
+    assert found.reach[0] <= z.min() + 1e-9
+    assert found.reach[1] >= z.max() - 1e-9
+    assert found.surely <= np.abs(t).max() + 1e-9
+    if np.abs(t).max() > probe.told:
+        assert found.outside
+    if total <= 1:
+        assert not found.outside
+
+
+def test_inputs_that_the_limbs_do_not_hold_are_outside():
+    probe = RangeProbe(insecure_test_plan(CASES["two parties"]))
+    assert probe.judge(1, -(2.0**60)).outside
+
+
+@pytest.mark.parametrize("name", ["two parties", "blocks", "degree 7", "interval of another middle"])
+def test_noise_of_what_is_opened_is_below_its_bound(name, real_evaluator, monkeypatch):
+    task, shards = CASES[name], table(CASES[name])
+    plan = plan_of(real_evaluator, task)
+    probe = range_probe(plan)
+    opened, secrets = [], []
+
+    def join(collective, plan):
+        party = make_party(real_evaluator, collective, plan)
+        secrets.append(oracle.coefficients_of(party._secret))
+        original = party.mean
+
+        def mean(ciphertext, limbs, scale, noise_norm):
+            if ciphertext is not None:
+                opened.append((party.backend.export_ciphertext(ciphertext), noise_norm))
+            return original(ciphertext, limbs, scale, noise_norm)
+
+        party.mean = mean
+        return party
+
+    told = probed(plan, shards, join)
+    for found, (ciphertext, bound) in zip(told, opened, strict=True):
+        coefficient = oracle.message_integers(ciphertext, plan.parameters, oracle.joint(secrets))[0]
+        exact = np.sum(inputs_of(plan, shards, found.iteration) ** probe.power) / plan.layout.rows
+        noise = abs(float(coefficient) - exact * ciphertext.scale)
+        assert bound == probe.noise_norm
+        assert noise < bound
+
+
+def test_probes_count_among_the_releases():
+    task = CASES["every second"]
+    assert insecure_test_plan(task).releases == insecure_test_plan(replace(task, range_every=None)).releases + 2
+
+
+def test_nothing_is_probed_without_being_asked_for():
+    task = replace(CASES["two parties"], range_every=None)
+    assert range_probe(insecure_test_plan(task)) is None
+    assert probed(insecure_test_plan(task), table(task), partial(make_party, "clear")) == []
+
+
+def test_a_probe_that_tells_nothing_is_refused():
+    plan = insecure_test_plan(replace(CASES["two parties"], release_bits=128))
+    with pytest.raises(ParameterError, match=r"would not tell inputs of twice the interval: 3 probes .* 128 stat"):
+        range_probe(plan)
+
+
+def test_without_a_polynomial_there_is_nothing_to_probe():
+    with pytest.raises(ParameterError, match="leave range_every away"):
+        range_probe(insecure_test_plan(workload(link=identity(), range_every=1)))

@@ -1,0 +1,57 @@
+"""Range probes in the real program, in an INSECURE small ring: a run that leaves the interval says so, or ends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import scripts.planning
+from mhe.errors import RangeError
+from models.search import Choice
+from network.local import run_parties
+from scripts.config import parse_config
+from scripts.train import run_party
+from tests.insecure import insecure_test_plan
+
+
+def insecure_plan(workload: Any, choice: Choice, make_moduli: Any, *, free: bool) -> Any:
+    return insecure_test_plan(workload, scale_bits=58, make_moduli=make_moduli)
+
+
+def run(tmp_path, monkeypatch, half_width, action):
+    monkeypatch.setattr(scripts.planning, "choose_plan", insecure_plan)
+    config = parse_config(
+        {
+            "data": {"train": "builtin:pima", "label": "diabetes"},
+            "model": {"interval": [-half_width, half_width]},
+            "training": {"iterations": 4, "learning_rate": 1.0},
+            "audit": {"range_every": 2, "range_action": action},
+            "release": {"statistical_bits": 30},
+        }
+    )
+    return run_parties(2, lambda collective: run_party(config, collective, tmp_path, True))
+
+
+def test_a_run_that_is_to_stop_stops_with_the_reason(tmp_path, monkeypatch):
+    with pytest.raises(RangeError, match=r"^in iteration 2 inputs of the polynomial .*\[-1, 1\] .* widen \[model\]"):
+        run(tmp_path, monkeypatch, 1, "stop")
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_run_that_is_to_warn_warns_and_goes_on(tmp_path, monkeypatch, capsys):
+    outcomes = run(tmp_path, monkeypatch, 1, "warn")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "range probes 2, of the sum of powers of" in said
+    assert "warning: in iteration 2 inputs of the polynomial may lie anywhere in [-" in said
+    result = json.loads((tmp_path / "result.json").read_text())["polynomials"]
+    assert [(p["iteration"], p["outside"]) for p in result["probes"]] == [(2, True), (4, True)]
+    assert result["probes"][-1]["reach"][1] > result["widest_input"] > result["interval"][1]
+    assert outcomes[0].ranges == outcomes[1].ranges
+
+
+def test_a_run_inside_its_interval_says_nothing(tmp_path, monkeypatch, capsys):
+    outcomes = run(tmp_path, monkeypatch, 16, "stop")
+    assert [found.outside for found in outcomes[0].ranges] == [False, False]
+    assert "warning" not in capsys.readouterr().out
