@@ -115,6 +115,8 @@ def tree_allgather(
     if channel.rank == tree.root:
         _send_down(channel, tree, codec.encode_blobs(blobs, digest))
     else:
+        # public key shares of many parties are gigabytes: those of a subtree are not kept while all are on their way
+        blobs.clear()
         frames = islice(_relay(channel, tree), 1)
         blobs = receive(frames, lambda each: codec.decode_blobs(next(iter(each)), digest))
     channel.flush()

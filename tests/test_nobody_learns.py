@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, combinations, count
+from itertools import chain, combinations, count, islice
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -75,8 +75,9 @@ class Memory:
 class Run:
     """frames: (source, dest, bytes) in the order sent. secrets: (rank, kind, coefficients) of all ever generated.
 
-    computed: what each party put into its first sum, as it was computed. guessed: what the root computed for itself
-    from the public ciphertexts and the rows of party 1, as one who guesses them would.
+    computed: what each party put into its first sum of gradients at encrypted weights, as it was computed. guessed:
+    what the root computed for itself from the public ciphertexts and the rows of party 1, as one who guesses them
+    would.
     """
 
     frames: list[tuple[int, int, bytes]] = field(default_factory=list)
@@ -489,7 +490,8 @@ def test_a_right_guess_of_anothers_rows_cannot_be_told_from_a_wrong_one(record):
     np.testing.assert_array_equal(right.c0, run.computed[1].c0)
     np.testing.assert_array_equal(right.c1, run.computed[1].c1)
 
-    sent = next(share for share in shares_in(run, 1, 0) if share.protocol == "sum")
+    sums = (share for share in shares_in(run, 1, 0) if share.protocol == "sum")
+    sent = next(islice(sums, AT_ENCRYPTED_WEIGHTS - 1, None))
     base = ring(RING_DIM, run.plan.parameters.moduli[: right.limbs])
     wrong = run.computed[2]
     for guessed in (right, wrong):
