@@ -126,9 +126,7 @@ class RowPackedRegression(Regression):
         return [backend.multiply_accumulate_plain(terms)]
 
 
-def choose_row_packed_plan(
-    workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool
-) -> RowPackedPlan:
+def choose_row_packed_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> RowPackedPlan:
     """With the parameters that the search finds for one level more: those of a link of twice the degree."""
     link = workload.link
     deeper = replace(link, coefficients=link.coefficients + (0.0,) * ((1 << link.depth) - link.degree))

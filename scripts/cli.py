@@ -252,6 +252,16 @@ def iteration(
     run(rounds, iterations, json)
 
 
+@bench.command()
+def choices(
+    json: Annotated[Path | None, typer.Option(help="Write environment, times and parameters to this file.")] = None,
+) -> None:
+    """What each choice gains, one at a time: packing, evaluator, solver; from the papers' packing on OpenFHE on."""
+    from benchmarks.choices import run
+
+    run(json)
+
+
 def _run_party(config: Config, out: Path, parties: int | None, force: bool, keeping: Keeping | None) -> None:
     """This process is one of the ranks."""
     _check_ranks(parties)
