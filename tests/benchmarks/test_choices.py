@@ -14,7 +14,7 @@ from models.plan import CircuitPlan
 from tests.insecure import insecure_test_newton_plan, insecure_test_parameters, insecure_test_plan
 
 ROWS, FEATURES = 200, 6
-SCALE_BITS, REFRESH_LIMBS = 50, 2
+SCALE_BITS, REFRESH_LIMBS = 55, 2
 
 
 def chosen(plan):
