@@ -290,10 +290,10 @@ def run(
     rows: int = ROWS,
     features: int = FEATURES,
 ) -> dict[str, Any]:
-    """Measure, print, and write {environment, task, choices}."""
+    """Measure, print, and write {environment, task, choices} after every line."""
     before = {**environment(), "load_average": round(os.getloadavg()[0], 2)}
     table = make_rows(parties, rows, features)
-    document = {
+    document: dict[str, Any] = {
         "environment": before,
         "task": {
             "model": "logistic regression",
@@ -304,11 +304,13 @@ def run(
             "best_auc": table.best_auc,
             "auc_short": AUC_SHORT,
         },
-        "choices": [run_variant(variant, table) for variant in variants],
+        "choices": [],
     }
+    for variant in variants:
+        document["choices"].append(run_variant(variant, table))
+        if json_file is not None:
+            json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     _print(document)
-    if json_file is not None:
-        json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return document
 
 
