@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,11 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import environment
-from benchmarks.row_packing import RowPackedRegression, choose_row_packed_plan
-from mhe.backend.native import NativeBackend
-from mhe.encrypted_party import BackendFactory, EncryptedParty
-from mhe.moduli import generate_moduli
-from mhe.party import Party
+from benchmarks.in_process import evaluator_of, measure
+from benchmarks.row_packing import RowPackedPlan, RowPackedRegression, choose_row_packed_plan
 from models.activations import approximate, sigmoid
 from models.data import DataSource, pooled, stack
 from models.model import Model, Plan, model_of
@@ -43,11 +38,9 @@ from models.perceptron import with_constant
 from models.plan import CircuitPlan
 from models.reference import fit_exact
 from models.search import Choice, MakeModuli, choose_plan
-from models.training import pack_batches, prepare, standardisation, train
+from models.training import standardisation
 from models.twin import train_twin
 from models.workload import Workload
-from network.collective import TreeCollective
-from network.local import run_parties
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,7 +53,6 @@ AUC_SHORT = 0.002
 MOST_ITERATIONS = 100
 TIMED_ITERATIONS = 2
 """Of a run that is only timed: the first, which encodes the rows, does not count where there are more."""
-TIMEOUT_SECONDS = 4 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -159,16 +151,6 @@ def workload_of(solver: str, rows: Rows, iterations: int) -> Workload:
     )
 
 
-def evaluator_of(name: str) -> tuple[BackendFactory, MakeModuli]:
-    """What makes an evaluator, and its primes."""
-    if name == "native":
-        return NativeBackend, generate_moduli
-    from mhe.backend.openfhe import OpenFHEBackend
-    from mhe.backend.openfhe import generate_moduli as prescribed
-
-    return OpenFHEBackend, prescribed
-
-
 def plan_of(variant: Variant, rows: Rows) -> tuple[Plan, float]:
     """The plan with the fewest iterations that come within AUC_SHORT of the best AUC, and the AUC of its clear twin.
 
@@ -195,56 +177,6 @@ def plan_of(variant: Variant, rows: Rows) -> tuple[Plan, float]:
     )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """CPU seconds of one party: of the preparation, and of every iteration. weights: released, (features + 1, 1)."""
-
-    prepare_cpu: float
-    iteration_cpu: tuple[float, ...]
-    iteration_wall: tuple[float, ...]
-    weights: Floats
-
-
-def measure(variant: Variant, plan: Plan, rows: Rows) -> Measured:
-    """Train in this process, all parties at once. The CPU time of the process is divided by the parties."""
-    make_backend, _ = evaluator_of(variant.backend)
-    workload = plan.workload
-    parties = workload.n_parties
-
-    def program(collective: TreeCollective) -> tuple[list[float], list[float], Floats]:
-        collective.bind(plan.parameters.digest)
-        party: Party = EncryptedParty(
-            collective,
-            plan.parameters,
-            make_backend,
-            statistical_bits=workload.release_bits,
-            releases=plan.releases,
-        )
-        model = variant.model(plan)
-        party.make_keys(plan.key_plan)
-        batches = pack_batches(model, *rows.shards[collective.rank], 0, collective.rank, True)
-        cpu, wall = [time.process_time()], list[float]()
-        prepared = prepare(party, model, batches)
-        cpu.append(time.process_time())
-        encrypted = train(party, model, batches, _clock(cpu, wall), prepared)
-        released = model.release(party, encrypted)[0]
-        party.close()
-        return cpu, wall, released
-
-    # at the root, which is the last to finish an iteration but for its broadcast
-    cpu, wall, weights = run_parties(parties, program, timeout_seconds=TIMEOUT_SECONDS)[0]
-    preparing, *iterations = (float(after - before) / parties for before, after in pairwise(cpu))
-    return Measured(preparing, tuple(iterations), tuple(wall), weights)
-
-
-def _clock(cpu: list[float], wall: list[float]) -> Callable[[Any], None]:
-    def report(iteration: Any) -> None:
-        cpu.append(time.process_time())
-        wall.append(iteration.seconds)
-
-    return report
-
-
 def run_variant(variant: Variant, rows: Rows) -> dict[str, Any]:
     """One line of the record."""
     plan, twin_auc = plan_of(variant, rows)
@@ -252,9 +184,9 @@ def run_variant(variant: Variant, rows: Rows) -> dict[str, Any]:
     timed = plan
     if not variant.trained:
         timed = replace(plan, workload=replace(plan.workload, iterations=TIMED_ITERATIONS))
-    measured = measure(variant, timed, rows)
+    measured = measure(timed, variant.model, variant.backend, rows.shards)
     (twin,), _ = train_twin(timed, rows.shards, 0)
-    cpu, wall = (median(times[1:] or times) for times in (measured.iteration_cpu, measured.iteration_wall))
+    cpu, wall = (median(times[1:] or times) for times in (measured.cpu_seconds, measured.wall_seconds))
     p, keys = plan.parameters, plan.key_plan
     return {
         "choice": variant.name,
@@ -271,11 +203,13 @@ def run_variant(variant: Variant, rows: Rows) -> dict[str, Any]:
         },
         "cpu_seconds_per_party_and_iteration": cpu,
         "wall_seconds_per_iteration": wall,
-        "cpu_seconds_of_inverse": measured.prepare_cpu if variant.solver == "newton" else 0.0,
+        "cpu_seconds_of_inverse": measured.prepare_cpu_seconds if variant.solver == "newton" else 0.0,
         "iterations_to_auc": iterations,
         "clear_twin_auc": twin_auc,
-        "cpu_seconds_to_auc": cpu * iterations + (measured.prepare_cpu if variant.solver == "newton" else 0.0),
+        "cpu_seconds_to_auc": cpu * iterations + (measured.prepare_cpu_seconds if variant.solver == "newton" else 0.0),
         "auc": rows.auc(measured.weights) if variant.trained else None,
+        # of the papers' packing there is no analysis
+        "planned_weight_error": None if isinstance(plan, RowPackedPlan) else timed.precision.weight_error,
         "weight_error": float(np.abs(measured.weights - twin).max()),
         "iterations_run": timed.workload.iterations,
         "measured": {**asdict(measured), "weights": measured.weights[:, 0].tolist()},

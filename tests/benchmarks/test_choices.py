@@ -12,6 +12,7 @@ from benchmarks.row_packing import RowPackedPlan
 from models.newton_plan import FixedHessianPlan
 from models.plan import CircuitPlan
 from tests.insecure import insecure_test_newton_plan, insecure_test_parameters, insecure_test_plan
+from tests.runs import surely
 
 ROWS, FEATURES = 200, 6
 SCALE_BITS, REFRESH_LIMBS = 55, 2
@@ -56,7 +57,10 @@ def document(tmp_path_factory):
 
 def test_every_line_computes_its_twin(document):
     for line in document["choices"]:
-        assert line["weight_error"] < 1e-3, line["choice"]
+        planned = line["planned_weight_error"]
+        assert (planned is None) == (line["choice"] == "native evaluator")
+        bound = 1e-3 if planned is None else surely(planned, FEATURES + 1)
+        assert line["weight_error"] < min(bound, 0.05), line["choice"]
         assert line["clear_twin_auc"] >= document["task"]["best_auc"] - choices.AUC_SHORT
 
 
@@ -72,8 +76,8 @@ def test_lines_differ_in_what_they_say(document):
 def test_times_are_of_the_iterations_that_were_run(document):
     for line in document["choices"]:
         measured = line["measured"]
-        assert len(measured["iteration_cpu"]) == len(measured["iteration_wall"]) == line["iterations_run"]
-        assert min(measured["iteration_cpu"]) > 0
+        assert len(measured["cpu_seconds"]) == len(measured["wall_seconds"]) == line["iterations_run"]
+        assert min(measured["cpu_seconds"]) > 0
         expected = line["cpu_seconds_per_party_and_iteration"] * line["iterations_to_auc"]
         assert line["cpu_seconds_to_auc"] == pytest.approx(expected + line["cpu_seconds_of_inverse"])
 
