@@ -13,6 +13,7 @@ encryption, and their released models measured.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -197,8 +198,8 @@ def run_variant(variant: Variant, rows: Rows) -> dict[str, Any]:
         "rotation_keys": len(keys.everywhere) + len(keys.root_only),
         "parameters": {
             "ring_dim": p.ring_dim,
-            "limb_bits": [q.bit_length() for q in p.moduli],
-            "special_bits": [q.bit_length() for q in p.special_moduli],
+            "limb_bits": [round(math.log2(q)) for q in p.moduli],
+            "special_bits": [round(math.log2(q)) for q in p.special_moduli],
             "digits": p.digits,
         },
         "cpu_seconds_per_party_and_iteration": cpu,
