@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.comparisons import sections
 from benchmarks.jobs import RESULTS, ROOT
 from models.kinds import KINDS, KindName
 from models.quality import NAMES
@@ -149,7 +150,7 @@ def page() -> str:
         record = json.loads(iteration.read_text(encoding="utf-8"))
         text += ITERATION.format(**record["job"], ratio=record["ratio"], whole=record["ratio_with_encoding"])
         text += iteration_table(record)
-    return text
+    return text + sections(RESULTS)
 
 
 def main() -> None:
