@@ -26,11 +26,13 @@ PEERS = """
 
 `python -m benchmarks.peers`: Pima, {rows} rows of 8 features, {iterations} full-batch iterations of Nesterov's method
 with the same polynomial and rates, but for scikit-learn, which goes to its optimum in a way of its own. All parties are
-on this machine, one thread each, with no network between them. CPU seconds are of all parties together; medians of
+on this machine, one thread each, with no network between them. CPU seconds are of all parties together, medians of
 iterations, without set-up, keys, or the first encryption of rows. The machine was shared and these runs had the lowest
-priority: CPU seconds are inflated by that, and seconds mean little (load averages are in the records). OpenFHE and
-TenSEAL have no bootstrapping here: the key's owner decrypts, steps, and encrypts again. Not run: CrypTen (MPyC stands
-for secret sharing). Records: `benchmarks/results/peer-*.json`.
+priority: that inflates CPU seconds somewhat, and makes wall time, which is in the records with the load averages,
+mean nothing. What an interactive protocol waits for its network is not in these figures either: MPyC takes about a
+dozen rounds for an iteration, `mhe` four passes of its tree. OpenFHE and TenSEAL are
+without bootstrapping here: the key's owner decrypts, steps, and encrypts again. Not run: CrypTen, MPyC stands for
+secret sharing. Records: `benchmarks/results/peer-*.json`.
 
 """
 
@@ -42,6 +44,7 @@ def sections(results: Path) -> str:
         record = _read(results / "choices.json")
         slots = max(line["parameters"]["ring_dim"] // 2 for line in record["choices"])
         text += CHOICES.format(**record["task"], slots=f"{slots:,}") + choices_table(record["choices"])
+        text += f"\n{record['note']}\n" if "note" in record else ""
     peers = [_read(path) for path in results.glob("peer-*.json")]
     if peers:
         text += PEERS.format(**peers[0]["task"]) + peers_table(peers)
@@ -83,14 +86,13 @@ def choices_table(lines: Sequence[dict[str, Any]]) -> str:
 
 def peers_table(records: Sequence[dict[str, Any]]) -> str:
     """One Markdown table, the cheapest iteration first."""
-    columns = ("who", "CPU s / iteration", "s / iteration", "accuracy", "weight error", "protects", "rows leave home")
+    columns = ("who", "CPU s / iteration", "accuracy", "weight error", "protects", "rows leave home")
     rows = [_row(columns), "|" + "---|" * len(columns)]
     for r in sorted(records, key=lambda r: float(r["cpu_seconds_per_iteration"])):
         error = r["max_weight_error"]
         cells = (
             r["peer"],
             _seconds(r["cpu_seconds_per_iteration"]),
-            _seconds(r["seconds_per_iteration"]),
             f"{100 * r['accuracy']:.2f} %",
             "-" if error is None else f"{error:.1e}",
             r["protects"],

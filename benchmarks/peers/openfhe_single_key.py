@@ -1,9 +1,9 @@
 """OpenFHE, one key pair: its owner encrypts rows and labels, a server computes gradients on them.
 
 The owner decrypts every gradient, steps, and encrypts the new weights: re-encryption in place of bootstrapping, which
-would take a ring of 2^16 or more and some 40 times as long. Rows lie column by column, so that the
-sum over the features ends up in every slot without a mask; the intercept has a ciphertext of its own, which lets
-8 features of up to 1,024 rows fit the 8,192 slots of the smallest secure ring of this depth.
+asks for a ring of 2^16 or more and takes far longer. Rows lie column by column, so that the sum over the features ends
+up in every slot without a mask; the intercept has a ciphertext of its own, which lets 8 features of up to 1,024 rows
+fit the 8,192 slots of the smallest secure ring of this depth.
 """
 
 from __future__ import annotations
