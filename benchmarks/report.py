@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import comparisons, scaling_report
 from benchmarks.jobs import RESULTS, ROOT
 from benchmarks.plots import draw
-from benchmarks.scaling_report import sections
 from models.kinds import KINDS, KindName
 from models.quality import NAMES
 from scripts.results import LABELS
@@ -151,7 +151,8 @@ def page() -> str:
         record = json.loads(iteration.read_text(encoding="utf-8"))
         text += ITERATION.format(**record["job"], ratio=record["ratio"], whole=record["ratio_with_encoding"])
         text += iteration_table(record)
-    return text + sections(headlines(), recorded("scaling"), recorded("protocols"))
+    grown = scaling_report.sections(headlines(), recorded("scaling"), recorded("protocols"))
+    return text + grown + comparisons.sections(RESULTS)
 
 
 def recorded(name: str) -> dict[str, Any] | None:

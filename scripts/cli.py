@@ -316,6 +316,16 @@ def scaling(
     run(series or (), at_once or _cores(), json)
 
 
+@bench.command()
+def choices(
+    json: Annotated[Path | None, typer.Option(help="Write environment, times and parameters to this file.")] = None,
+) -> None:
+    """What each choice gains, one at a time: packing, evaluator, solver; from the papers' packing on OpenFHE on."""
+    from benchmarks.choices import run
+
+    run(json)
+
+
 def _cores() -> int:
     return os.cpu_count() or 1
 
