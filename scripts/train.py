@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
 from mhe.encrypted_party import BackendFactory, EncryptedParty
 from mhe.errors import ConfigError, MHEError, NetworkError
+from mhe.parameters import Shape
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, pooled, stack, summary
 from models.kept_model import Task
@@ -28,6 +29,7 @@ from models.perceptron import targets_of
 from models.prediction import TWO_BUDGETS
 from models.quality import Figures, contribution, exact_figures, figures
 from models.reference import fit_exact
+from models.search import Pinned, pinned
 from models.target import Target
 from models.training import (
     INVERSE,
@@ -43,10 +45,13 @@ from models.training import (
 from models.twin import train_twin
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
+from scripts.calibration import units
 from scripts.config import Config, check_same
+from scripts.describe import describe
+from scripts.forecast import Forecast, keeps_diagonals
 from scripts.keep import Keeping, keep
 from scripts.launch import check_output
-from scripts.planning import describe, keeps_diagonals, make_plan
+from scripts.planning import goal_of, make_plan
 from scripts.progress import Reporter, make_console
 from scripts.results import (
     Clear,
@@ -64,14 +69,13 @@ Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")
 
 
-def plan(config: Config, n_parties: int) -> None:
-    """Print the plan of a run of this many parties; reads the tables that are here, generates no key."""
+def read_summaries(config: Config, n_parties: int) -> tuple[list[dict[str, Any]], Target]:
+    """What is public of the tables that are here, and what their labels are."""
     source = config.source
     ranks = range(n_parties)
     shards = pooled(source, n_parties) if source.is_common else [load_shard(source, rank, n_parties) for rank in ranks]
     summaries = [summary(shard, source.target) for shard in shards]
-    target = check_summaries(summaries, source.target)
-    describe(make_plan(config, summaries, target.outputs), config, make_console(quiet=False))
+    return summaries, check_summaries(summaries, source.target)
 
 
 def run(config: Config, out: Path, force: bool, keeping: Keeping | None = None) -> None:
@@ -92,9 +96,10 @@ def run_party(
     console = make_console(quiet=not collective.is_root)
     together(collective, lambda: _check_keeping(config, collective, keeping))
     shard, target, summaries = _agree_on_data(config, collective, out, force)
-    circuit = together(collective, lambda: make_plan(config, summaries, target.outputs))
+    circuit = agree_on_plan(config, collective, summaries, target.outputs)
     collective.bind(circuit.parameters.digest)
-    describe(circuit, config, console)
+    if collective.is_root:
+        describe(Forecast(circuit, collective.tree, units()), config, console)
     model = model_of(circuit)
     recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations))
 
@@ -238,6 +243,25 @@ def _agree_on_data(
     summaries = [json.loads(blob) for blob in collective.allgather(json.dumps(summary(shard, kind)).encode())]
     target = together(collective, lambda: check_summaries(summaries, kind))
     return together(collective, lambda: code(shard, target)), target, summaries
+
+
+def agree_on_plan(
+    config: Config, collective: TreeCollective, summaries: Sequence[Mapping[str, Any]], outputs: int
+) -> Plan:
+    """The root searches, with what operations cost on its machine; the others make the plan of what it found, and
+    check that it keeps every constraint.
+    """
+
+    def search() -> Plan | None:
+        goal = goal_of(config, collective.n_parties, units())
+        return make_plan(config, summaries, outputs, judge=goal) if collective.is_root else None
+
+    found = together(collective, search)
+    blob = b"" if found is None else json.dumps(asdict(pinned(found))).encode()
+    told = json.loads(collective.allgather(blob)[collective.tree.root])
+    same = Pinned(Shape(**told["shape"]), told["baby"])
+    made = together(collective, lambda: found or make_plan(config, summaries, outputs, pinned=same))
+    return made
 
 
 def _standardise(config: Config, party: Party, shard: Shard, total_rows: int) -> Standardisation:

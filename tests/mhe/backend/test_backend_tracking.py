@@ -276,7 +276,9 @@ def test_a_party_of_sizes_is_as_noisy_as_the_simulated_one() -> None:
     seen = simulated_party_noise(parameters)
     for name, found in {"sum": total, "refresh": refreshed, "refresh_own": own}.items():
         assert seen[name] / BELOW < party.backend.size(found).noise < BELOW * seen[name]
-    assert party.counts == {("sum", 2): 1, ("refresh", 2): 1, ("refresh_own", 2): 1}
+    # a refresh of the root's ciphertext, and one of a ciphertext of each of three parties
+    shares = {("mask", 2): 1 + 3, ("fresh", 4): 1 + 3, ("lift", 4): 1 + 1}
+    assert party.counts == {("rerandomise", 2): 2, **shares}
     # the values of all parties may have one sign
     assert party.backend.size(party.sum([party.encrypted(2.0, 0.0, parameters.scale, 8)])[0]).value == 6.0
 
