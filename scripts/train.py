@@ -260,8 +260,7 @@ def agree_on_plan(
     blob = b"" if found is None else json.dumps(asdict(pinned(found))).encode()
     told = json.loads(collective.allgather(blob)[collective.tree.root])
     same = Pinned(Shape(**told["shape"]), told["baby"])
-    made = together(collective, lambda: found or make_plan(config, summaries, outputs, pinned=same))
-    return made
+    return together(collective, lambda: found or make_plan(config, summaries, outputs, pinned=same))
 
 
 def _standardise(config: Config, party: Party, shard: Shard, total_rows: int) -> Standardisation:
@@ -289,18 +288,27 @@ class _Recorder:
     def __post_init__(self) -> None:
         self.lines: list[str] = []
         self._snapshots: list[Mapping[str, float]] = [{"bytes_sent": 0, "bytes_received": 0, "rounds": 0}]
+        self._cpu: list[float] = []
 
     def iteration(self, iteration: Iteration) -> None:
         snapshot = self.collective.metrics.snapshot()["iteration"]
         self.lines.append(iteration_line(iteration, self._snapshots[-1], snapshot))
         self._snapshots.append(snapshot)
+        self._cpu.append(time.process_time())
         self.reporter.iteration(iteration.number, iteration.seconds)
 
     def whole_iteration(self) -> Mapping[str, float] | None:
-        """Bytes and rounds of one iteration with its refresh, at this party; None if the only one had none."""
+        """Bytes and rounds of one iteration with its refresh, at this party; None if the only one had none.
+
+        And CPU seconds, the mean over all but the first one, which encodes rows, and the last one, which has no
+        refresh; of fewer than three there is none.
+        """
         if len(self._snapshots) < 3:
             return None
-        return {name: self._snapshots[1][name] for name in ("bytes_sent", "bytes_received", "rounds")}
+        found = {name: self._snapshots[1][name] for name in ("bytes_sent", "bytes_received", "rounds")}
+        if len(self._cpu) > 2:
+            found["cpu_seconds"] = round((self._cpu[-2] - self._cpu[0]) / (len(self._cpu) - 2), 4)
+        return found
 
 
 def _release(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from mhe.parameters import ERROR_STD, Parameters
 from mhe.slot_map import RefreshOutput, SlotMap
 from mhe.tracking_party import TrackingParty
 from network.local import run_parties
+from tests.counted import Counted
 from tests.evaluators import REAL, Floats, World, parameters_of
 from tests.insecure import KEY_ID, insecure_test_parameters
 
@@ -138,76 +138,6 @@ def test_a_constant_errs_by_its_own_rounding(value: float, scale: float, error: 
 
 
 # counts
-
-
-class Counted:
-    """An evaluator that counts calls as the tracking one is said to, by the calls themselves."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.counts: Counter[tuple[str, int]] = Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def _turned(self, name: str, parts: list[tuple[int, Ciphertext]]) -> None:
-        for rotation, a in parts:
-            if rotation % a.period:
-                self.counts[name, a.limbs] += 1
-
-    def encode(self, values: Floats, limbs: int, scale: float | None = None) -> Any:
-        self.counts["encode", limbs] += 1
-        return self._backend.encode(values, limbs, scale)
-
-    def add(self, a: Ciphertext, b: Ciphertext) -> Any:
-        self.counts["add", a.limbs] += 1
-        return self._backend.add(a, b)
-
-    def add_plain(self, a: Ciphertext, b: Any) -> Any:
-        self.counts["add_plain", a.limbs] += 1
-        return self._backend.add_plain(a, b)
-
-    def multiply_plain(self, a: Ciphertext, b: Any) -> Any:
-        self.counts["multiply_accumulate_plain", a.limbs] += 1
-        return self._backend.multiply_plain(a, b)
-
-    def multiply_accumulate_plain(self, pairs: list[tuple[Ciphertext, Any]]) -> Any:
-        self.counts["multiply_accumulate_plain", pairs[0][0].limbs] += len(pairs)
-        return self._backend.multiply_accumulate_plain(pairs)
-
-    def multiply_matrix_plain(self, matrix: Any, vector: Any) -> Any:
-        self.counts["multiply_accumulate_plain", vector[0].limbs] += len(matrix) * len(vector)
-        return self._backend.multiply_matrix_plain(matrix, vector)
-
-    def multiply(self, a: Ciphertext, b: Ciphertext) -> Any:
-        return self.multiply_accumulate([(a, b)])
-
-    def multiply_accumulate(self, pairs: list[tuple[Ciphertext, Ciphertext]]) -> Any:
-        self.counts["multiply_accumulate", pairs[0][0].limbs] += len(pairs)
-        self.counts["relinearise", pairs[0][0].limbs] += 1
-        return self._backend.multiply_accumulate(pairs)
-
-    def rescale(self, a: Ciphertext) -> Any:
-        self.counts["rescale", a.limbs] += 1
-        return self._backend.rescale(a)
-
-    def rotate(self, a: Ciphertext, rotation: int) -> Any:
-        self._turned("rotate", [(rotation, a)])
-        return self._backend.rotate(a, rotation)
-
-    def rotate_hoisted(self, a: Ciphertext, rotations: list[int]) -> Any:
-        self.counts["decompose", a.limbs] += any(r % a.period for r in rotations)
-        self._turned("rotate_hoisted", [(r, a) for r in rotations])
-        return self._backend.rotate_hoisted(a, rotations)
-
-    def rotate_and_sum(self, parts: dict[int, Ciphertext]) -> Any:
-        self._turned("rotate_and_sum", list(parts.items()))
-        self.counts["add", next(iter(parts.values())).limbs] += len(parts) - 1
-        return self._backend.rotate_and_sum(parts)
-
-    def conjugate(self, a: Ciphertext) -> Any:
-        self.counts["conjugate", a.limbs] += 1
-        return self._backend.conjugate(a)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
