@@ -119,8 +119,12 @@ def ratios(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[st
 def _ratio(predicted: Any, measured: Any) -> float | None:
     if not isinstance(measured, list):
         predicted, measured = [predicted], [measured]
-    pairs: list[float] = [p / m for p, m in zip(predicted, measured, strict=True) if m]
-    return round(max(pairs, key=lambda r: max(r, 1.0 / r)), 4) if pairs else None
+    found = [float(p) / float(m) for p, m in zip(predicted, measured, strict=True) if m]
+    return round(max(found, key=_distance), 4) if found else None
+
+
+def _distance(ratio: float) -> float:
+    return max(ratio, 1 / ratio)
 
 
 def as_toml(settings: Settings) -> str:

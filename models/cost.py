@@ -261,8 +261,8 @@ DEFAULT_RATES: Mapping[str, float] = {
 }
 """Microseconds of a unit of work on one core of an Intel Xeon (Sapphire Rapids) at 2 GHz that others use as well."""
 
-DEFAULT_BASE_BYTES = 300 << 20
-"""A process with all modules and compiled loops of a run."""
+DEFAULT_BASE_BYTES = 166 << 20
+"""A process with all modules of a run, before it computes."""
 
 DEFAULT_UNITS = UnitCosts(
     {name: {_UNIT_DIM: {1: rate}} for name, rate in DEFAULT_RATES.items()},

@@ -30,6 +30,13 @@ Objective = Literal["time", "traffic", "memory"]
 KEPT_DIAGONALS_BYTES = 1 << 30
 """Encoded diagonals are kept across iterations as long as they take no more than this per party."""
 
+LOADED_BYTES = 90 << 20
+"""Compiled loops and the buffers of MPI."""
+
+SCRATCH_POLYNOMIALS = 36
+"""Polynomials modulo Q*P beside keys and ciphertexts: tables of the transforms, shares, their totals, and frames under
+way."""
+
 HOP_SECONDS = 1e-3
 """How much later a party on the same machine sees a message: those who wait look again after a sleep."""
 
@@ -134,10 +141,14 @@ class Forecast:
     # memory
 
     def memory_bytes(self, rank: int) -> int:
-        """Peak of this party: the process, its keys, its rows, encoded and in the clear, and ciphertexts at work."""
+        """Peak of this party: the process, its keys, its rows, encoded and in the clear, and ciphertexts at work.
+
+        Two parts are not derived but fitted to runs (`benchmarks.predictions`): LOADED_BYTES, SCRATCH_POLYNOMIALS.
+        """
         plan = self.plan
         encoded = plan.encoded_bytes(rank) if keeps_diagonals(plan, rank) else 0
-        return self.units.base_bytes + self.key_bytes(rank) + encoded + self._clear_bytes(rank) + self._working_bytes
+        process = self.units.base_bytes + LOADED_BYTES
+        return process + self.key_bytes(rank) + encoded + self._clear_bytes(rank) + self._working_bytes
 
     def key_bytes(self, rank: int) -> int:
         """Evaluation keys: some only the root holds."""
@@ -156,13 +167,14 @@ class Forecast:
 
     @cached_property
     def _working_bytes(self) -> int:
-        """Rotations of a vector and the sums that they go into, of one pass."""
+        """Rotations of a vector and the sums that they go into, of one pass; and what is on its way."""
         p, plan = self.plan.parameters, self.plan
         if isinstance(plan, CircuitPlan):
             at_once = len(plan.layout.baby_steps) + len(plan.layout.giant_steps)
         else:
             at_once = plan.layout.baby + len(plan.layout.giants) + plan.n_ciphertexts
-        return (4 + at_once) * 2 * p.n_limbs * p.ring_dim * WORD_BYTES
+        ciphertexts = (4 + at_once) * 2 * p.n_limbs
+        return (ciphertexts + SCRATCH_POLYNOMIALS * len(p.key_moduli)) * p.ring_dim * WORD_BYTES
 
     # how it is put together
 

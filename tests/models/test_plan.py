@@ -114,13 +114,13 @@ def test_openfhe_primes_keep_the_same_promises():
 
 
 @pytest.mark.parametrize("name", ["four parties", "degree 7", "predictions", "nothing"])
-def test_free_primes_cost_less_than_prescribed_ones(name):
+def test_free_primes_cost_no_more_than_prescribed_ones(name):
     """At the same security and within the same precision."""
     task = WORKLOADS[name]
     free = choose_plan(task, Choice(), generate_moduli, free=True)
     prescribed = choose_plan(task, Choice(), generate_moduli, free=False)
 
-    assert RootWork()(free) < RootWork()(prescribed)
+    assert RootWork()(free) <= RootWork()(prescribed)
 
 
 def test_where_nothing_is_released_levels_are_small():
