@@ -39,7 +39,7 @@ def _data(train: str, label: str) -> Mapping[str, Any]:
     return {"train": train, "label": label}
 
 
-FEW_BITS = {"crypto": {"statistical_bits": 40}, "release": {"what": "nothing"}}
+FEW_BITS: Settings = {"crypto": {"statistical_bits": 40}, "release": {"what": "nothing"}}
 
 JOBS: Mapping[str, tuple[int, Settings]] = {
     "logistic": (4, {"data": _data("builtin:pima", "diabetes")}),
@@ -119,8 +119,11 @@ def ratios(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[st
 def _ratio(predicted: Any, measured: Any) -> float | None:
     if not isinstance(measured, list):
         predicted, measured = [predicted], [measured]
-    found = [float(p) / float(m) for p, m in zip(predicted, measured, strict=True) if m]
-    return round(max(found, key=_distance), 4) if found else None
+    found: list[float] = [float(p) / float(m) for p, m in zip(predicted, measured, strict=True) if m]
+    if not found:
+        return None
+    worst: float = max(found, key=_distance)
+    return round(worst, 4)
 
 
 def _distance(ratio: float) -> float:
