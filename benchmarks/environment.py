@@ -16,7 +16,7 @@ PACKAGES = ("openfhe", "numpy", "numba", "llvmlite", "mpi4py", "scikit-learn")
 def environment() -> dict[str, Any]:
     """Machine, interpreter, packages, commit and time, as JSON."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -27,7 +27,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """As the system calls it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

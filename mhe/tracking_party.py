@@ -22,16 +22,20 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class TrackingParty:
-    """What a step needs of a `Party`, as the root sees it.
+    """What a step needs of a `Party`, as the root sees it, or another party.
 
-    largest: what is refreshed is taken to be no larger. encoding_errors, centred: see `TrackingBackend`. counts:
-    ciphertexts refreshed and summed, by protocol and limbs.
+    largest: what is refreshed is taken to be no larger. encoding_errors, centred: see `TrackingBackend`. is_root: at
+    the others, sums are None, and what comes back from the root has no size. counts: this party's part in the
+    protocols, by piece and limbs: "own_encryption" and "rerandomise" of a ciphertext, "mask" of an input of a refresh
+    and "fresh" of an output, in shares, and "lift" of an output that this party finalizes ("mapped_fresh" and
+    "mapped_lift" of a linear map).
     """
 
     parameters: Parameters
     largest: float = math.inf
     encoding_errors: bool = True
     centred: bool = False
+    is_root: bool = True
     backend: TrackingBackend = field(init=False)
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -44,19 +48,19 @@ class TrackingParty:
 
     def encrypt_own(self, values: Floats, limbs: int, scale: float) -> Ciphertext:
         p = self.parameters
+        self.counts["own_encryption", limbs] += 1
         error = self.backend.slot_noise(rerandomised_std(p, limbs), scale)
         size = Size(math.sqrt(float(np.square(values).mean())), error)
         return self.backend.ciphertext(size, limbs, scale, len(values))
 
-    def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext]:
+    def sum(self, ciphertexts: Sequence[Ciphertext]) -> list[Ciphertext] | None:
         """Every party's are as large and as noisy as this one's."""
         n = self.parameters.n_parties
         out = []
         for c in map(self._rerandomised, ciphertexts):
-            self.counts["sum", c.limbs] += 1
             size = self.backend.size(c)
             out.append(self.backend.ciphertext(Size(n * size.value, n**0.5 * size.noise), c.limbs, c.scale, c.period))
-        return out
+        return out if self.is_root else None
 
     def refresh(
         self,
@@ -66,24 +70,36 @@ class TrackingParty:
         period: int,
         outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
-        self.counts["refresh", self.parameters.refresh_limbs] += count
-        return self._refreshed(list(ciphertexts or ()), outputs)
+        made = tuple(outputs) or plain_outputs(count)
+        self._count(made, count, 1, finalizes=self.is_root)
+        unknown = self.backend.ciphertext(Size(0.0, 0.0), self.parameters.refresh_limbs, scale, period)
+        return self._refreshed([unknown] * count if ciphertexts is None else list(ciphertexts), made)
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
-        self.counts["refresh_own", self.parameters.refresh_limbs] += len(ciphertexts)
-        return self._refreshed([self._rerandomised(c) for c in ciphertexts], outputs)
+        made = tuple(outputs) or plain_outputs(len(ciphertexts))
+        self._count(made, len(ciphertexts), self.parameters.n_parties, finalizes=True)
+        return self._refreshed([self._rerandomised(c) for c in ciphertexts], made)
+
+    def _count(self, outputs: Sequence[RefreshOutput], inputs: int, owners: int, *, finalizes: bool) -> None:
+        """Every party's share has its part of all owners' ciphertexts; each finalizes its own."""
+        self.counts["mask", self.parameters.refresh_limbs] += owners * inputs
+        for output in outputs:
+            limbs = self.parameters.n_limbs - output.levels
+            mapped = output.slot_map is not None
+            self.counts["mapped_fresh" if mapped else "fresh", limbs] += owners
+            if finalizes:
+                self.counts["mapped_lift" if mapped else "lift", limbs] += 1
 
     def _rerandomised(self, c: Ciphertext) -> Ciphertext:
+        self.counts["rerandomise", c.limbs] += 1
         return self._noisier(c, rerandomised_std(self.parameters, c.limbs))
 
     def _refreshed(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput]) -> list[Ciphertext]:
         for c in ciphertexts:
             if c.limbs != self.parameters.refresh_limbs:
                 raise LevelError(f"a refresh takes ciphertexts of {self.parameters.refresh_limbs} limbs, got {c.limbs}")
-        outputs = tuple(outputs) or plain_outputs(len(ciphertexts))
-        if ciphertexts:
-            check_periods(outputs, [c.period for c in ciphertexts])
-        return [self._mapped(ciphertexts[o.source], o) for o in outputs if ciphertexts]
+        check_periods(outputs, [c.period for c in ciphertexts])
+        return [self._mapped(ciphertexts[o.source], o) for o in outputs]
 
     def _mapped(self, c: Ciphertext, output: RefreshOutput) -> Ciphertext:
         """A map's diagonals act on slots that are taken for independent; a division rounds once more."""

@@ -1,37 +1,36 @@
-"""Choosing a modulus chain where a plan is judged by itself: the smallest ring, in it the cheapest that is precise."""
+"""Choosing a modulus chain where a plan is judged by following the noise of its own code, which takes time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from mhe.errors import ParameterError
 from mhe.parameters import LOG_QP_CAPS, Parameters, Shape, check_cap, digit_ranges, refresh_floor_bits
 from models.cost import FAST_BITS
-from models.search import FIRST_BITS, LOGIT_ERROR, RING_DIMS, ROUNDING_BITS, TOLERATED, Choice, MakeModuli
+from models.local_plan import LocalPlan
+from models.mlp_plan import PerceptronPlan
+from models.newton_plan import FixedHessianPlan
+from models.search import (
+    FIRST_BITS,
+    LOGIT_ERROR,
+    RING_DIMS,
+    ROUNDING_BITS,
+    TOLERATED,
+    Choice,
+    MakeModuli,
+    RootWork,
+    is_like,
+)
 from models.workload import Workload
 
 SCALE_BITS = (60, 58, 56, 52, FAST_BITS, 45, 42, 39, 36)
 """Tried from the most precise down, of which OpenFHE takes 58; next to FAST_BITS or below, a limb costs less."""
 
 
-class _Precise(Protocol):
-    @property
-    def released_error(self) -> float: ...
-
-
-class _Planned(Protocol):
-    @property
-    def parameters(self) -> Parameters: ...
-
-    @property
-    def precision(self) -> _Precise: ...
-
-
-P = TypeVar("P", bound=_Planned)
+P = TypeVar("P", PerceptronPlan, FixedHessianPlan, LocalPlan)
 
 
 @dataclass(frozen=True)
@@ -42,65 +41,115 @@ class Demand:
     message_bits: Callable[[int], float]
 
 
-def choose_chain(
+def choose_chains(
     workload: Workload,
     choice: Choice,
     make_moduli: MakeModuli,
     demand: Demand,
-    in_ring: Callable[[int], Callable[[Parameters], P]],
+    in_ring: Callable[[int], Sequence[Callable[[Parameters], P]]],
     *,
     free: bool,
-) -> P:
-    """The plan in the smallest ring with a precise enough chain, of those the cheapest.
+    count: int = 1,
+) -> list[P]:
+    """The cheapest plans that are precise enough, on up to `count` different chains, the best one first.
 
-    in_ring: for so many slots, what makes a plan of parameters; both raise ParameterError where there is none. free:
-    whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of 60 bits. Raises
-    ParameterError naming the binding constraint if nothing fits.
+    in_ring: for so many slots, what makes plans of parameters, one for each layout; both raise ParameterError where
+    there is none. free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of
+    60 bits.
+
+    The search is complete over SCALE_BITS, rings, digits and layouts: costs are closed forms of what one run of the
+    code counts for each ring and layout, so that all of them are known before any noise is followed. Then plans are
+    looked at from the cheapest on, and the first that is precise enough is the best there is. Noise falls with the
+    scale; the special primes always cover the digits, so that on these nothing depends. Hence a plan is passed over if
+    one in its ring with at least its scale was not precise enough; and the smallest scale that is comes from a
+    bisection, which starts at the largest one of the ring. Raises ParameterError naming the binding constraint if
+    nothing fits.
     """
-    rings = RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
     allowed = workload.precision
     if workload.release in ("predictions", "encrypted"):
         allowed = max(allowed, LOGIT_ERROR)
-    best: P | None = None
+    judge = choice.judge or RootWork()
     problem: ParameterError | None = None
-    for ring_dim in rings:
+    plans: list[tuple[float, int, P]] = []
+    for ring_dim in _rings(choice):
         try:
-            plan_of = in_ring(ring_dim // 2)
-            shapes = sorted(_shapes(workload, choice, demand, ring_dim, free=free), key=_cost)
+            makers = in_ring(ring_dim // 2)
+            shapes = list(_shapes(workload, choice, demand, ring_dim, free=free))
         except ParameterError as error:
             problem = error
             continue
-
-        # a plan follows the noise of its own code, which takes time: of each shape there is one
-        @cache
-        def plan_on(shape: Shape, plan_of: Callable[[Parameters], P] = plan_of) -> P | None:
-            """None where there are no primes for this shape or their sizes miss a bound by a hair."""
+        for shape in shapes:
             try:
-                return plan_of(_parameters(workload, choice, make_moduli, demand, shape))
+                made = [make(_parameters(workload, choice, make_moduli, demand, shape)) for make in makers]
             except ParameterError:
-                return None
-
-        # a chain of the same scale with more special primes or digits is as precise: the cheapest speaks for all
-        for shape in {shape.scale_bits: shape for shape in reversed(shapes)}.values():
-            plan = plan_on(shape)
-            if plan is None:
-                continue
-            error_of = plan.precision.released_error
-            if best is None or error_of < best.precision.released_error:
-                best = plan
-            if error_of <= allowed:
-                every = (each for each in map(plan_on, shapes) if each is not None)
-                return next((each for each in every if each.precision.released_error <= allowed), plan)
-    if best is not None and best.precision.released_error <= TOLERATED * allowed:
-        return best
-    if best is None:
+                continue  # no primes for this shape, or their sizes miss a bound by a hair
+            plans += [(judge(plan), -shape.scale_bits, plan) for plan in made if _is_wished(choice, plan)]
+    plans.sort(key=lambda each: each[:2])
+    found: list[P] = []
+    missed: list[tuple[float, P]] = []
+    smallest: dict[int, float] = {}
+    for _, _, plan in plans:
+        p = plan.parameters
+        if p.ring_dim not in smallest:
+            smallest[p.ring_dim] = _smallest_scale([q for _, _, q in plans], p.ring_dim, allowed, missed)
+        if p.scale_bits < smallest[p.ring_dim]:
+            continue
+        if any(is_like(p, other.parameters) for other in found):
+            continue
+        error_of = plan.precision.released_error
+        if error_of <= allowed:
+            found.append(plan)
+            if len(found) == count:
+                break
+        else:
+            missed.append((error_of, plan))
+    if found:
+        return found
+    if not missed:
         raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
+    least, best = min(missed, key=lambda each: each[0])
+    if least <= TOLERATED * allowed:
+        return [best]
     raise ParameterError(
-        f"what is released would be precise to {best.precision.released_error:.1g} at best (ring_dim "
+        f"what is released would be precise to {least:.1g} at best (ring_dim "
         f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {allowed:g} is asked for: the smudging of "
         f"{workload.release_bits} statistical bits is what costs precision. Lower [release] statistical_bits, allow a "
         "larger [release] precision, or train with fewer iterations or less momentum"
     )
+
+
+def _smallest_scale(plans: Sequence[P], ring_dim: int, allowed: float, missed: list[tuple[float, P]]) -> float:
+    """The smallest scale_bits of this ring at which its cheapest plan is precise enough, infinite if there is none.
+
+    missed: is told of those that were not.
+    """
+    by_scale = {p.parameters.scale_bits: p for p in reversed(plans) if p.parameters.ring_dim == ring_dim}
+    scales = sorted(by_scale)
+
+    def suffices(index: int) -> bool:
+        plan = by_scale[scales[index]]
+        error = plan.precision.released_error
+        if error > allowed:
+            missed.append((error, plan))
+        return error <= allowed
+
+    if not suffices(len(scales) - 1):
+        return math.inf
+    low, high = -1, len(scales) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    return scales[high]
+
+
+def _rings(choice: Choice) -> Sequence[int]:
+    if choice.pinned is not None:
+        return (choice.pinned.shape.ring_dim,)
+    return RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
+
+
+def _is_wished(choice: Choice, plan: P) -> bool:
+    return choice.pinned is None or plan.layout.baby == choice.pinned.baby
 
 
 def _parameters(
@@ -119,6 +168,10 @@ def _parameters(
 
 def _shapes(workload: Workload, choice: Choice, demand: Demand, ring_dim: int, *, free: bool) -> Iterator[Shape]:
     """Chains within the cap on log2(QP). Raises ParameterError if none fits."""
+    if choice.pinned is not None:
+        check_cap(ring_dim, choice.pinned.shape.log_qp, choice.security_bits)
+        yield choice.pinned.shape
+        return
     found, problem = False, None
     for scale_bits in SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
         floor = ROUNDING_BITS + refresh_floor_bits(
@@ -167,10 +220,3 @@ def _shapes(workload: Workload, choice: Choice, demand: Demand, ring_dim: int, *
             yield whole
     if not found:
         raise problem or ParameterError(f"no modulus chain fits ring_dim {ring_dim}; use a larger one")
-
-
-def _cost(shape: Shape) -> float:
-    """Work of a key switch: limbs that are transformed, wide ones counting more."""
-    bits = (*shape.limb_bits, *shape.all_special_bits)
-    limbs = sum(FIRST_BITS / FAST_BITS if b > FAST_BITS else 1.0 for b in bits)
-    return (shape.digits + 2) * limbs

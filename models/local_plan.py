@@ -9,17 +9,13 @@ over slow links for longer ciphertexts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from mhe.keys import KeyPlan
-from mhe.parameters import WORD_BYTES, Parameters
-from models.chains import Demand, choose_chain
+from mhe.parameters import WORD_BYTES
 from models.plan import CircuitPlan
 from models.precision import Precision, squared_gain
-from models.search import Choice, MakeModuli
-from models.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -93,17 +89,3 @@ class LocalPrecision(Precision):
     def _turned_std(self) -> float:
         """Every party folds for itself."""
         return super()._turned_std * math.sqrt(self.plan.workload.n_parties)
-
-
-def choose_local_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> LocalPlan:
-    """The plan in the smallest ring with a precise enough chain, of those the cheapest (`models.chains`).
-
-    free: whether make_moduli takes any shape, and the evaluator rounds to nearest. Raises ParameterError naming the
-    binding constraint if nothing fits.
-    """
-    demand = Demand(workload.levels, lambda _: workload.message_bits)
-
-    def in_ring(_: int) -> Callable[[Parameters], LocalPlan]:
-        return lambda parameters: LocalPlan(workload, parameters, free)
-
-    return choose_chain(workload, choice, make_moduli, demand, in_ring, free=free)

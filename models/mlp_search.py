@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
-from models.chains import Demand, choose_chain
+from models.chains import Demand, choose_chains
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.search import Choice, MakeModuli
 from models.tiles import TileLayout
@@ -17,17 +19,26 @@ from models.workload import Workload
 def choose_perceptron_plan(
     workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool
 ) -> PerceptronPlan:
-    """The plan in the smallest ring with a precise enough chain, of those the cheapest (`models.chains`).
+    """The best plan: the first of `choose_perceptron_plans`."""
+    return choose_perceptron_plans(workload, choice, make_moduli, free=free)[0]
+
+
+def choose_perceptron_plans(
+    workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool, count: int = 1
+) -> list[PerceptronPlan]:
+    """The cheapest plans on up to `count` different chains (`models.chains`).
 
     free: whether make_moduli takes any shape. Raises ParameterError naming the binding constraint if nothing fits.
     """
     demand = Demand(perceptron_levels(workload.model), lambda _: perceptron_message_bits(workload))
 
-    def in_ring(n_slots: int) -> Callable[[Parameters], PerceptronPlan]:
+    def in_ring(n_slots: int) -> list[Callable[[Parameters], PerceptronPlan]]:
         layout = choose_tiles(workload, n_slots)
-        return lambda parameters: PerceptronPlan(workload, parameters, layout, centred=free)
+        near = (layout.baby, layout.baby // 2, 2 * layout.baby)
+        layouts = [replace(layout, baby=baby) for baby in near if 1 <= baby <= layout.width]
+        return [partial(PerceptronPlan, workload, layout=each, centred=free) for each in layouts]
 
-    return choose_chain(workload, choice, make_moduli, demand, in_ring, free=free)
+    return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)
 
 
 def choose_tiles(workload: Workload, n_slots: int) -> TileLayout:

@@ -68,7 +68,9 @@ class FixedHessianPrecision(Precision):
         plan, layout, schedule = self.plan, self.plan.matrices, self.plan.schedule
         party = TrackingParty(plan.parameters)
         scales, backend, outputs = plan.matrix_scales, party.backend, forms(layout)
-        (start,) = party.sum([party.encrypt_own(np.zeros(layout.period), plan.low_limbs, scales[0])])
+        totals = party.sum([party.encrypt_own(np.zeros(layout.period), plan.low_limbs, scales[0])])
+        assert totals is not None
+        start = totals[0]
         noises, largest = [backend.size(start).noise] * 2, [1.0, schedule.start]
         for factor, scale, after in zip(schedule.factors, scales, scales[1:], strict=False):
             made = []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
-from models.chains import Demand, choose_chain
+from models.chains import Demand, choose_chains
 from models.newton_plan import (
     FixedHessianPlan,
     check_newton,
@@ -15,12 +16,20 @@ from models.newton_plan import (
     newton_message_bits,
     newton_schedule,
 )
+from models.packing import choose_layout
 from models.search import Choice, MakeModuli
 from models.workload import Workload
 
 
 def choose_newton_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> FixedHessianPlan:
-    """The plan in the smallest ring with a precise enough chain, of those the cheapest (`models.chains`).
+    """The best plan: the first of `choose_newton_plans`."""
+    return choose_newton_plans(workload, choice, make_moduli, free=free)[0]
+
+
+def choose_newton_plans(
+    workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool, count: int = 1
+) -> list[FixedHessianPlan]:
+    """The cheapest plans on up to `count` different chains (`models.chains`).
 
     free: whether make_moduli takes any shape, and the evaluator rounds to nearest. Raises ParameterError for what the
     solver cannot do, a condition that is too large, or naming the binding constraint if nothing fits.
@@ -29,9 +38,11 @@ def choose_newton_plan(workload: Workload, choice: Choice, make_moduli: MakeModu
     newton_schedule(workload)
     demand = Demand(newton_levels(workload), lambda scale_bits: newton_message_bits(workload, scale_bits))
 
-    def in_ring(n_slots: int) -> Callable[[Parameters], FixedHessianPlan]:
+    def in_ring(n_slots: int) -> list[Callable[[Parameters], FixedHessianPlan]]:
         if newton_layout(workload).period > n_slots:
             raise ParameterError(f"two matrices of {workload.features} features do not fit {n_slots} slots")
-        return lambda parameters: FixedHessianPlan(workload, parameters, free)
+        layout = choose_layout(n_slots, max(workload.batch_rows), workload.features + 1)
+        babies = [each.baby for each in layout.alternatives]
+        return [partial(FixedHessianPlan, workload, centred=free, baby=baby) for baby in babies]
 
-    return choose_chain(workload, choice, make_moduli, demand, in_ring, free=free)
+    return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)

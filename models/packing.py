@@ -20,7 +20,7 @@ forward and backward need almost the same rotation keys. Halevi, Shoup (CRYPTO 2
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -58,6 +58,16 @@ class BlockLayout:
     def period(self) -> int:
         """Period of the encoded diagonals."""
         return max(self.rows, self.features)
+
+    @property
+    def alternatives(self) -> tuple[BlockLayout, ...]:
+        """Itself, and those with half and twice the baby steps.
+
+        Work falls and rises again with the number of baby steps, and is least at the square root of the diagonals times
+        a ratio of costs; `choose_layout` assumes one that is right within a factor of 4, so the best one is here.
+        """
+        near = (self.baby // 2, 2 * self.baby)
+        return (self, *(replace(self, baby=b) for b in near if 1 <= b <= self.n_diagonals))
 
     @cached_property
     def baby_steps(self) -> tuple[int, ...]:

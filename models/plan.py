@@ -7,7 +7,7 @@ generated for exactly this plan, and `mhe plan` prints it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,11 +31,13 @@ class CircuitPlan(TrainingPlan):
     """One training run of a regression.
 
     centred: whether the evaluator's key switch rounds to nearest (the native one does); it adds less noise then.
+    baby: baby steps of the products; None for as many as `choose_layout` takes.
 
     The loop: look ahead, every party's gradient, sum up the tree, the root's step, refresh, broadcast.
     """
 
     centred: bool = False
+    baby: int | None = None
     n_ciphertexts = n_outputs = 1
 
     def __post_init__(self) -> None:
@@ -56,7 +58,8 @@ class CircuitPlan(TrainingPlan):
 
     @cached_property
     def layout(self) -> BlockLayout:
-        return choose_layout(self.parameters.n_slots, max(self.workload.batch_rows), self.workload.features + 1)
+        found = choose_layout(self.parameters.n_slots, max(self.workload.batch_rows), self.workload.features + 1)
+        return found if self.baby is None else replace(found, baby=self.baby)
 
     @property
     def key_plan(self) -> KeyPlan:
@@ -169,10 +172,13 @@ class CircuitPlan(TrainingPlan):
         return -(-self.workload.batch_rows[party] // self.layout.rows)
 
     def encoded_bytes(self, party: int) -> int:
-        """All encoded diagonals of this party, at the limbs of the forward and of the backward product."""
+        """All encoded diagonals of this party, at the limbs of the forward and of the backward product.
+
+        The native evaluator's, which keeps half of the residues of a plaintext.
+        """
         p = self.parameters
         limbs = p.n_limbs + self.error_limbs
-        per_block = self.layout.n_diagonals * limbs * p.ring_dim * WORD_BYTES
+        per_block = self.layout.n_diagonals * limbs * p.ring_dim // 2 * WORD_BYTES
         return per_block * self.blocks(party) * self.batches(party)
 
     # release

@@ -17,11 +17,15 @@ from mhe.parameters import (
     digit_ranges,
     refresh_floor_bits,
 )
-from models.cost import FAST_BITS, Cost
+from models.cost import DEFAULT_UNITS, FAST_BITS, Chain, work_on
+from models.model import Plan
+from models.operations import Counted
 from models.plan import CircuitPlan
 from models.workload import Workload
 
 MakeModuli = Callable[[Shape], Primes]
+Judge = Callable[[Plan], float]
+"""What a plan costs: the search looks for the smallest."""
 
 RING_DIMS = tuple(1 << k for k in range(12, 17))
 FIRST_BITS = 60
@@ -55,8 +59,20 @@ an eightieth."""
 
 
 @dataclass(frozen=True)
+class Pinned:
+    """What a search found: a chain, and the baby steps of the products on it."""
+
+    shape: Shape
+    baby: int
+
+
+@dataclass(frozen=True)
 class Choice:
-    """Constraints and explicit wishes; None leaves a value to the search."""
+    """Constraints and explicit wishes; None leaves a value to the search.
+
+    judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. pinned: the only
+    chain that is looked at, for a party that is told what another one found; it must keep all constraints.
+    """
 
     security_bits: int = 128
     statistical_bits: int = 128
@@ -65,6 +81,8 @@ class Choice:
     scale_bits: int | None = None
     digits: int | None = None
     limbs: int | None = None
+    judge: Judge | None = None
+    pinned: Pinned | None = None
 
 
 @dataclass(frozen=True)
@@ -80,13 +98,6 @@ class _Candidate:
         """Bits by which the special primes exceed the largest digit."""
         return sum(self.shape.all_special_bits) - self.shape.largest_digit_bits
 
-    def cost(self, *, free: bool) -> float:
-        """Work of an iteration; of a key switch where a library prescribes the shape: the limbs that it transforms."""
-        if free:
-            return Cost(self.workload, self.shape, self.refresh_limbs).iteration
-        n, limbs = self.shape.ring_dim, self.shape.n_limbs + len(self.shape.all_special_bits)
-        return self.shape.digits * limbs * n * math.log2(n)
-
     def is_no_better_than(self, other: _Candidate) -> bool:
         """Whether it is no more precise. In one ring scale and margin decide, digits hardly."""
         mine, theirs = self.shape, other.shape
@@ -95,13 +106,110 @@ class _Candidate:
 
 
 def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> CircuitPlan:
-    """The parameters with the cheapest iteration (`models.cost`) that meet every constraint, as a plan.
+    """The best plan: the first of `choose_plans`."""
+    return choose_plans(workload, choice, make_moduli, free=free)[0]
+
+
+def choose_plans(
+    workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool, count: int = 1
+) -> list[CircuitPlan]:
+    """The plans with the lowest cost that meet every constraint, on up to `count` different chains, the best one first.
 
     free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of 60 bits.
-    Of shapes that cost the same the one with the largest scale that fits is taken, for it is the most precise.
+
+    The search is complete. Every chain that the caps allow has its cost computed (`_free`, `_specials` say which ones
+    are left out because another one costs as much and is more precise); then they are looked at from the cheapest on,
+    and the first that is precise enough is the best there is. Of shapes that cost the same the one with the largest
+    scale is taken. A chain is passed over without following its noise only if a chain of the same ring with a larger
+    scale and larger special primes was not precise enough.
+
     Where none is precise enough, the most precise one within a factor TOLERATED; the plan says what it reaches.
     Raises ParameterError naming the binding constraint if nothing fits.
     """
+    judge = choice.judge or RootWork()
+    known = _candidates(workload, choice, free=free)
+    what, allowed = "weights", workload.precision
+    if workload.release == "predictions":
+        what, allowed = "logits", max(workload.precision, LOGIT_ERROR)
+    if workload.release == "encrypted":
+        what, allowed = "answers", max(workload.precision, LOGIT_ERROR)
+    # primes of our own are found at once, and are as large as those that a library takes long to prescribe
+    estimates = [
+        (estimate, candidate)
+        for candidate in known
+        for estimate in _plans(workload, choice, candidate, generate_moduli, centred=free)
+    ]
+    costs = {id(estimate): judge(estimate) for estimate, _ in estimates}
+    estimates.sort(key=lambda each: (costs[id(each[0])], -each[1].shape.scale_bits, -each[1].margin))
+    missed: list[tuple[float, CircuitPlan, _Candidate]] = []
+    found: list[CircuitPlan] = []
+    for estimate, candidate in estimates:
+        if any(candidate.is_no_better_than(other) for _, _, other in missed):
+            continue
+        if any(is_like(estimate.parameters, other.parameters) for other in found):
+            continue
+        if estimate.precision.released_error <= allowed:
+            plan = _on_primes(estimate, choice, candidate, make_moduli)
+            found += [] if plan is None else [plan]
+            if len(found) == count:
+                break
+        else:
+            missed.append((estimate.precision.released_error, estimate, candidate))
+    if found:
+        return found
+    by_error = sorted(missed, key=lambda each: each[0])
+    plans = (_on_primes(estimate, choice, candidate, make_moduli) for _, estimate, candidate in by_error)
+    best = next((each for each in plans if each is not None), None)
+    if best is None:
+        raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
+    if best.precision.released_error <= TOLERATED * allowed:
+        return [best]
+    raise ParameterError(
+        f"the {what} would be released to {best.precision.released_error:.1g} at best (ring_dim "
+        f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {allowed:g} is asked for: the "
+        f"smudging of {workload.release_bits} statistical bits is what costs precision. Lower [release] "
+        "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 "
+        "or a smaller learning_rate"
+    )
+
+
+class RootWork:
+    """Seconds of CPU time of the root in an iteration, by the default table: the `Judge` where nothing was measured."""
+
+    def __init__(self) -> None:
+        self._counted = Counted()
+
+    def __call__(self, plan: Plan) -> float:
+        busiest = max(range(plan.workload.n_parties), key=lambda rank: plan.workload.batch_rows[rank])
+        counts = self._counted.of(plan, busiest, is_root=True, keep=True).later
+        return DEFAULT_UNITS.total(work_on(Chain.of(plan.parameters)), counts)
+
+
+def is_like(a: Parameters, b: Parameters) -> bool:
+    """Whether two chains differ in nothing but the sizes of their primes."""
+    return (a.ring_dim, a.n_limbs, a.digits, len(a.special_moduli)) == (
+        b.ring_dim, b.n_limbs, b.digits, len(b.special_moduli),
+    )  # fmt: skip
+
+
+def pinned(plan: Plan) -> Pinned:
+    """What another party needs to make this plan itself."""
+    return Pinned(shape_of(plan.parameters), plan.layout.baby)
+
+
+def shape_of(p: Parameters) -> Shape:
+    """The shape of which these parameters are."""
+    bits, special = ([round(math.log2(q)) for q in some] for some in (p.moduli, p.special_moduli))
+    floor = next((i for i, b in enumerate(bits) if b == p.scale_bits), len(bits))
+    return Shape(p.ring_dim, bits[0], p.scale_bits, p.n_limbs, p.digits, max(floor, 1), special[0], len(special))
+
+
+def _candidates(workload: Workload, choice: Choice, *, free: bool) -> list[_Candidate]:
+    """Every chain within the caps. Raises ParameterError naming what is in the way if there is none."""
+    if choice.pinned is not None:
+        shape = choice.pinned.shape
+        check_cap(shape.ring_dim, shape.log_qp, choice.security_bits)
+        return [_Candidate(workload, shape, shape.n_limbs - workload.levels)]
     rings = RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
     wide_enough = [n for n in rings if workload.features + 1 <= n // 2]
     if not wide_enough:
@@ -125,47 +233,37 @@ def choose_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, 
             problem = problem or error
     if not candidates and problem is not None:
         raise problem
-    what, allowed = "weights", workload.precision
-    if workload.release == "predictions":
-        what, allowed = "logits", max(workload.precision, LOGIT_ERROR)
-    if workload.release == "encrypted":
-        what, allowed = "answers", max(workload.precision, LOGIT_ERROR)
-    missed: list[tuple[float, _Candidate]] = []
-    for candidate in sorted(candidates, key=lambda c: (c.cost(free=free), -c.shape.scale_bits, -c.margin)):
-        if any(candidate.is_no_better_than(other) for _, other in missed):
-            continue
-        # primes of our own are found at once, and are as large as those that a library takes long to prescribe
-        estimate = _plan(workload, choice, candidate, generate_moduli, centred=free)
-        if estimate is None:
-            continue
-        if estimate.precision.released_error <= allowed:
-            plan = _plan(workload, choice, candidate, make_moduli, centred=free)
-            if plan is not None:
-                return plan
-            continue
-        missed.append((estimate.precision.released_error, candidate))
-    by_error = (candidate for _, candidate in sorted(missed, key=lambda each: each[0]))
-    plans = (_plan(workload, choice, candidate, make_moduli, centred=free) for candidate in by_error)
-    plan = next((each for each in plans if each is not None), None)
-    if plan is None:
-        raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
-    if plan.precision.released_error <= TOLERATED * allowed:
-        return plan
-    raise ParameterError(
-        f"the {what} would be released to {plan.precision.released_error:.1g} at best (ring_dim "
-        f"{plan.parameters.ring_dim}, scale 2^{plan.parameters.scale_bits}), {allowed:g} is asked for: the "
-        f"smudging of {workload.release_bits} statistical bits is what costs precision. Lower [release] "
-        "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 "
-        "or a smaller learning_rate"
-    )
+    return candidates
 
 
-def _plan(
+def _plans(
     workload: Workload, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli, *, centred: bool
+) -> list[CircuitPlan]:
+    """The plans on real primes, one for each number of baby steps; none where a library finds no primes for this shape
+    or their sizes miss a bound by a hair.
+    """
+    parameters = _parameters(workload, choice, candidate, make_moduli)
+    if parameters is None:
+        return []
+    plan = CircuitPlan(workload, parameters, centred)
+    if choice.pinned is not None:
+        return [replace(plan, baby=choice.pinned.baby)]
+    return [replace(plan, baby=layout.baby) for layout in plan.layout.alternatives]
+
+
+def _on_primes(
+    estimate: CircuitPlan, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli
 ) -> CircuitPlan | None:
-    """The plan on real primes; None where a library finds none for this shape or its sizes miss a bound by a hair."""
+    """The same plan on other primes."""
+    parameters = _parameters(estimate.workload, choice, candidate, make_moduli)
+    return None if parameters is None else replace(estimate, parameters=parameters)
+
+
+def _parameters(
+    workload: Workload, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli
+) -> Parameters | None:
     try:
-        parameters = Parameters.of_shape(
+        return Parameters.of_shape(
             candidate.shape,
             make_moduli(candidate.shape),
             n_parties=workload.n_parties,
@@ -176,7 +274,6 @@ def _plan(
         )
     except ParameterError:
         return None
-    return CircuitPlan(workload, parameters, centred)
 
 
 def _prescribed(workload: Workload, choice: Choice, ring_dim: int) -> list[_Candidate]:

@@ -19,7 +19,8 @@ from network.channel import WINDOW
 from network.topology import Tree
 
 _UNITS = {"kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(kbps|mbps|gbps)/(\d+(?:\.\d+)?)ms", re.IGNORECASE)
+_DELAYS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_PATTERN = re.compile(r"(\d+\.?\d*)\s*([kmg]bps)\s*/\s*(\d+\.?\d*)\s*(us|ms|s)", re.IGNORECASE)
 _MS = 1e-3
 _BITS = 8
 
@@ -43,8 +44,8 @@ class Link:
         found = _PATTERN.fullmatch(text.strip())
         if found is None:
             raise ConfigError(f'the link is {text!r}; need rate and delay, as in "1gbps/20ms" or "100mbps/5ms"')
-        rate, unit, delay = found.groups()
-        return cls(float(rate) * _UNITS[unit.lower()], float(delay) * _MS)
+        rate, unit, delay, of_delay = found.groups()
+        return cls(float(rate) * _UNITS[unit.lower()], float(delay) * _DELAYS[of_delay.lower()])
 
     def __str__(self) -> str:
         unit = next((u for u in ("gbps", "mbps") if self.rate >= _UNITS[u]), "kbps")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mhe.errors import MHEError, NetworkError
+from mhe.parameters import Shape
 from mhe.party import Party
 from models.data import Shard, check_summaries, code, load_shard, summary
+from models.model import Plan
+from models.search import Pinned, pinned
 from models.target import Target
 from models.training import Standardisation, check_rows, standardisation, standardise
 from network.collective import TreeCollective
+from scripts.calibration import units
 from scripts.config import Config, check_same
+from scripts.planning import goal_of, make_plan
 
 Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")
@@ -66,6 +71,26 @@ def agree_on_data(config: Config, collective: TreeCollective) -> tuple[Shard, Ta
     summaries = [json.loads(blob) for blob in collective.allgather(json.dumps(summary(shard, kind)).encode())]
     target = together(collective, lambda: check_summaries(summaries, kind))
     return together(collective, lambda: code(shard, target)), target, summaries
+
+
+def agree_on_plan(
+    config: Config, collective: TreeCollective, summaries: Sequence[Mapping[str, Any]], outputs: int
+) -> Plan:
+    """The root searches, with what operations cost on its machine; the others make the plan of what it found, and
+    check that it keeps every constraint.
+    """
+
+    def search() -> Plan | None:
+        goal = goal_of(config, collective.n_parties, units())
+        return make_plan(config, summaries, outputs, judge=goal) if collective.is_root else None
+
+    found = together(collective, search)
+    blob = b"" if found is None else json.dumps(asdict(pinned(found))).encode()
+    told = json.loads(collective.allgather(blob)[collective.tree.root])
+    same = Pinned(Shape(**told["shape"]), told["baby"])
+    return together(
+        collective, lambda: collective.once("plan", lambda: found or make_plan(config, summaries, outputs, pinned=same))
+    )
 
 
 @dataclass(frozen=True)

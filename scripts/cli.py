@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 
 from mhe.errors import ConfigError, MHEError
 from models.readers.sources import MNIST_FOLDER, MNIST_VARIABLE
+from network.link import Link
 from network.mpi import MPIChannel, abort, launched_under_mpi
 from scripts.config import Config, load_config
 from scripts.keep import Keeping
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 
 USAGE_ERROR = 2
 """Exit code for what the caller can put right: a wrong option, configuration or table."""
+
+
+class Objective(str, Enum):
+    """What a plan makes small."""
+
+    TIME = "time"
+    TRAFFIC = "traffic"
+    MEMORY = "memory"
 
 
 class Commands(TyperGroup):
@@ -71,13 +81,26 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; c
 def plan(
     config: ConfigFile,
     parties: Annotated[int, typer.Option(min=1, help="Number of parties.")] = 4,
+    link: Annotated[
+        str | None,
+        typer.Option(metavar="RATE/LATENCY", help="Each party on a machine, linked by 1gbps/20ms; else all here."),
+    ] = None,
+    objective: Annotated[
+        Objective | None, typer.Option(help="What to make small, instead of [crypto] objective.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure first what operations cost here, some ten seconds; it is kept.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write plan, alternatives and costs to this file.")] = None,
 ) -> None:
-    """Show parameters, levels, keys, precision, memory and traffic of a run, without generating a key."""
+    """Show parameters, precision, time, memory and traffic of a run, and what else it could be; generates no key."""
     settings = load_config(config)
     check_ready(settings, parties, all_here=True)
-    from scripts.train import plan as show
+    connection = None if link is None else Link.parse(link)
+    from scripts.explain import plan as show
 
-    show(settings, parties)
+    chosen = None if objective is None else objective.value
+    show(settings, parties, link=connection, objective=chosen, measure=calibrate, json_file=json)
 
 
 @app.command()

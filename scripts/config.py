@@ -136,7 +136,7 @@ class CryptoConfig(Section):
     """[crypto]: the security asked for. What is None, the plan chooses.
 
     statistical_bits: how well the masks of a refresh hide the message. message_bound: largest absolute weight assumed.
-    threads: of each party's native evaluator.
+    threads: of each party's native evaluator. objective: what the plan makes small.
     """
 
     backend: Literal["native", "openfhe", "clear"] = "native"
@@ -144,6 +144,7 @@ class CryptoConfig(Section):
     statistical_bits: Annotated[int, Field(ge=30, le=256)] = 128
     message_bound: Annotated[float, Field(gt=0, le=2**20)] = 32.0
     threads: Annotated[int, Field(ge=1, le=256)] = 1
+    objective: Literal["time", "traffic", "memory"] = "time"
     ring_dim: Annotated[int, Field(ge=2**10, le=2**16)] | None = None
     scale_bits: Annotated[int, Field(ge=20, le=60)] | None = None
     first_bits: Annotated[int, Field(ge=20, le=60)] | None = None

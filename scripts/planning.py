@@ -1,19 +1,15 @@
-"""From a configuration and the parties' public row counts to a plan, and the plan in words."""
+"""From a configuration and the parties' public row counts to a plan, or the best few."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 
 from mhe.moduli import generate_moduli as generate_own_moduli
-from mhe.security import smudging_std
 from models.activations import (
     Polynomial,
     approximate,
@@ -27,32 +23,57 @@ from models.activations import (
     square,
     tanh,
 )
-from models.local_plan import choose_local_plan
-from models.mlp_search import choose_perceptron_plan
+from models.cost import UnitCosts
+from models.local_search import choose_local_plans
+from models.mlp_search import choose_perceptron_plans
 from models.model import Plan
-from models.newton_plan import FixedHessianPlan
-from models.newton_search import choose_newton_plan
-from models.plan import CircuitPlan
+from models.newton_search import choose_newton_plans
 from models.range_probe import range_probe
-from models.search import Choice, MakeModuli, choose_plan
+from models.search import Choice, Judge, MakeModuli, Pinned, choose_plans
 from models.workload import Workload
+from network.link import Link
 from network.topology import Tree
-from network.traffic import predict
 from scripts.config import Config, ModelConfig
+from scripts.forecast import Goal
 
 Floats = npt.NDArray[np.float64]
 
-KEPT_DIAGONALS_BYTES = 1 << 30
-"""Encoded diagonals are kept across iterations as long as they take no more than this per party."""
 
-
-def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: int) -> Plan:
+def make_plan(
+    config: Config,
+    summaries: Sequence[Mapping[str, Any]],
+    outputs: int,
+    *,
+    judge: Judge | None = None,
+    pinned: Pinned | None = None,
+) -> Plan:
     """The plan for parties with these summaries (models.data.summary) and a model of so many outputs.
 
+    judge: what a plan costs, by default the root's operations. pinned: what another party found, to be made again here.
     Raises ParameterError if there is none.
     """
+    choice = replace(choice_of(config), judge=judge, pinned=pinned)
+    return best_plans(workload_of(config, summaries, outputs), choice, config, 1)[0]
+
+
+def best_plans(workload: Workload, choice: Choice, config: Config, count: int) -> Sequence[Plan]:
+    """The best plans, on up to `count` different chains. Raises ParameterError if there is none."""
+    choose: Callable[..., Sequence[Plan]] = choose_plans
+    if workload.outputs > 1 or workload.hidden:
+        choose = choose_perceptron_plans
+    if workload.condition is not None:
+        choose = choose_newton_plans
+    if workload.local_iterations is not None:
+        choose = choose_local_plans
+    plans = choose(workload, choice, moduli_maker(config.crypto.backend), free=_free(config), count=count)
+    range_probe(plans[0])  # which may not be possible
+    return plans
+
+
+def workload_of(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: int) -> Workload:
+    """What is to be trained, of parties with these summaries."""
     model, training, crypto = config.model, config.training, config.crypto
-    workload = Workload(
+    return Workload(
         rows=tuple(s["rows"] for s in summaries),
         features=len(summaries[0]["columns"]),
         iterations=training.iterations,
@@ -80,7 +101,12 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         coupled=model.coupling == "quadratic",
         local_iterations=training.local_iterations if training.solver == "local" else None,
     )
-    choice = Choice(
+
+
+def choice_of(config: Config) -> Choice:
+    """The constraints and wishes of [crypto]."""
+    crypto = config.crypto
+    return Choice(
         crypto.security_bits,
         crypto.statistical_bits,
         crypto.ring_dim,
@@ -89,15 +115,16 @@ def make_plan(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: i
         crypto.digits,
         crypto.limbs,
     )
-    free = crypto.backend != "openfhe"
-    choose: Callable[..., Plan] = choose_plan if outputs == 1 and not model.hidden else choose_perceptron_plan
-    if training.solver == "newton":
-        choose = choose_newton_plan
-    if training.solver == "local":
-        choose = choose_local_plan
-    plan = choose(workload, choice, moduli_maker(crypto.backend), free=free)
-    range_probe(plan)  # which may not be possible
-    return plan
+
+
+def goal_of(config: Config, n_parties: int, units: UnitCosts, link: Link | None = None) -> Goal:
+    """What [crypto] objective asks for, over the tree of [network]."""
+    return Goal(config.crypto.objective, Tree(n_parties, config.network.arity, config.network.root), units, link)
+
+
+def _free(config: Config) -> bool:
+    """Whether the evaluator takes any primes."""
+    return config.crypto.backend != "openfhe"
 
 
 def link_of(model: ModelConfig, outputs: int) -> Polynomial:
@@ -132,161 +159,3 @@ def moduli_maker(backend: str) -> MakeModuli:
     from mhe.backend.openfhe import generate_moduli
 
     return generate_moduli
-
-
-def keeps_diagonals(plan: Plan, rank: int, sharing: int = 1) -> bool:
-    """sharing: parties that share the memory of a process."""
-    return plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
-
-
-def describe(plan: Plan, config: Config, console: Console) -> None:
-    """Print everything that is known about the run before it starts."""
-    w, p = plan.workload, plan.parameters
-    tree = Tree(w.n_parties, config.network.arity, config.network.root)
-    sent = [predict(tree, rank, plan.iteration_transfers).bytes_sent for rank in range(w.n_parties)]
-    keys = plan.key_plan
-    batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
-    last = plan.low_limbs
-    lines = {
-        "task": f"{_task(config, plan)}, {w.n_parties} parties, {sum(w.rows)} rows, {w.features} features",
-        "training": f"{w.iterations} iterations of {batch}, " + _steps(plan),
-        **_inverse(plan, tree),
-        **_functions(config, plan),
-        "ring": f"dimension {p.ring_dim}, log2(QP) {p.log_qp:.1f}, {p.security_bits}-bit security"
-        + (" (simulated, nothing is encrypted)" if config.crypto.backend == "clear" else ""),
-        "modulus chain": f"{p.n_limbs} limbs ({_sizes(p.moduli)} bits), {p.digits} digits, "
-        f"{len(p.special_moduli)} special primes ({_sizes(p.special_moduli)} bits)",
-        "levels": f"{p.depth} between refreshes, at {last} limbs with {p.statistical_bits} statistical bits",
-        "packing": _packing(plan),
-        "keys": f"1 relinearisation, {'1 conjugation, ' if keys.conjugation else ''}{len(keys.everywhere)} rotation, "
-        f"{len(keys.root_only)} rotation at the root only",
-        "memory per party": f"keys {_mib(plan.key_bytes)}, encoded rows "
-        + " / ".join(
-            sorted(
-                {_mib(plan.encoded_bytes(r)) if keeps_diagonals(plan, r) else "at each use" for r in range(w.n_parties)}
-            )
-        ),
-        "traffic per iteration": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, "
-        f"{len(plan.iteration_transfers)} rounds over a tree of depth {tree.depth}",
-        "release": _release(plan),
-        **_probe(plan, config.audit.range_action),
-    }
-    if w.release != "nothing":
-        lines["smudging"] = _smudging(plan)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name, text in lines.items():
-        table.add_row(name, text)
-    console.print(table)
-
-
-def _task(config: Config, plan: Plan) -> str:
-    net = plan.network
-    if net.hidden:
-        return f"perceptron {'-'.join(map(str, net.widths))}"
-    return f"{config.model.kind} regression" + (f" of {net.outputs} classes" if net.outputs > 1 else "")
-
-
-def _steps(plan: Plan) -> str:
-    w = plan.workload
-    if isinstance(plan, FixedHessianPlan):
-        return f"times the inverse of a fixed Hessian, L2 {w.l2:g}"
-    last = w.learning_rate * w.pace(w.iterations)
-    falling = "" if w.schedule == "constant" else f" ({w.schedule}, down to {last:.2g})"
-    if w.local_iterations is not None:
-        return f"{w.local_steps} steps of every party in each, rate {w.learning_rate:g}{falling}, L2 {w.l2:g}"
-    return f"rate {w.learning_rate:g}{falling}, momentum {plan.momentum:.6g}, L2 {w.l2:g}"
-
-
-def _inverse(plan: Plan, tree: Tree) -> dict[str, str]:
-    """How the inverse is made, where there is one."""
-    if not isinstance(plan, FixedHessianPlan):
-        return {}
-    schedule, transfers = plan.schedule, plan.preparation_transfers
-    sent = [predict(tree, rank, transfers).bytes_sent for rank in range(plan.workload.n_parties)]
-    side = plan.matrices.side
-    return {
-        "inverse": f"{schedule.rounds} rounds of products of {side} x {side} matrices at the root, exact to "
-        f"{schedule.error:g} for eigenvalues down to 1/{schedule.condition:.4g} of their bound {schedule.bound:.4g}",
-        "traffic of the inverse": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, {len(transfers)} rounds",
-    }
-
-
-def _functions(config: Config, plan: Plan) -> dict[str, str]:
-    """The polynomials that stand for other functions."""
-    net, names = plan.network, dict[str, Polynomial]()
-    if net.hidden:
-        names[config.model.activation] = net.activation
-    if net.link.degree > 1:
-        names["link"] = net.link
-    return {
-        name: f"degree {p.degree} on [{p.interval[0]:g}, {p.interval[1]:g}], largest error {p.max_error:.3f}"
-        for name, p in names.items()
-    }
-
-
-def _packing(plan: Plan) -> str:
-    if isinstance(plan, CircuitPlan):
-        blocks = plan.layout
-        return (
-            f"{blocks.n_diagonals} diagonals ({len(blocks.baby_steps)} baby x {len(blocks.giant_steps)} giant steps), "
-            f"blocks of {blocks.rows} rows"
-        )
-    layout = plan.layout
-    giants = layout.width // layout.baby
-    return (
-        f"{plan.n_ciphertexts} tiles of {layout.width} columns ({layout.baby} baby x {giants} giant steps), "
-        f"batches of up to {layout.rows} rows"
-    )
-
-
-def _probe(plan: Plan, action: str) -> dict[str, str]:
-    """What range probes tell, where there are any."""
-    probe = range_probe(plan)
-    if probe is None:
-        return {}
-    return {
-        "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power}; inputs of the link beyond "
-        f"{probe.told:.2f} times its interval are surely told, then {action}"
-    }
-
-
-def _sizes(moduli: Sequence[int]) -> str:
-    """Bits of each, runs of one size taken together: 4 x 49 + 4 x 58."""
-    runs = [(bits, len(list(run))) for bits, run in groupby(round(math.log2(q)) for q in moduli)]
-    return " + ".join(f"{count} x {bits}" if count > 1 else str(bits) for bits, count in runs)
-
-
-def _release(plan: Plan) -> str:
-    precision = plan.precision
-    if plan.workload.release == "nothing":
-        return f"nothing; weights are computed to {precision.weight_error:.1g}"
-    if plan.workload.release == "encrypted":
-        rows, answers = plan.prediction.rows, plan.workload.answers
-        error = precision.released_error
-        return f"nothing, the model stays encrypted; {answers} answers to up to {rows} rows, precise to {error:.1g}"
-    what = "the model" if plan.workload.release == "model" else "each party's own predictions"
-    values = "weights" if plan.workload.release == "model" else "logits"
-    bits = -math.log2(precision.released_error)
-    return f"{what}; {values} are precise to {precision.released_error:.1g} ({bits:.1f} bits after the point)"
-
-
-def _smudging(plan: Plan) -> str:
-    """What hides the noise of the release, in coefficients at the scale of what is released."""
-    w, precision = plan.workload, plan.precision
-    noise, width, scale = precision.weight_noise_norm, precision.weight_smudging, plan.weight_scale
-    if w.release == "predictions":
-        noise, width, scale = precision.logit_noise_norm, precision.logit_smudging, plan.prediction_scale
-    if w.release == "encrypted":
-        noise, scale = plan.prediction.noise_norm, plan.prediction.answer_scale
-        width = smudging_std(noise, plan.prediction.release_bits, plan.releases)
-    noise_bits, width_bits, scale_bits = (math.log2(x) for x in (noise, width, scale))
-    return (
-        f"{w.release_bits} statistical bits over {plan.releases} releases: noise below 2^{noise_bits:.1f}, each "
-        f"party's smudging 2^{width_bits:.1f} wide, scale 2^{scale_bits:.1f}"
-    )
-
-
-def _mib(n_bytes: float) -> str:
-    return f"{n_bytes / 2**20:.1f} MiB"

@@ -43,16 +43,19 @@ from network.mpi import mpi_channel
 from scripts.agreement import (
     Scales,
     agree_on_data,
+    agree_on_plan,
     agree_on_settings,
     checked_rows,
     scales_in_clear,
     standardise_columns,
     together,
 )
+from scripts.calibration import units
 from scripts.config import Config
+from scripts.describe import describe
+from scripts.forecast import Forecast, keeps_diagonals
 from scripts.keep import Keeping, keep
 from scripts.launch import check_output
-from scripts.planning import describe, keeps_diagonals, make_plan
 from scripts.progress import Reporter, make_console
 from scripts.results import (
     Clear,
@@ -70,14 +73,13 @@ Floats = npt.NDArray[np.float64]
 Result = TypeVar("Result")
 
 
-def plan(config: Config, n_parties: int) -> None:
-    """Print the plan of a run of this many parties; reads the tables that are here, generates no key."""
+def read_summaries(config: Config, n_parties: int) -> tuple[list[dict[str, Any]], Target]:
+    """What is public of the tables that are here, and what their labels are."""
     source = config.source
     ranks = range(n_parties)
     shards = pooled(source, n_parties) if source.is_common else [load_shard(source, rank, n_parties) for rank in ranks]
     summaries = [summary(shard, source.target) for shard in shards]
-    target = check_summaries(summaries, source.target)
-    describe(make_plan(config, summaries, target.outputs), config, make_console(quiet=False))
+    return summaries, check_summaries(summaries, source.target)
 
 
 def run(config: Config, out: Path, force: bool, keeping: Keeping | None = None) -> None:
@@ -99,11 +101,10 @@ def run_party(
     together(collective, lambda: _check_keeping(config, collective, keeping))
     together(collective, lambda: check_output(out, force) if collective.is_root else None)
     shard, target, summaries = agree_on_data(config, collective)
-    circuit = together(
-        collective, lambda: collective.once("plan", lambda: make_plan(config, summaries, target.outputs))
-    )
+    circuit = agree_on_plan(config, collective, summaries, target.outputs)
     collective.bind(circuit.parameters.digest)
-    describe(circuit, config, console)
+    if collective.is_root:
+        describe(Forecast(circuit, collective.tree, units()), config, console)
     model = model_of(circuit)
     stops = config.audit.range_action == "stop"
     recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations), stops)
@@ -220,11 +221,13 @@ class _Recorder:
         self.lines: list[str] = []
         self.ranges: list[InputRange] = []
         self._snapshots: list[Mapping[str, float]] = [{"bytes_sent": 0, "bytes_received": 0, "rounds": 0}]
+        self._cpu: list[float] = []
 
     def iteration(self, iteration: Iteration) -> None:
         snapshot = self.collective.metrics.snapshot()["iteration"]
         self.lines.append(iteration_line(iteration, self._snapshots[-1], snapshot))
         self._snapshots.append(snapshot)
+        self._cpu.append(time.process_time())
         self.reporter.iteration(iteration.number, iteration.seconds)
 
     def range(self, found: InputRange) -> None:
@@ -235,10 +238,17 @@ class _Recorder:
         together(self.collective, partial(_check_range, found, self.stops))
 
     def whole_iteration(self) -> Mapping[str, float] | None:
-        """Bytes and rounds of one iteration with its refresh, at this party; None if the only one had none."""
+        """Bytes and rounds of one iteration with its refresh, at this party; None if the only one had none.
+
+        And CPU seconds, the mean over all but the first one, which encodes rows, and the last one, which has no
+        refresh; of fewer than three there is none.
+        """
         if len(self._snapshots) < 3:
             return None
-        return {name: self._snapshots[1][name] for name in ("bytes_sent", "bytes_received", "rounds")}
+        found = {name: self._snapshots[1][name] for name in ("bytes_sent", "bytes_received", "rounds")}
+        if len(self._cpu) > 2:
+            found["cpu_seconds"] = round((self._cpu[-2] - self._cpu[0]) / (len(self._cpu) - 2), 4)
+        return found
 
 
 def _release(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -26,3 +29,12 @@ def real_evaluator(request: pytest.FixtureRequest) -> str:
     """Those that encrypt. For tests of what only ciphertexts and secrets have: noise, residues, who can read what."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What was measured on this machine decides nothing in a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder

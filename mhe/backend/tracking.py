@@ -57,7 +57,8 @@ class TrackingBackend:
     hidden leaves it out, for what a plaintext is rounded to depends on no secret but the cells it is made of. centred:
     whether a key switch rounds to nearest (`mhe.security.key_switch_std`).
     counts: how often each operation was made, by its name and the limbs of its operands; rotations and terms of sums
-    are counted one by one. rotations: those made, in 1 .. n_slots-1.
+    are counted one by one, and a "rotated_sum" for every sum in which something is rotated. rotations: those made, in
+    1 .. n_slots-1.
     """
 
     def __init__(self, parameters: Parameters, *, encoding_errors: bool = True, centred: bool = False) -> None:
@@ -176,12 +177,16 @@ class TrackingBackend:
         return self._rotated(a, rotation, "rotate")
 
     def rotate_hoisted(self, a: Ciphertext, rotations: Sequence[int]) -> Mapping[int, Ciphertext]:
-        if any(rules.rotation_step(self._parameters, a, rotation) for rotation in rotations):
+        steps = {rotation: rules.rotation_step(self._parameters, a, rotation) for rotation in rotations}
+        distinct = {step: self._rotated(a, step, "rotate_hoisted") for step in set(steps.values())}
+        if distinct.keys() - {0}:
             self.counts["decompose", a.limbs] += 1
-        return {rotation: self._rotated(a, rotation, "rotate_hoisted") for rotation in rotations}
+        return {rotation: distinct[step] for rotation, step in steps.items()}
 
     def rotate_and_sum(self, parts: Mapping[int, Ciphertext]) -> Ciphertext:
-        rules.rotated_sum_form(parts.values())
+        form = rules.rotated_sum_form(parts.values())
+        if any(rules.rotation_step(self._parameters, part, step) for step, part in parts.items()):
+            self.counts["rotated_sum", form.limbs] += 1
         return reduce(self.add, (self._rotated(part, step, "rotate_and_sum") for step, part in parts.items()))
 
     def _rotated(self, a: Ciphertext, rotation: int, name: str) -> Ciphertext:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from itertools import chain, islice, zip_longest
 
 from mhe.errors import ParameterError
@@ -11,6 +12,7 @@ from mhe.ring.modular import MAX_MODULUS_BITS
 _WITNESSES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 
 
+@lru_cache(maxsize=1 << 14)
 def is_prime(n: int) -> bool:
     """Whether n is prime; no error for any n below 2^64. Raises ParameterError from there on.
 

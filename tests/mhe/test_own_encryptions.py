@@ -97,4 +97,4 @@ def test_tracked_mapped_refreshes_are_as_noisy_as_simulated_ones(run_clear, n_pa
         whole = math.sqrt(RING_DIM / 2) * math.hypot(refresh_error_std(n_parties), rounding) / scale
         assert size.noise == pytest.approx(whole)
         assert 0.85 * whole < measured < 1.1 * whole
-    assert tracked.counts["refresh", LIMBS] == 1
+    assert tracked.counts["mask", LIMBS] == 1

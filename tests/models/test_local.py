@@ -10,7 +10,8 @@ import pytest
 from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
 from models.activations import approximate, exponential, identity
-from models.local_plan import LocalPlan, choose_local_plan
+from models.local_plan import LocalPlan
+from models.local_search import choose_local_plan
 from models.model import model_of
 from models.perceptron import with_constant
 from models.range_probe import range_probe

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mhe.backend import rules
 from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext
 from mhe.clear_party import ClearParty
@@ -18,6 +16,7 @@ from mhe.parameters import ERROR_STD, Parameters
 from mhe.slot_map import RefreshOutput, SlotMap
 from mhe.tracking_party import TrackingParty
 from network.local import run_parties
+from tests.counted import Counted
 from tests.evaluators import REAL, Floats, World, parameters_of
 from tests.insecure import KEY_ID, insecure_test_parameters
 
@@ -160,79 +159,6 @@ def test_rounding_of_plaintexts_is_left_out_of_what_must_be_hidden() -> None:
 # counts
 
 
-class Counted:
-    """An evaluator that counts calls as the tracking one is said to, by the calls themselves."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.counts: Counter[tuple[str, int]] = Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def _turned(self, name: str, parts: list[tuple[int, Ciphertext]]) -> None:
-        for rotation, a in parts:
-            if rotation % a.period:
-                self.counts[name, a.limbs] += 1
-
-    def encode(self, values: Floats, limbs: int, scale: float | None = None) -> Any:
-        self.counts["encode", limbs] += 1
-        return self._backend.encode(values, limbs, scale)
-
-    def add(self, a: Ciphertext, b: Ciphertext) -> Any:
-        self.counts["add", a.limbs] += 1
-        return self._backend.add(a, b)
-
-    def add_plain(self, a: Ciphertext, b: Any) -> Any:
-        self.counts["add_plain", a.limbs] += 1
-        return self._backend.add_plain(a, b)
-
-    def multiply_plain(self, a: Ciphertext, b: Any) -> Any:
-        self.counts["multiply_accumulate_plain", a.limbs] += 1
-        return self._backend.multiply_plain(a, b)
-
-    def multiply_accumulate_plain(self, pairs: list[tuple[Ciphertext, Any]]) -> Any:
-        self.counts["multiply_accumulate_plain", pairs[0][0].limbs] += len(pairs)
-        return self._backend.multiply_accumulate_plain(pairs)
-
-    def multiply_matrix_plain(self, matrix: Any, vector: Any) -> Any:
-        self.counts["multiply_accumulate_plain", vector[0].limbs] += len(matrix) * len(vector)
-        return self._backend.multiply_matrix_plain(matrix, vector)
-
-    def multiply(self, a: Ciphertext, b: Ciphertext) -> Any:
-        return self.multiply_accumulate([(a, b)])
-
-    def multiply_accumulate(self, pairs: list[tuple[Ciphertext, Ciphertext]]) -> Any:
-        self.counts["multiply_accumulate", pairs[0][0].limbs] += len(pairs)
-        self.counts["relinearise", pairs[0][0].limbs] += 1
-        return self._backend.multiply_accumulate(pairs)
-
-    def rescale(self, a: Ciphertext) -> Any:
-        self.counts["rescale", a.limbs] += 1
-        return self._backend.rescale(a)
-
-    def rotate(self, a: Ciphertext, rotation: int) -> Any:
-        self._turned("rotate", [(rotation, a)])
-        return self._backend.rotate(a, rotation)
-
-    def rotate_hoisted(self, a: Ciphertext, rotations: list[int]) -> Any:
-        self.counts["decompose", a.limbs] += any(r % a.period for r in rotations)
-        self._turned("rotate_hoisted", [(r, a) for r in rotations])
-        return self._backend.rotate_hoisted(a, rotations)
-
-    def rotate_and_sum(self, parts: dict[int, Ciphertext]) -> Any:
-        self._turned("rotate_and_sum", list(parts.items()))
-        self.counts["add", next(iter(parts.values())).limbs] += len(parts) - 1
-        return self._backend.rotate_and_sum(parts)
-
-    def conjugate(self, a: Ciphertext) -> Any:
-        self.counts["conjugate", a.limbs] += 1
-        return self._backend.conjugate(a)
-
-    def parts(self, a: Ciphertext) -> Any:
-        return rules.parts(self, a)
-
-
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("period", [8, 512])
 def test_counts_and_rotations_are_those_of_the_calls(name: str, period: int) -> None:
@@ -299,7 +225,9 @@ def test_a_party_of_sizes_is_as_noisy_as_the_simulated_one() -> None:
     seen = simulated_party_noise(parameters)
     for name, found in {"sum": total, "refresh": refreshed, "refresh_own": own}.items():
         assert seen[name] / BELOW < party.backend.size(found).noise < BELOW * seen[name]
-    assert party.counts == {("sum", 2): 1, ("refresh", 2): 1, ("refresh_own", 2): 1}
+    # a refresh of the root's ciphertext, and one of a ciphertext of each of three parties
+    shares = {("mask", 2): 1 + 3, ("fresh", 4): 1 + 3, ("lift", 4): 1 + 1}
+    assert party.counts == {("rerandomise", 2): 2, **shares}
     # the values of all parties may have one sign
     assert party.backend.size(party.sum([party.encrypted(2.0, 0.0, parameters.scale, 8)])[0]).value == 6.0
 

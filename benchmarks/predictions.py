@@ -1,0 +1,170 @@
+"""`python -m benchmarks.predictions`: what `mhe plan` foretells against what runs take, on small jobs of every kind.
+
+Every job is one `mhe train` with its own processes, as a user would start it, foretold for this machine by the costs
+that were measured on it (`mhe plan --calibrate`, made first where it was not). Compared are CPU seconds of an iteration
+that finds its rows encoded, its wall time, its bytes, the peak memory of every party, and the largest weight error.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.environment import environment
+from models.cost import DEFAULT_UNITS
+from scripts.calibration import calibrate, units
+from scripts.config import parse_config
+from scripts.explain import forecast_as_json
+from scripts.planning import goal_of, make_plan
+from scripts.train import read_summaries
+
+RESULT = Path(__file__).parent / "results" / "predictions.json"
+ROOT = Path(__file__).parents[1]
+ITERATIONS = 6
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+def _data(train: str, label: str) -> Mapping[str, Any]:
+    return {"train": train, "label": label}
+
+
+FEW_BITS: Settings = {"crypto": {"statistical_bits": 40}, "release": {"what": "nothing"}}
+
+JOBS: Mapping[str, tuple[int, Settings]] = {
+    "logistic": (4, {"data": _data("builtin:pima", "diabetes")}),
+    "logistic, many rows": (2, {"data": _data("synthetic:logistic?rows=40000&features=16", "y")}),
+    "logistic, 64 features": (
+        5,
+        {"data": _data("synthetic:logistic?rows=2000&features=64", "y"), "network": {"arity": 3}},
+    ),
+    "logistic, few bits": (3, {"data": _data("sklearn:breast_cancer", "target"), **FEW_BITS}),
+    "linear": (3, {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}}),
+    "linear, few bits": (2, {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}, **FEW_BITS}),
+    "softmax": (
+        2,
+        {
+            "data": _data("sklearn:digits", "target"),
+            "model": {"kind": "softmax"},
+            "training": {"batch": 64},
+            "release": {"precision": 0.02},
+        },
+    ),
+    "perceptron 9-64-2": (
+        2,
+        {
+            "data": _data("builtin:bcw", "malignant"),
+            "model": {"kind": "mlp", "hidden": [64]},
+            "training": {"learning_rate": 0.1, "batch": 64},
+            "release": {"statistical_bits": 30, "precision": 0.01},
+        },
+    ),
+    "newton": (
+        3,
+        {
+            "data": _data("synthetic:logistic?rows=4000&features=16", "y"),
+            "training": {"solver": "newton"},
+            "release": {"precision": 0.01},
+        },
+    ),
+}
+"""Parties and configuration; each has ITERATIONS iterations."""
+
+
+def run_job(parties: int, given: Settings) -> dict[str, Any]:
+    """One run: what was foretold, what was measured, and their ratios. Raises CalledProcessError if it fails."""
+    settings = {**given, "training": {"iterations": ITERATIONS, **given.get("training", {})}}
+    config = parse_config(settings)
+    summaries, target = read_summaries(config, parties)
+    goal = goal_of(config, parties, units())
+    plan = make_plan(config, summaries, target.outputs, judge=goal)
+    forecast = goal.forecast(plan)
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder) / "job.toml", Path(folder) / "out"
+        path.write_text(as_toml(settings), encoding="utf-8")
+        command = ["train", str(path), "--parties", str(parties), "--out", str(out)]
+        subprocess.run([sys.executable, "-m", "scripts.cli", *command], check=True, cwd=ROOT)
+        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+        lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    predicted = {**forecast_as_json(forecast), "max_weight_error": plan.precision.weight_error}
+    usages = result["per_party"]
+    measured = {
+        "iteration_seconds": median(json.loads(line)["seconds"] for line in lines[1:-1]),
+        "iteration_cpu_seconds": [u["iteration"]["cpu_seconds"] for u in usages],
+        "iteration_bytes": [u["iteration"]["bytes_sent"] for u in usages],
+        "memory_bytes": [u["peak_rss_mib"] * 2**20 for u in usages],
+        "setup_seconds": result["seconds"]["setup"],
+        "training_seconds": result["seconds"]["training"],
+        "max_weight_error": result["max_weight_error"],
+    }
+    found = {"parties": parties, "config": settings, "predicted": predicted, "measured": measured}
+    return {**found, "ratios": ratios(predicted, measured)}
+
+
+def ratios(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, float | None]:
+    """Predicted over measured: of lists, of the worst party, which is the one farthest from 1."""
+    return {name: _ratio(predicted[name], value) for name, value in measured.items()}
+
+
+def _ratio(predicted: Any, measured: Any) -> float | None:
+    if not isinstance(measured, list):
+        predicted, measured = [predicted], [measured]
+    found: list[float] = [float(p) / float(m) for p, m in zip(predicted, measured, strict=True) if m]
+    if not found:
+        return None
+    worst: float = max(found, key=_distance)
+    return round(worst, 4)
+
+
+def _distance(ratio: float) -> float:
+    return max(ratio, 1 / ratio)
+
+
+def as_toml(settings: Settings) -> str:
+    """Strings, numbers and lists of numbers are written in TOML as in JSON."""
+    lines = []
+    for section, values in settings.items():
+        lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def print_table(jobs: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Predicted over measured, of every job."""
+    table = Table("job", "parties", "ring", "CPU", "wall", "bytes", "memory", "weight error", box=None, pad_edge=False)
+    for job in jobs:
+        ring = f"2^{job['predicted']['shape']['ring_dim'].bit_length() - 1}"
+        names = ("iteration_cpu_seconds", "iteration_seconds", "iteration_bytes", "memory_bytes", "max_weight_error")
+        shown = ("-" if (r := job["ratios"][name]) is None else f"{r:.2f}" for name in names)
+        table.add_row(job["job"], str(job["parties"]), ring, *shown)
+    console.print(table)
+
+
+def main(
+    into: Annotated[Path, typer.Option(help="File for the results.")] = RESULT,
+    only: Annotated[list[str] | None, typer.Option(help="Jobs to run, all by default; may be repeated.")] = None,
+) -> None:
+    """Run the jobs, print and write {environment, costs, jobs}."""
+    before, console = environment(), Console()
+    if units() is DEFAULT_UNITS:
+        calibrate(console.print)
+    jobs = []
+    for name in only or JOBS:
+        console.print(f"[bold]{name}[/bold]")
+        jobs.append({"job": name, **run_job(*JOBS[name])})
+        document = {"environment": before, "costs": units().source, "jobs": jobs}
+        into.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print_table(jobs, console)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,35 @@
+"""Choosing parameters for solver "local"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from mhe.parameters import Parameters
+from models.chains import Demand, choose_chains
+from models.local_plan import LocalPlan
+from models.packing import choose_layout
+from models.search import Choice, MakeModuli
+from models.workload import Workload
+
+
+def choose_local_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> LocalPlan:
+    """The best plan: the first of `choose_local_plans`."""
+    return choose_local_plans(workload, choice, make_moduli, free=free)[0]
+
+
+def choose_local_plans(
+    workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool, count: int = 1
+) -> list[LocalPlan]:
+    """The cheapest plans on up to `count` different chains (`models.chains`).
+
+    free: whether make_moduli takes any shape, and the evaluator rounds to nearest. Raises ParameterError naming the
+    binding constraint if nothing fits.
+    """
+    demand = Demand(workload.levels, lambda _: workload.message_bits)
+
+    def in_ring(n_slots: int) -> list[Callable[[Parameters], LocalPlan]]:
+        layout = choose_layout(n_slots, max(workload.batch_rows), workload.features + 1)
+        return [partial(LocalPlan, workload, centred=free, baby=each.baby) for each in layout.alternatives]
+
+    return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)

@@ -1,0 +1,149 @@
+"""How often one party makes each operation in an iteration: read off the very code, run on an evaluator of sizes.
+
+Nothing of the rows matters but their number, so that they are stood in for by ones. What is counted is what
+`mhe.backend.tracking` and `mhe.tracking_party` count; a test compares it with the calls of a real run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mhe.ciphertext import Ciphertext
+from mhe.tracking_party import TrackingParty
+from models.linalg import PackedBlock
+from models.mlp import PerceptronModel
+from models.mlp_plan import PerceptronPlan
+from models.model import Model, Plan, model_of
+from models.newton import GramBatch
+from models.newton_plan import FixedHessianPlan
+from models.plan import CircuitPlan
+from models.regression import Batch
+
+Counts = Mapping[tuple[str, int], int]
+"""How often each operation is made, by its name and limbs."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Of one party. preparation: what is made once before the first iteration. first: an iteration that encodes its
+    batch. later: one that finds it encoded. alone: the part of either that the root makes while the others wait.
+    """
+
+    preparation: Counts
+    first: Counts
+    later: Counts
+    alone: Counts
+
+    def moved(self, limbs: int) -> Operations:
+        """The same on a chain whose refresh is at so many limbs more: every operation is as much higher."""
+        return Operations(*(_moved(c, limbs) for c in (self.preparation, self.first, self.later, self.alone)))
+
+
+def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
+    """Of this party. keep: whether encoded rows are kept from one use to the next."""
+    blocks = plan.blocks(rank) if isinstance(plan, CircuitPlan) else 1
+    one = _run(plan, 1, is_root=is_root, keep=keep)
+    if blocks == 1:
+        return one
+    # blocks are alike: what a second one adds, every other one adds
+    two = _run(plan, 2, is_root=is_root, keep=keep)
+
+    def grown(part: Callable[[Operations], Counts]) -> Counts:
+        return _sum((part(two), blocks - 1), (part(one), 2 - blocks))
+
+    return Operations(
+        grown(lambda o: o.preparation), grown(lambda o: o.first), grown(lambda o: o.later), grown(lambda o: o.alone)
+    )
+
+
+class Counted:
+    """The operations of the plans of one workload, each layout's counted once.
+
+    What is counted on one chain holds for every other one, with all limbs as much higher as its refresh is.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[int, Operations]] = {}
+
+    def of(self, plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
+        """As `operations`."""
+        low, blocks = plan.parameters.refresh_limbs, plan.blocks(rank) if isinstance(plan, CircuitPlan) else 1
+        key = (plan.workload, plan.layout, plan.parameters.depth, blocks, is_root, keep)
+        if key not in self._known:
+            self._known[key] = low, operations(plan, rank, is_root=is_root, keep=keep)
+        at, found = self._known[key]
+        return found.moved(low - at)
+
+
+def _run(plan: Plan, blocks: int, *, is_root: bool, keep: bool) -> Operations:
+    party = TrackingParty(plan.parameters, is_root=is_root)
+    model = model_of(plan)
+    batch = _batch(plan, blocks, keep)
+    weights = [party.encrypted(1.0, 0.0, plan.weight_scale, plan.weights_period)] * plan.n_ciphertexts
+    prepared = model.prepare(party, [batch])
+    preparation = _taken(party)
+    first, _ = _iteration(party, model, weights, prepared, batch)
+    later, alone = _iteration(party, model, weights, prepared, batch)
+    return Operations(preparation, first, later, alone)
+
+
+def _iteration(
+    party: TrackingParty, model: Model, weights: list[Ciphertext], prepared: list[Ciphertext], batch: Any
+) -> tuple[Counts, Counts]:
+    """(all, the part that only the root has) of one iteration, as `models.training.train` makes it."""
+    ahead = model.look_ahead(party.backend, weights, weights)
+    totals = party.sum(model.gradients(party, ahead, batch))
+    before = _taken(party)
+    updated = model.step(party, prepared, ahead, totals)
+    step = _taken(party)
+    model.refresh(party, updated)
+    refresh = _taken(party)
+    alone = Counter(step) if party.is_root else Counter[tuple[str, int]]()
+    alone.update({key: n for key, n in refresh.items() if party.is_root and "lift" in key[0]})
+    for key in [key for key in alone if key[0] in SHARED]:
+        del alone[key]
+    return _sum((before, 1), (step, 1), (refresh, 1)), alone
+
+
+SHARED = ("mask", "fresh", "mapped_fresh", "rerandomise")
+"""Pieces of protocols that all parties work on at the same time."""
+
+
+def _taken(party: TrackingParty) -> Counts:
+    """What was counted since the last time."""
+    counts = Counter(party.backend.counts) + party.counts
+    party.backend.counts.clear()
+    party.counts.clear()
+    return counts
+
+
+def _batch(plan: Plan, blocks: int, keep: bool) -> Any:
+    """A batch of ones, in so many blocks."""
+    if isinstance(plan, PerceptronPlan):
+        rows, net = max(plan.workload.batch_rows), plan.network
+        return PerceptronModel(plan).batch(np.ones((rows, net.inputs)), np.ones((rows, net.outputs)), keep=keep)
+    layout = plan.layout
+    diagonal, labels = np.ones(layout.period), np.ones(layout.rows)
+    places = {(g, b): diagonal for g in layout.giant_steps for b in layout.baby_steps}
+    packed = [PackedBlock(places, labels, layout.rows, keep) for _ in range(blocks)]
+    at_zero = np.zeros(plan.workload.features + 1)
+    if isinstance(plan, FixedHessianPlan):
+        return GramBatch(packed, at_zero, np.eye(plan.workload.features))
+    return Batch(packed, at_zero)
+
+
+def _moved(counts: Counts, limbs: int) -> Counts:
+    return {(name, at + limbs): n for (name, at), n in counts.items()}
+
+
+def _sum(*terms: tuple[Counts, int]) -> Counts:
+    total: Counter[tuple[str, int]] = Counter()
+    for counts, times in terms:
+        for key, n in counts.items():
+            total[key] += times * n
+    return {key: n for key, n in total.items() if n}

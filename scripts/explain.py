@@ -1,0 +1,241 @@
+"""`mhe plan`: the plan that a run would take, what others would cost, and what every constraint costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mhe.errors import ParameterError
+from models.model import Plan
+from models.newton_plan import FixedHessianPlan
+from models.search import Choice, shape_of
+from models.workload import Workload
+from network.link import Link
+from network.topology import Tree
+from scripts.calibration import calibrate, fingerprint, units
+from scripts.config import Config
+from scripts.describe import describe, seconds
+from scripts.forecast import Forecast, Goal
+from scripts.planning import best_plans, choice_of, goal_of, workload_of
+from scripts.progress import make_console
+from scripts.train import read_summaries
+
+ALTERNATIVES = 3
+ARITIES = (1, 2, 3, 4, 6, 8)
+
+OTHER_SECURITY = {128: 192, 192: 128}
+FEW_STATISTICAL_BITS, MANY_STATISTICAL_BITS = 40, 128
+"""Of the masks of a refresh: what is compared with what is asked for."""
+
+RELEASE_STEP_BITS = 10
+PRECISION_STEP = 10.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The best plan if one constraint were another one; None, and the problem, if there is none."""
+
+    constraint: str
+    instead: str
+    forecast: Forecast | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The plan that was chosen, others, and what constraints cost. arities: seconds of an iteration by arity."""
+
+    config: Config
+    forecast: Forecast
+    others: tuple[Forecast, ...]
+    variants: tuple[Variant, ...]
+    arities: dict[int, float]
+
+
+def plan(
+    config: Config,
+    n_parties: int,
+    *,
+    link: Link | None = None,
+    objective: str | None = None,
+    measure: bool = False,
+    json_file: Path | None = None,
+) -> None:
+    """Print the plan of a run of this many parties; reads the tables that are here, generates no key."""
+    console = make_console(quiet=False)
+    if objective is not None:
+        config = config.model_copy(update={"crypto": config.crypto.model_copy(update={"objective": objective})})
+    summaries, target = read_summaries(config, n_parties)
+    costs = calibrate(console.print) if measure else units()
+    goal = goal_of(config, n_parties, costs, link)
+    found = explain(config, workload_of(config, summaries, target.outputs), goal)
+    describe(found.forecast, config, console)
+    _print(found, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(as_json(found), indent=1) + "\n", encoding="utf-8")
+
+
+def explain(config: Config, workload: Workload, goal: Goal) -> Explanation:
+    """Raises ParameterError, naming the binding constraint, if nothing keeps them all."""
+    choice = replace(choice_of(config), judge=goal)
+    chosen, *others = (goal.forecast(p) for p in best_plans(workload, choice, config, 1 + ALTERNATIVES))
+    variants = []
+    for constraint, instead, task, other in _relaxed(workload, choice, chosen.plan):
+        try:
+            best = best_plans(task, other, config, 1)[0]
+            variants.append(Variant(constraint, instead, goal.forecast(best)))
+        except ParameterError as error:
+            variants.append(Variant(constraint, instead, None, str(error)))
+    arities = {
+        arity: replace(chosen, tree=Tree(goal.tree.n_parties, arity, goal.tree.root)).iteration_seconds
+        for arity in sorted({*ARITIES, goal.tree.arity})
+        if arity < max(goal.tree.n_parties, 2) or arity == goal.tree.arity
+    }
+    return Explanation(config, chosen, tuple(others), tuple(variants), arities)
+
+
+def _relaxed(workload: Workload, choice: Choice, plan: Plan) -> Iterator[tuple[str, str, Workload, Choice]]:
+    """(a constraint, what it is instead, the same with that) for everything that costs something."""
+    bits = choice.statistical_bits
+    other_bits = FEW_STATISTICAL_BITS if bits > FEW_STATISTICAL_BITS else MANY_STATISTICAL_BITS
+    other_security = OTHER_SECURITY[choice.security_bits]
+    yield (
+        f"{choice.security_bits}-bit security", f"{other_security}-bit",
+        workload, replace(choice, security_bits=other_security),
+    )  # fmt: skip
+    yield (
+        f"{bits} statistical bits of refreshes", f"{other_bits}",
+        workload, replace(choice, statistical_bits=other_bits),
+    )  # fmt: skip
+    if workload.release != "nothing":
+        fewer = workload.release_bits - RELEASE_STEP_BITS
+        yield (
+            f"{workload.release_bits} statistical bits of the release", f"{fewer}",
+            replace(workload, release_bits=fewer), choice,
+        )  # fmt: skip
+    for factor in (PRECISION_STEP, 1 / PRECISION_STEP):
+        wish = workload.precision * factor
+        yield f"precision {workload.precision:g}", f"{wish:g}", replace(workload, precision=wish), choice
+    for name, left in (
+        ("ring_dim", replace(choice, ring_dim=None)),
+        ("first_bits", replace(choice, first_bits=None)),
+        ("scale_bits", replace(choice, scale_bits=None)),
+        ("digits", replace(choice, digits=None)),
+        ("limbs", replace(choice, limbs=None)),
+    ):
+        if left != choice:
+            yield f"{name} = {getattr(choice, name)}", "left to the plan", workload, left
+    if isinstance(plan, FixedHessianPlan) and workload.condition is not None:
+        smaller = workload.condition / PRECISION_STEP
+        yield f"condition {workload.condition:g}", f"{smaller:g}", replace(workload, condition=smaller), choice
+
+
+def _print(found: Explanation, console: Console) -> None:
+    chosen = found.forecast
+    console.print()
+    console.print(f"[bold]Chosen[/bold] for the least {found.config.crypto.objective}, of all chains that fit:")
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "ring", "limbs", "digits", "scale", "error", "iteration", "sent per party", "memory"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for name, forecast in (("chosen", chosen), *(("instead", each) for each in found.others)):
+        table.add_row(name, *_row(forecast))
+    console.print(table)
+    console.print()
+    console.print("[bold]What a constraint costs[/bold]")
+    table = Table(box=None, pad_edge=False)
+    for name in ("constraint", "instead", "ring", "iteration", "difference", "memory"):
+        table.add_column(name, justify="left" if name in ("constraint", "instead") else "right")
+    for variant in found.variants:
+        if variant.forecast is None:
+            table.add_row(variant.constraint, variant.instead, "", "impossible", "", "")
+            continue
+        new = variant.forecast
+        change = new.iteration_seconds / chosen.iteration_seconds - 1
+        memory = _mib(_most_memory(new))
+        ring = f"2^{new.plan.parameters.ring_dim.bit_length() - 1}"
+        difference = "none" if abs(change) < 5e-3 else f"{100 * change:+.0f} %"
+        table.add_row(variant.constraint, variant.instead, ring, seconds(new.iteration_seconds), difference, memory)
+    console.print(table)
+    best = min(found.arities, key=lambda arity: found.arities[arity])
+    now = chosen.tree.arity
+    if len(found.arities) > 1:
+        said = ", ".join(f"{arity}: {seconds(s)}" for arity, s in found.arities.items())
+        better = f"; set \\[network] arity = {best}" if found.arities[best] < 0.99 * found.arities[now] else ""
+        console.print()
+        console.print(f"[bold]Iteration by arity of the tree[/bold] (now {now}): {said}{better}")
+
+
+def _row(forecast: Forecast) -> tuple[str, ...]:
+    p, ranks = forecast.plan.parameters, range(forecast.tree.n_parties)
+    shape = shape_of(p)
+    sent = max(forecast.iteration_bytes(r) for r in ranks)
+    return (
+        f"2^{p.ring_dim.bit_length() - 1}",
+        f"{p.n_limbs} + {len(p.special_moduli)}",
+        str(p.digits),
+        f"2^{shape.scale_bits}",
+        f"{forecast.plan.precision.released_error:.1g}",
+        seconds(forecast.iteration_seconds),
+        _mib(sent),
+        _mib(_most_memory(forecast)),
+    )
+
+
+def _most_memory(forecast: Forecast) -> int:
+    return max(forecast.memory_bytes(r) for r in range(forecast.tree.n_parties))
+
+
+def _mib(n_bytes: float) -> str:
+    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 100 << 20 else f"{n_bytes / 2**20:.0f} MiB"
+
+
+def as_json(found: Explanation) -> dict[str, Any]:
+    """Everything that is printed, as JSON."""
+    return {
+        "objective": found.config.crypto.objective,
+        "costs": found.forecast.units.source,
+        "machine": dict(fingerprint()),
+        "link": None if found.forecast.link is None else asdict(found.forecast.link),
+        "chosen": forecast_as_json(found.forecast),
+        "alternatives": [forecast_as_json(each) for each in found.others],
+        "constraints": [
+            {
+                "constraint": v.constraint,
+                "instead": v.instead,
+                "plan": None if v.forecast is None else forecast_as_json(v.forecast),
+                "problem": v.problem or None,
+            }
+            for v in found.variants
+        ],
+        "iteration_seconds_by_arity": found.arities,
+    }
+
+
+def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
+    """One plan and what it costs."""
+    plan, p, ranks = forecast.plan, forecast.plan.parameters, range(forecast.tree.n_parties)
+    return {
+        "shape": asdict(shape_of(p)),
+        "log_qp": round(p.log_qp, 2),
+        "baby_steps": plan.layout.baby,
+        "security_bits": p.security_bits,
+        "statistical_bits": p.statistical_bits,
+        "release_bits": plan.workload.release_bits,
+        "released_error": plan.precision.released_error,
+        "arity": forecast.tree.arity,
+        "iteration_seconds": forecast.iteration_seconds,
+        "iteration_cpu_seconds": [forecast.cpu_seconds(r) for r in ranks],
+        "encoding_seconds": forecast.encoding_seconds,
+        "setup_seconds": forecast.setup_seconds,
+        "preparation_seconds": forecast.preparation_seconds,
+        "training_seconds": forecast.training_seconds,
+        "iteration_bytes": [forecast.iteration_bytes(r) for r in ranks],
+        "rounds": len(plan.iteration_transfers),
+        "memory_bytes": [forecast.memory_bytes(r) for r in ranks],
+    }

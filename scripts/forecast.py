@@ -1,0 +1,263 @@
+"""What a run will cost: seconds, bytes and memory of every party, foretold from its plan.
+
+Time is the operations that the model's own code makes (`models.operations`), each with what it takes on the machine
+(`models.cost`), and what the tree carries. Parties on one machine share its cores, on machines of their own they wait
+for the stated link.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Literal
+
+from mhe.collective import Transfer
+from mhe.parameters import WORD_BYTES
+from models.cost import Chain, UnitCosts, Work, work_on
+from models.model import Plan
+from models.newton_plan import FixedHessianPlan
+from models.operations import Counted, Counts, Operations
+from models.plan import CircuitPlan
+from network.link import Link
+from network.topology import Tree
+from network.traffic import predict
+
+Objective = Literal["time", "traffic", "memory"]
+
+KEPT_DIAGONALS_BYTES = 1 << 30
+"""Encoded diagonals are kept across iterations as long as they take no more than this per party."""
+
+LOADED_BYTES = 90 << 20
+"""Compiled loops and the buffers of MPI."""
+
+SCRATCH_POLYNOMIALS = 36
+"""Polynomials modulo Q*P beside keys and ciphertexts: tables of the transforms, shares, their totals, and frames under
+way."""
+
+HOP_SECONDS = 1e-3
+"""How much later a party on the same machine sees a message: those who wait look again after a sleep."""
+
+
+def keeps_diagonals(plan: Plan, rank: int, sharing: int = 1) -> bool:
+    """sharing: parties that share the memory of a process."""
+    return plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
+
+
+@lru_cache(maxsize=64)
+def _places(tree: Tree) -> tuple[tuple[int, bool], ...]:
+    """(children, whether there is a parent) of every party."""
+    return tuple((len(tree.children(r)), tree.parent(r) is not None) for r in range(tree.n_parties))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of one plan, over a tree. link: between machines of one party each; None: all parties on this machine."""
+
+    plan: Plan
+    tree: Tree
+    units: UnitCosts
+    link: Link | None = None
+    cores: int = os.cpu_count() or 1
+    counted: Counted = field(default_factory=Counted, repr=False)
+
+    # one iteration
+
+    def cpu_seconds(self, rank: int) -> float:
+        """CPU time of this party in an iteration that finds its rows encoded."""
+        return self._computed(self._operations(rank).later) + self._carried(rank, self.plan.iteration_transfers)
+
+    @cached_property
+    def iteration_seconds(self) -> float:
+        """Wall time of an iteration that finds its rows encoded."""
+        alone = self._computed(self._operations(self.tree.root).alone)
+        together = [(self.cpu_seconds(r) - alone * (r == self.tree.root), n) for r, n in self._alike]
+        return self._elapsed(together, alone, self.plan.iteration_transfers)
+
+    @cached_property
+    def encoding_seconds(self) -> float:
+        """What the first use of every batch takes beyond that, in all."""
+        plan, spent = self.plan, []
+        for rank, n in self._alike:
+            each = self._operations(rank)
+            batches = min(plan.batches(rank), plan.workload.iterations)
+            spent.append((batches * (self._computed(each.first) - self._computed(each.later)), n))
+        return self._elapsed(spent, 0.0, ())
+
+    # the whole run
+
+    @cached_property
+    def setup_seconds(self) -> float:
+        """Wall time of the keys."""
+        each = self._computed({("relin_key", self._limbs): 1}) + self._n_keys * self._computed(
+            {("rotation_key", self._limbs): 1}
+        )
+        spent = [(each + self._carried(rank, self.key_transfers), n) for rank, n in self._alike]
+        return self._elapsed(spent, 0.0, self.key_transfers)
+
+    @cached_property
+    def preparation_seconds(self) -> float:
+        """Wall time of the inverse of solver "newton"; nothing else is prepared."""
+        if not isinstance(self.plan, FixedHessianPlan):
+            return 0.0
+        root = self._computed(self._operations(self.tree.root).preparation)
+        member = self._computed(self.counted.of(self.plan, self.tree.root, is_root=False, keep=True).preparation)
+        together = [(member + self._carried(r, self.plan.preparation_transfers), n) for r, n in self._alike]
+        return self._elapsed(together, root - member, self.plan.preparation_transfers)
+
+    @property
+    def training_seconds(self) -> float:
+        """Wall time of all iterations, the first uses of their batches included."""
+        return self.plan.workload.iterations * self.iteration_seconds + self.encoding_seconds
+
+    @property
+    def run_seconds(self) -> float:
+        """Wall time of the keys and the training, an inverse included."""
+        return self.setup_seconds + self.preparation_seconds + self.training_seconds
+
+    # traffic
+
+    def iteration_bytes(self, rank: int) -> int:
+        """Sent by this party in one iteration."""
+        return predict(self.tree, rank, self.plan.iteration_transfers).bytes_sent
+
+    @cached_property
+    def key_transfers(self) -> tuple[Transfer, ...]:
+        """What the keys send through the tree."""
+        p, keys = self.plan.parameters, self.plan.key_plan
+        rows, n = len(p.digit_limbs) * len(p.key_moduli), p.ring_dim
+
+        def everywhere(protocol: str, count: int) -> tuple[Transfer, Transfer]:
+            return Transfer("reduce", protocol, count, n), Transfer("broadcast", protocol, count, n)
+
+        return (
+            *everywhere("relin_key", 2 * rows),
+            *everywhere("relin_key", rows),
+            *(t for _ in keys.everywhere for t in everywhere("rotation_key", rows)),
+            *(Transfer("reduce", "rotation_key", rows, n) for _ in keys.root_only),
+        )
+
+    # memory
+
+    def memory_bytes(self, rank: int) -> int:
+        """Peak of this party: the process, its keys, its rows, encoded and in the clear, and ciphertexts at work.
+
+        Two parts are not derived but fitted to runs (`benchmarks.predictions`): LOADED_BYTES, SCRATCH_POLYNOMIALS.
+        """
+        plan = self.plan
+        encoded = plan.encoded_bytes(rank)
+        if not keeps_diagonals(plan, rank):
+            # a perceptron's batch is encoded for one iteration, of which it serves both ways
+            encoded = 0 if isinstance(plan, CircuitPlan) else encoded // plan.batches(rank)
+        process = self.units.base_bytes + LOADED_BYTES
+        return process + self.key_bytes(rank) + encoded + self._clear_bytes(rank) + self._working_bytes
+
+    def key_bytes(self, rank: int) -> int:
+        """Evaluation keys: some only the root holds."""
+        keys = self.plan.key_plan
+        count = 1 + len(keys.everywhere) + (len(keys.root_only) if rank == self.tree.root else 0)
+        return count * self.plan.parameters.evaluation_key_bytes
+
+    def _clear_bytes(self, rank: int) -> int:
+        """Rows as float64: their diagonals, or themselves with targets and masks."""
+        plan = self.plan
+        if isinstance(plan, CircuitPlan):
+            places = plan.layout.n_diagonals * plan.layout.period * plan.blocks(rank)
+        else:
+            places = plan.layout.rows * (plan.network.inputs + 1) + plan.layout.n_slots * (1 + plan.n_outputs)
+        return places * WORD_BYTES * plan.batches(rank)
+
+    @cached_property
+    def _working_bytes(self) -> int:
+        """Rotations of a vector and the sums that they go into, of one pass; and what is on its way."""
+        p, plan = self.plan.parameters, self.plan
+        if isinstance(plan, CircuitPlan):
+            at_once = len(plan.layout.baby_steps) + len(plan.layout.giant_steps)
+        else:
+            at_once = plan.layout.baby + plan.layout.width // plan.layout.baby + plan.n_ciphertexts
+        ciphertexts = (4 + at_once) * 2 * p.n_limbs
+        return (ciphertexts + SCRATCH_POLYNOMIALS * len(p.key_moduli)) * p.ring_dim * WORD_BYTES
+
+    # how it is put together
+
+    @cached_property
+    def _alike(self) -> list[tuple[int, int]]:
+        """(a party, how many have as much to do as it has, itself included)"""
+        first: dict[tuple[object, ...], int] = {}
+        members: Counter[int] = Counter()
+        for rank, (children, parent) in enumerate(_places(self.tree)):
+            blocks = self.plan.blocks(rank) if isinstance(self.plan, CircuitPlan) else 1
+            key = (blocks, children, parent, self.plan.batches(rank), keeps_diagonals(self.plan, rank))
+            members[first.setdefault(key, rank)] += 1
+        return list(members.items())
+
+    def _elapsed(self, together: Sequence[tuple[float, int]], alone: float, transfers: Sequence[Transfer]) -> float:
+        """together: CPU time in what all do at the same time, and of how many parties; alone: of the root, for which
+        they wait.
+        """
+        longest = max(seconds for seconds, _ in together)
+        if self.link is not None:
+            return longest + alone + sum(self.link.transfer_seconds(self.tree, t) for t in transfers)
+        shared = max(longest, sum(seconds * n for seconds, n in together) / self.cores)
+        return shared + alone + HOP_SECONDS * self.tree.depth * len(transfers)
+
+    def _computed(self, counts: Counts) -> float:
+        return self.units.total(self._work, counts)
+
+    def _carried(self, rank: int, transfers: Sequence[Transfer]) -> float:
+        """CPU time of packing, checking and adding up what this party sends and receives."""
+        children, parent = _places(self.tree)[rank]
+        counts = {"send": 0, "receive": 0, "aggregate": 0}
+        for transfer in transfers:
+            rows = transfer.n_rows
+            if transfer.kind == "reduce":
+                counts["receive"] += children * rows
+                counts["aggregate"] += children * rows
+                counts["send"] += rows * parent
+            else:
+                # a party that relays passes on what it got; only the root packs
+                counts["receive"] += rows * parent
+                counts["send"] += rows * (not parent and children > 0)
+        return sum(rows * self.units.seconds(self._work, name, 1) for name, rows in counts.items())
+
+    def _operations(self, rank: int) -> Operations:
+        plan, root = self.plan, rank == self.tree.root
+        return self.counted.of(plan, rank, is_root=root, keep=keeps_diagonals(plan, rank))
+
+    @cached_property
+    def _work(self) -> Work:
+        return work_on(Chain.of(self.plan.parameters))
+
+    @property
+    def _limbs(self) -> int:
+        return self.plan.parameters.n_limbs
+
+    @property
+    def _n_keys(self) -> int:
+        return len(self.plan.key_plan.everywhere) + len(self.plan.key_plan.root_only)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the search for parameters makes small: seconds of an iteration (and of the preparation, spread over all of
+    them), the most bytes that a party sends in one, or the most memory of a party.
+    """
+
+    objective: Objective
+    tree: Tree
+    units: UnitCosts
+    link: Link | None = None
+    counted: Counted = field(default_factory=Counted, repr=False)
+
+    def forecast(self, plan: Plan) -> Forecast:
+        return Forecast(plan, self.tree, self.units, self.link, counted=self.counted)
+
+    def __call__(self, plan: Plan) -> float:
+        forecast, ranks = self.forecast(plan), range(self.tree.n_parties)
+        if self.objective == "traffic":
+            return max(map(forecast.iteration_bytes, ranks))
+        if self.objective == "memory":
+            return max(map(forecast.memory_bytes, ranks))
+        return forecast.iteration_seconds + forecast.preparation_seconds / plan.workload.iterations

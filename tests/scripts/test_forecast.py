@@ -1,0 +1,151 @@
+"""What a forecast says of time, traffic and memory, and how it is kept and found again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from models.cost import DEFAULT_RATES, DEFAULT_UNITS, Chain, UnitCosts, Work
+from models.operations import operations
+from network.link import Link
+from network.topology import Tree
+from network.traffic import predict
+from scripts import calibration, cli
+from scripts.forecast import Forecast, Goal
+from tests.insecure import insecure_test_newton_plan, insecure_test_plan, workload
+
+PLAN = insecure_test_plan(workload((200, 150, 100), 8, momentum=0.5))
+TREE = Tree(3)
+
+
+def forecast(**changes):
+    return replace(Forecast(PLAN, TREE, DEFAULT_UNITS, cores=2), **changes)
+
+
+def test_cpu_time_is_that_of_the_operations_and_of_what_is_carried():
+    found = forecast()
+    work = Work(Chain.of(PLAN.parameters))
+    for rank in range(3):
+        counts = operations(PLAN, rank, is_root=rank == 0, keep=True).later
+        computed = DEFAULT_UNITS.total(work, counts)
+        assert computed == pytest.approx(sum(n * DEFAULT_UNITS.seconds(work, *key) for key, n in counts.items()))
+        rows = sum(t.n_rows for t in PLAN.iteration_transfers)
+        carried = found.cpu_seconds(rank) - computed
+        assert 0 < carried < 4 * rows * sum(DEFAULT_UNITS.seconds(work, n, 1) for n in ("send", "receive", "aggregate"))
+    assert found.cpu_seconds(0) > found.cpu_seconds(1)
+
+
+def test_parties_share_the_cores_of_one_machine():
+    one, two, many = (forecast(cores=n).iteration_seconds for n in (1, 2, 64))
+    assert one > two > many
+    assert one >= sum(forecast().cpu_seconds(r) for r in range(3))
+    assert many >= max(forecast().cpu_seconds(r) for r in range(3))
+
+
+def test_parties_on_their_own_wait_for_the_link():
+    slow, fast = (forecast(link=Link.parse(text)).iteration_seconds for text in ("10mbps/50ms", "10gbps/1us"))
+    transfers = PLAN.iteration_transfers
+    assert slow - fast == pytest.approx(sum(Link(1e7, 0.05).seconds(TREE, t) for t in transfers), rel=1e-2)
+    assert fast < forecast(cores=1).iteration_seconds
+
+
+def test_a_unit_cost_is_looked_up_between_what_was_measured():
+    units = UnitCosts({**DEFAULT_UNITS.rates, "rotate": {1 << 13: {4: 100.0, 8: 200.0}, 1 << 15: {4: 10.0}}}, "", 0)
+    work = {n: Work(replace(Chain.of(PLAN.parameters), ring_dim=n)) for n in (1 << 12, 1 << 13, 1 << 16)}
+
+    def rate(n, limbs):
+        return 1e6 * units.seconds(work[n], "rotate", limbs) / work[n].of("rotate", limbs)
+
+    assert [rate(1 << 13, limbs) for limbs in (2, 4, 6, 8, 9)] == pytest.approx([100, 100, 150, 200, 200])
+    assert rate(1 << 12, 6) == pytest.approx(150)
+    assert rate(1 << 16, 6) == pytest.approx(10)
+
+
+def test_every_operation_of_a_plan_has_a_default():
+    plan = insecure_test_newton_plan(workload((30, 30), 4, condition=20.0))
+    found = operations(plan, 0, is_root=True, keep=True)
+    for counts in (found.preparation, found.first, found.later):
+        assert DEFAULT_UNITS.total(Work(Chain.of(plan.parameters)), counts) > 0
+    assert Forecast(plan, Tree(2), DEFAULT_UNITS).preparation_seconds > 0
+
+
+@pytest.mark.parametrize("objective", ["time", "traffic", "memory"])
+def test_a_goal_is_what_it_says(objective):
+    found, goal = forecast(cores=Forecast(PLAN, TREE, DEFAULT_UNITS).cores), Goal(objective, TREE, DEFAULT_UNITS)
+    expected = {
+        "time": found.iteration_seconds,
+        "traffic": max(predict(TREE, r, PLAN.iteration_transfers).bytes_sent for r in range(3)),
+        "memory": max(found.memory_bytes(r) for r in range(3)),
+    }
+    assert goal(PLAN) == pytest.approx(expected[objective])
+
+
+def test_only_the_root_has_the_keys_of_the_root():
+    found, p = forecast(), PLAN.parameters
+    assert found.key_bytes(0) == PLAN.key_bytes
+    assert found.key_bytes(0) - found.key_bytes(1) == len(PLAN.key_plan.root_only) * p.evaluation_key_bytes
+
+
+def test_what_was_measured_is_found_again_with_the_same_versions_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert calibration.units() is DEFAULT_UNITS
+    measured = UnitCosts({name: {1 << 14: {4: 2.5, 8: 3.5}} for name in DEFAULT_RATES}, "measured on this machine", 7)
+    monkeypatch.setattr("benchmarks.units.measure", lambda say: measured)
+    said = []
+    assert calibration.calibrate(said.append) == measured
+    assert str(calibration.cache_file()) in said[0]
+    assert calibration.units() == measured
+    monkeypatch.setattr(calibration, "FORMAT", calibration.FORMAT + 1)
+    assert calibration.units() is DEFAULT_UNITS
+    calibration.cache_file().write_text("{")
+    assert calibration.units() is DEFAULT_UNITS
+
+
+def test_the_units_of_a_small_ring_are_measured(monkeypatch):
+    """Every operation that a plan may count has a rate, and none costs nothing."""
+    from benchmarks import units
+
+    monkeypatch.setattr(units, "SHAPES", units.SHAPES[:1])
+    said = []
+    found = units.measure(said.append, runs=1)
+    assert found.rates.keys() == DEFAULT_UNITS.rates.keys()
+    assert all(rate >= 0 for rings in found.rates.values() for limbs in rings.values() for rate in limbs.values())
+    assert found.rates["rotate"][1 << 13][4] > 0
+    assert found.base_bytes > 1 << 20
+    assert said == ["operations in the ring of dimension 8192"]
+
+
+def test_the_command_says_what_else_could_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "c.toml").write_text('[data]\ntrain = "builtin:pima"\nlabel = "diabetes"\n')
+    arguments = ["plan", str(tmp_path / "c.toml"), "--parties", "3", "--link", "1gbps/20ms"]
+    out = tmp_path / "plan.json"
+    result = CliRunner().invoke(cli.app, [*arguments, "--objective", "memory", "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    for words in ("for the least memory", "What a constraint costs", "192-bit", "default table", "1000 Mbit/s, 20 ms"):
+        assert words in said
+    found = json.loads(out.read_text())
+    most = [max(plan["memory_bytes"]) for plan in (found["chosen"], *found["alternatives"])]
+    assert len(most) == 4
+    assert most == sorted(most)
+    assert found["objective"] == "memory"
+    assert found["link"] == {"bits_per_second": 1e9, "latency_seconds": 0.02}
+    by_name = {each["constraint"]: each["plan"] for each in found["constraints"]}
+    fewer = by_name["128 statistical bits of refreshes"]
+    assert fewer["iteration_seconds"] < found["chosen"]["iteration_seconds"]
+    timed = CliRunner().invoke(cli.app, [*arguments, "--json", str(out)])
+    assert timed.exit_code == 0
+    fastest = json.loads(out.read_text())["chosen"]
+    assert fastest["iteration_seconds"] <= found["chosen"]["iteration_seconds"]
+    assert max(fastest["memory_bytes"]) >= most[0]
+
+
+def test_a_link_that_is_none_is_refused(tmp_path):
+    (tmp_path / "c.toml").write_text('[data]\ntrain = "builtin:pima"\nlabel = "diabetes"\n')
+    result = CliRunner().invoke(cli.app, ["plan", str(tmp_path / "c.toml"), "--link", "fast"])
+    assert result.exit_code == cli.USAGE_ERROR
+    assert "need RATE/LATENCY" in result.output
