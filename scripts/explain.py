@@ -201,7 +201,7 @@ def as_json(found: Explanation) -> dict[str, Any]:
         "objective": found.config.crypto.objective,
         "costs": found.forecast.units.source,
         "machine": dict(fingerprint()),
-        "link": None if found.forecast.link is None else asdict(found.forecast.link),
+        "link": None if found.forecast.link is None else str(found.forecast.link),
         "chosen": forecast_as_json(found.forecast),
         "alternatives": [forecast_as_json(each) for each in found.others],
         "constraints": [

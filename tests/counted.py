@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mhe.backend import rules
 from mhe.ciphertext import Ciphertext
 
 Floats = npt.NDArray[np.float64]
@@ -86,3 +87,6 @@ class Counted:
     def conjugate(self, a: Ciphertext) -> Any:
         self.counts["conjugate", a.limbs] += 1
         return self._backend.conjugate(a)
+
+    def parts(self, a: Ciphertext) -> Any:
+        return rules.parts(self, a)

@@ -136,9 +136,9 @@ def test_key_switches_inside_the_evaluator_are_those_counted(name, monkeypatch):
     counts = operations(alone, 0, is_root=True, keep=True).first
     expected = Counter()
     for (kind, limbs), n in counts.items():
-        if kind in ("rotate", "relinearise", "decompose", "rotate_and_sum"):
+        if kind in ("rotate", "relinearise", "conjugate", "decompose", "rotate_and_sum"):
             expected["decompose", limbs] += n
-        if kind in ("rotate", "relinearise", "rotate_hoisted", "rotated_sum"):
+        if kind in ("rotate", "relinearise", "conjugate", "rotate_hoisted", "rotated_sum"):
             expected["divide", limbs] += n
     assert Counter(seen) == expected
 

@@ -48,7 +48,7 @@ def test_parties_share_the_cores_of_one_machine():
 def test_parties_on_their_own_wait_for_the_link():
     slow, fast = (forecast(link=Link.parse(text)).iteration_seconds for text in ("10mbps/50ms", "10gbps/1us"))
     transfers = PLAN.iteration_transfers
-    assert slow - fast == pytest.approx(sum(Link(1e7, 0.05).seconds(TREE, t) for t in transfers), rel=1e-2)
+    assert slow - fast == pytest.approx(sum(Link(1e7, 0.05).transfer_seconds(TREE, t) for t in transfers), rel=1e-2)
     assert fast < forecast(cores=1).iteration_seconds
 
 
@@ -126,14 +126,14 @@ def test_the_command_says_what_else_could_be(tmp_path, monkeypatch):
     result = CliRunner().invoke(cli.app, [*arguments, "--objective", "memory", "--json", str(out)])
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
-    for words in ("for the least memory", "What a constraint costs", "192-bit", "default table", "1000 Mbit/s, 20 ms"):
+    for words in ("for the least memory", "What a constraint costs", "192-bit", "default table", "1gbps/20ms"):
         assert words in said
     found = json.loads(out.read_text())
     most = [max(plan["memory_bytes"]) for plan in (found["chosen"], *found["alternatives"])]
     assert len(most) == 4
     assert most == sorted(most)
     assert found["objective"] == "memory"
-    assert found["link"] == {"bits_per_second": 1e9, "latency_seconds": 0.02}
+    assert found["link"] == "1gbps/20ms"
     by_name = {each["constraint"]: each["plan"] for each in found["constraints"]}
     fewer = by_name["128 statistical bits of refreshes"]
     assert fewer["iteration_seconds"] < found["chosen"]["iteration_seconds"]
@@ -148,4 +148,4 @@ def test_a_link_that_is_none_is_refused(tmp_path):
     (tmp_path / "c.toml").write_text('[data]\ntrain = "builtin:pima"\nlabel = "diabetes"\n')
     result = CliRunner().invoke(cli.app, ["plan", str(tmp_path / "c.toml"), "--link", "fast"])
     assert result.exit_code == cli.USAGE_ERROR
-    assert "need RATE/LATENCY" in result.output
+    assert "need rate and delay" in result.output
