@@ -13,8 +13,9 @@ Record = Mapping[str, Any]
 STYLE = {"svg.hashsalt": "mhe", "svg.fonttype": "none", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
 """Text as text, and the same file from the same figures."""
 
-SIZE = (5.2, 3.2)
+SIZE = (5.2, 3.4)
 DOTS = 140
+LEGEND_COLUMNS = 2
 
 LINES: Mapping[str, Callable[[Record], float | None]] = {
     "CPU of a party, mean": lambda p: p["stages"]["training"]["cpu_seconds"]["mean"],
@@ -63,7 +64,7 @@ def _plot(path: Path, x_label: str, y_label: str, lines: Mapping[str, Sequence[t
         axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.legend(fontsize=7, frameon=False)
+        figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=7, frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=DOTS, metadata={"Date": None} if path.suffix == ".svg" else None)
         pyplot.close(figure)
