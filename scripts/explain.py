@@ -149,18 +149,20 @@ def _print(found: Explanation, console: Console) -> None:
     console.print()
     console.print("[bold]What a constraint costs[/bold]")
     table = Table(box=None, pad_edge=False)
-    for name in ("constraint", "instead", "ring", "iteration", "difference", "memory"):
+    for name in ("constraint", "instead", "ring", "iteration", "difference", "error", "memory"):
         table.add_column(name, justify="left" if name in ("constraint", "instead") else "right")
     for variant in found.variants:
         if variant.forecast is None:
-            table.add_row(variant.constraint, variant.instead, "", "impossible", "", "")
+            table.add_row(variant.constraint, variant.instead, "", "impossible", "", "", "")
             continue
         new = variant.forecast
         change = new.iteration_seconds / chosen.iteration_seconds - 1
         memory = _mib(_most_memory(new))
         ring = f"2^{new.plan.parameters.ring_dim.bit_length() - 1}"
         difference = "none" if abs(change) < 5e-3 else f"{100 * change:+.0f} %"
-        table.add_row(variant.constraint, variant.instead, ring, seconds(new.iteration_seconds), difference, memory)
+        error = f"{new.plan.precision.released_error:.1g}"
+        time = seconds(new.iteration_seconds)
+        table.add_row(variant.constraint, variant.instead, ring, time, difference, error, memory)
     console.print(table)
     best = min(found.arities, key=lambda arity: found.arities[arity])
     now = chosen.tree.arity
