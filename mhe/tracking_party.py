@@ -24,17 +24,18 @@ Floats = npt.NDArray[np.float64]
 class TrackingParty:
     """What a step needs of a `Party`, as the root sees it.
 
-    largest: what is refreshed is taken to be no larger. counts: ciphertexts refreshed and summed, by protocol and
+    largest: what is refreshed is taken to be no larger. centred: as of `TrackingBackend`. counts: ciphertexts refreshed and summed, by protocol and
     limbs.
     """
 
     parameters: Parameters
     largest: float = math.inf
+    centred: bool = False
     backend: TrackingBackend = field(init=False)
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.backend = TrackingBackend(self.parameters)
+        self.backend = TrackingBackend(self.parameters, centred=self.centred)
 
     def encrypted(self, value: float, noise: float, scale: float, period: int) -> Ciphertext:
         """A ciphertext of full limbs and this size."""

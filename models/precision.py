@@ -255,7 +255,7 @@ class Precision(ReleasePrecision):
         plan, n = self.plan, self._ring_dim
         switching = self._switching(plan.prediction_limbs + 1)
         turns = len(plan.layout.giant_steps) + len(plan.layout.spread_steps)
-        turned = math.sqrt(n) * switching / (plan.weight_scale * ANSWER_GUARD)
+        turned = math.sqrt(n) * math.hypot(switching, self._refresh) / (plan.weight_scale * ANSWER_GUARD)
         encoding = math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
         dropped = plan.parameters.moduli[plan.prediction_limbs]
         own = math.hypot(math.sqrt(turns) * switching / dropped, self._rounding) / plan.prediction_scale
@@ -267,8 +267,9 @@ class Precision(ReleasePrecision):
     def logit_noise_norm(self) -> float:
         """Euclidean bound on the noise of all coefficients of delivered logits, at their scale.
 
-        The noise of the weights counts with the norm of the largest row. What is added on the way is independent from
-        slot to slot, but for the biased part of uncorrected lifts, which gathers in few slots and is counted apart.
+        The noise of the weights counts with the norm of the largest row; it is that of the coefficients that carry
+        them, for a refresh drops the others'. What is added on the way is independent from slot to slot, but for the
+        biased part of uncorrected lifts, which gathers in few slots and is counted apart.
         """
         plan, n = self.plan, self._ring_dim
         weights = math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale

@@ -27,9 +27,9 @@ from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
 from mhe.party import Compute
 from mhe.security import smudging_std
+from mhe.slot_map import RefreshOutput, SlotMap
 from mhe.tracking_party import TrackingParty
 from models.activations import activate
-from models.linalg import rotate_and_add
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles
 from models.perceptron import Perceptron, with_constant
 from models.precision import ROW_NORM_LIMIT, largest_output, quantile
@@ -37,6 +37,9 @@ from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudge
 from models.tiles import TileLayout, add_bias, double, product
 
 Floats = npt.NDArray[np.float64]
+
+ANSWER_SCALES = ANSWER_GUARD**2
+"""Answers are at so many times the default scale: both operands of the last product are raised by ANSWER_GUARD."""
 
 UNIT_NORM = 4.0
 """Largest norm of the weights of a unit that the noise analysis assumes; He's first ones have sqrt(2)."""
@@ -78,8 +81,10 @@ class TilePrediction:
 
     @property
     def levels(self) -> int:
-        """Levels between two refreshes: weights change their form, or an activation, a product and a mask."""
-        return PRODUCT_LEVELS + (self.network.activation.levels if self.network.hidden else 0)
+        """Levels between two refreshes: weights change their form, a product, and back to the default scale; or an
+        activation, a product and a mask.
+        """
+        return PRODUCT_LEVELS + (max(1, self.network.activation.levels) if self.network.hidden else 0)
 
     @cached_property
     def tiles(self) -> ModelTiles:
@@ -116,7 +121,7 @@ class TilePrediction:
     @property
     def key_plan(self) -> KeyPlan:
         layout, stride = self.layout, self.layout.stride
-        steps = {-layout.width, *layout.fold_steps, *layout.turn_rotations(*layout.product)}
+        steps = {-layout.width, *layout.turn_rotations(*layout.product)}
         steps |= {k * stride for k in (*range(layout.baby), *layout.giants)}
         if self.network.hidden:
             steps |= layout.turn_rotations(*layout.skewing_product)
@@ -138,18 +143,21 @@ class TilePrediction:
 
     @property
     def query_limbs(self) -> int:
-        return self.low_limbs + 1
+        """Before hidden layers there is a rescale more, from the scale of the first product to the default one."""
+        return self.low_limbs + (2 if self.network.hidden else 1)
 
     @property
-    def _copies(self) -> int:
-        """By how many times the scale of prepared weights is larger than that of the kept ones."""
-        return self.layout.n_slots // self.weights_period
+    def _lowering(self) -> float:
+        """Whole factor that takes the scale of the first product down to the default one, with a rescale."""
+        return float(round(self.parameters.moduli[self.low_limbs] / ANSWER_SCALES))
 
     @property
     def query_scale(self) -> float:
-        """The first product comes out at the default scale, or that of the answers."""
-        out = self.parameters.scale if self.network.hidden else self.answer_scale
-        return out * self.parameters.moduli[self.low_limbs] / (self.weight_scale * self._copies)
+        """The first product comes out at the scale of the answers, or so near it that it can be lowered exactly."""
+        out, p = self.answer_scale, self.parameters
+        if self.network.hidden:
+            out = p.scale * p.moduli[self.low_limbs] / self._lowering
+        return out * p.moduli[self.query_limbs - 1] / (self.weight_scale * ANSWER_GUARD)
 
     @property
     def query_period(self) -> int:
@@ -157,7 +165,7 @@ class TilePrediction:
 
     @property
     def answer_scale(self) -> float:
-        return self.parameters.scale * ANSWER_GUARD
+        return self.parameters.scale * ANSWER_SCALES
 
     @property
     def answer_period(self) -> int:
@@ -179,24 +187,33 @@ class TilePrediction:
     # computation
 
     def prepare(self, party: Compute, weights: Sequence[Ciphertext] | None) -> PreparedLayers | None:
-        # read without a period, for only then do rotations by it rotate the noise
-        fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.layout.n_slots)
-        if weights is None:
-            return None
-        return self._prepared(party.backend, [self._mean(party.backend, tile) for tile in fresh])
+        fresh = self._raised_weights(party, weights)
+        return None if weights is None else self._prepared(party.backend, fresh)
 
-    def _mean(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
-        """A tile of weights without the noise that does not repeat with it (a trace), at work_limbs limbs."""
-        copies = rotate_and_add(backend, tile, self.layout.fold_steps, self.weights_period)
-        mean = backend.reread(copies, scale=copies.scale * self._copies)
-        return backend.drop_limbs(mean, self.work_limbs)
+    @cached_property
+    def _guards(self) -> list[float]:
+        """By how much the scale of each tile of weights is raised: those of the first layer and of the last."""
+        out = []
+        for layer, (n_in, n_out) in enumerate(self.tiles.grids):
+            outer = layer in (0, self.network.n_layers - 1)
+            out += [ANSWER_GUARD if outer else 1.0] * (n_in * n_out) + [1.0] * (n_out if layer else 0)
+        return out
+
+    def _raised_weights(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext]:
+        """The weights raised by `_guards`, without the noise that does not repeat with them."""
+        maps = {guard: SlotMap.repeating(self.weights_period, int(guard)) for guard in set(self._guards)}
+        outputs = [RefreshOutput(tile, maps[guard]) for tile, guard in enumerate(self._guards)]
+        fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.weights_period, outputs)
+        return [party.backend.reread(w, scale=w.scale * g) for w, g in zip(fresh, self._guards, strict=True)]
 
     def _prepared(self, backend: Backend, weights: Sequence[Ciphertext]) -> PreparedLayers:
         grids, biases = self.tiles.layers(weights)
-        prepared = [[[self._turned(backend, tile) for tile in line] for line in grids[0]]]
+        first = [[backend.drop_limbs(tile, self.query_limbs + 1) for tile in line] for line in grids[0]]
+        prepared = [[[self._turned(backend, tile) for tile in line] for line in first]]
         for layer, grid in enumerate(grids[1:], start=1):
+            low = [[backend.drop_limbs(tile, self.work_limbs) for tile in line] for line in grid]
             doubled = self.network.form(layer - 1) == "plain"
-            prepared.append([[double(backend, self.layout, t) for t in line] for line in grid] if doubled else grid)
+            prepared.append([[double(backend, self.layout, t) for t in line] for line in low] if doubled else low)
         return PreparedLayers(prepared, biases)
 
     def _turned(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
@@ -218,25 +235,31 @@ class TilePrediction:
         present = self.layout.present(n_rows)
         z: list[Ciphertext] | None = None
         if prepared is not None and query is not None:
-            z = [backend.rescale(tile) for tile in self._product(backend, prepared, 0, query)]
+            z = [self._first(backend, tile) for tile in self._product(backend, prepared, 0, query)]
         for layer, width in enumerate(net.hidden, start=1):
             z = party.refresh(z, self.layout.tiles(width), self.parameters.scale, self.layout.n_slots)
             if prepared is None:
                 z = None
                 continue
             a = [activate(backend, tile, net.activation, self.layout.mask) for tile in z]
-            guard = ANSWER_GUARD if layer == len(net.hidden) else 1.0
-            batch = [self._raised(backend, backend.drop_limbs(tile, self.work_limbs), guard) for tile in a]
+            batch, scale = [backend.drop_limbs(tile, self.work_limbs) for tile in a], self.parameters.scale
+            if layer == len(net.hidden):
+                batch, scale = [self._raised(backend, tile, ANSWER_GUARD) for tile in batch], self.answer_scale
             sums = self._product(backend, prepared, layer, batch)
             z = [
-                add_bias(backend, tile, bias, present, self.parameters.scale * guard)
+                add_bias(backend, tile, bias, present, scale)
                 for tile, bias in zip(sums, prepared.biases[layer], strict=True)
             ]
         return None if z is None else [backend.drop_limbs(tile, self.answer_limbs) for tile in z]
 
     def _raised(self, backend: Backend, tile: Ciphertext, factor: float) -> Ciphertext:
-        """At so many times its scale: a product with 1, which is exact."""
-        return tile if factor == 1.0 else backend.multiply_plain(tile, backend.encode(np.ones(1), tile.limbs, factor))
+        """At so many times its scale, a whole number: a product with 1, which is exact."""
+        return backend.multiply_plain(tile, backend.encode(np.ones(1), tile.limbs, factor))
+
+    def _first(self, backend: Backend, z: Ciphertext) -> Ciphertext:
+        """What the first layer gives, rescaled to low_limbs limbs: before an activation at the default scale."""
+        z = backend.rescale(z)
+        return backend.rescale(self._raised(backend, z, self._lowering)) if self.network.hidden else z
 
     def _product(
         self, backend: Backend, prepared: PreparedLayers, layer: int, batch: Sequence[Ciphertext]
@@ -250,27 +273,25 @@ class TilePrediction:
 
     @cached_property
     def _added_std(self) -> float:
-        """Error of an answer, but for that of the weights: root mean square of slots.
+        """Error of an answer to the largest rows, but for that of the weights: root mean square of slots."""
+        return self._tracked(0.0, ROW_NORM_LIMIT)
 
-        Rows are as large as is allowed, the weights of a unit have the norm UNIT_NORM, and inputs of activations stay
-        within their interval.
+    def _tracked(self, weight_std: float, row_size: float) -> float:
+        """Error of an answer to rows so many times as large as one of standard deviations: root mean square of slots.
+
+        The weights of a unit have the norm UNIT_NORM, and inputs of activations stay within their interval.
         """
-        return self._tracked(0.0)
-
-    def _tracked(self, weight_std: float) -> float:
-        p, party = self.parameters, TrackingParty(self.parameters, self.network.activation.half_width)
+        p, party = self.parameters, TrackingParty(self.parameters, self.network.activation.half_width, centred=True)
         backend, w = party.backend, self.layout.width
         values = []
         for layer, (n_in, n_out) in enumerate(self.tiles.grids):
             values += [UNIT_NORM / math.sqrt(w * n_in)] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
-        low = [backend.ciphertext(Size(v, 0.0), self.low_limbs, self.weight_scale, p.n_slots) for v in values]
+        low = [backend.ciphertext(Size(0.0, 0.0), self.low_limbs, self.weight_scale, self.weights_period)] * len(values)
         weights = []
-        for value, tile in zip(values, party.refresh(low, len(low), self.weight_scale, p.n_slots), strict=True):
-            # copies of a weight are equal, not independent
-            mean = self._mean(backend, tile)
-            noise = math.hypot(backend.size(mean).noise, weight_std)
-            weights.append(backend.ciphertext(Size(value, noise), mean.limbs, mean.scale, mean.period))
-        rows = ROW_NORM_LIMIT * math.sqrt((self.features + 1) / (w * self.n_queries))
+        for value, tile in zip(values, self._raised_weights(party, low), strict=True):
+            noise = math.hypot(backend.size(tile).noise, weight_std)
+            weights.append(backend.ciphertext(Size(value, noise), tile.limbs, tile.scale, tile.period))
+        rows = row_size * math.sqrt((self.features + 1) / (w * self.n_queries))
         noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
         query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
         prepared = self._prepared(backend, weights)
@@ -283,7 +304,7 @@ class TilePrediction:
 
     @property
     def error(self) -> float:
-        """Of the largest rows, weights and inputs of activations that the analysis allows for."""
+        """Of rows of standard size, and of the largest weights and inputs of activations that the analysis allows for."""
         width = smudging_std(self.noise_norm, self.release_bits, self.releases)
         smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
-        return math.hypot(self._tracked(self.weight_std), smudged) * quantile(self.rows * self.outputs)
+        return math.hypot(self._tracked(self.weight_std, 1.0), smudged) * quantile(self.rows * self.outputs)

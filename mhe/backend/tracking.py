@@ -53,12 +53,14 @@ class Size:
 class TrackingBackend:
     """`Backend` of sizes. Slots are not told apart.
 
+    centred: whether key switches round to nearest, as the native evaluator's do (`mhe.security.key_switch_std`).
     counts: how often each operation was made, by its name and the limbs of its operands; rotations and terms of sums
     are counted one by one. rotations: those made, in 1 .. n_slots-1.
     """
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, *, centred: bool = False) -> None:
         self._parameters = parameters
+        self._centred = centred
         self.counts: Counter[tuple[str, int]] = Counter()
         self.rotations: set[int] = set()
 
@@ -100,7 +102,7 @@ class TrackingBackend:
     def _switched(self, size: Size, form: rules.Form, *, relinearisation: bool = False) -> Ciphertext:
         p = self._parameters
         error = relin_key_error_std(p.ring_dim, p.n_parties) if relinearisation else key_error_std(p.n_parties)
-        std = self.slot_noise(key_switch_std(p, form.limbs, error), form.scale)
+        std = self.slot_noise(key_switch_std(p, form.limbs, error, centred=self._centred), form.scale)
         return self._result(size.with_noise(std), form)
 
     def encode(self, values: npt.NDArray[np.float64], limbs: int, scale: float | None = None) -> Plaintext:
