@@ -268,16 +268,24 @@ class Precision(ReleasePrecision):
         """Euclidean bound on the noise of all coefficients of delivered logits, at their scale.
 
         The noise of the weights counts with the norm of the largest row; it is that of the coefficients that carry
-        them, for a refresh drops the others'. What is added on the way is independent from slot to slot, but for the
-        biased part of uncorrected lifts, which gathers in few slots and is counted apart.
+        them, for a refresh drops the others'.
         """
-        plan, n = self.plan, self._ring_dim
-        weights = math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale
+        plan = self.plan
+        weights = self._row_norm * math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale
+        return plan.prediction_scale * weights + self.logit_added_norm
+
+    @property
+    def logit_added_norm(self) -> float:
+        """Of this noise, what is added on the way from the coefficients that carry the weights.
+
+        Any correlation between slots is allowed for. The biased part of uncorrected lifts gathers in few slots and is
+        counted apart.
+        """
+        plan = self.plan
         added = math.sqrt(max(self.logit_noise_std**2 - (self._row_norm * self.weight_noise_std) ** 2, 0.0))
-        spread = correlated_norm_bound(added * secret_spread(2 / n))
+        spread = correlated_norm_bound(added * secret_spread(2 / self._ring_dim))
         bias = 0.0 if plan.centred else self._row_norm * key_switch_bias_norm(plan.parameters)
-        bias *= plan.parameters.scale / plan.weight_scale
-        return plan.prediction_scale * (self._row_norm * weights + spread) + bias
+        return plan.prediction_scale * spread + bias * plan.parameters.scale / plan.weight_scale
 
     @property
     def logit_error(self) -> float:

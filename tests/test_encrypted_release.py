@@ -125,6 +125,7 @@ OTHER_KINDS = {
     "poisson": ("poisson", "gd", "choose_plan", insecure_test_plan, 1 << 10),
     "newton": ("logistic", "newton", "choose_newton_plan", insecure_test_newton_plan, 1 << 10),
     "softmax": ("softmax", "nesterov", "choose_perceptron_plan", insecure_test_perceptron_plan, 1 << 11),
+    "mlp": ("mlp", "nesterov", "choose_perceptron_plan", insecure_test_perceptron_plan, 1 << 11),
 }
 
 
@@ -141,7 +142,10 @@ def test_models_of_other_kinds_answer_as_their_twins(name, tmp_path, monkeypatch
     monkeypatch.setattr(scripts.planning, choose, choosing)
     monkeypatch.setattr(scripts.predict, "load_model", load)
     training = {"iterations": 2, "solver": solver} | ({} if solver == "newton" else {"learning_rate": 0.2})
-    config, keeping = parse_config({**SETTINGS, "model": {"kind": kind}, "training": training}), Keeping(tmp_path, None)
+    kinds = {"kind": kind}
+    if kind == "mlp":
+        kinds, training = kinds | {"hidden": [6, 5]}, training | {"batch": 50}
+    config, keeping = parse_config({**SETTINGS, "model": kinds, "training": training}), Keeping(tmp_path, None)
     outcomes = run_parties(N_PARTIES, lambda collective: run_party(config, collective, tmp_path, False, keeping))
     model = load(tmp_path / "model.mhe")
     rows = np.array(model.task.mean) + np.random.default_rng(0).normal(size=(40, 8)) * np.array(model.task.scale)
