@@ -17,7 +17,7 @@ import numpy as np
 from mhe.ciphertext import Ciphertext
 from mhe.security import norm_bound, secret_spread
 from mhe.tracking_party import TrackingParty
-from models.precision import ReleasePrecision, quantile, squared_gain
+from models.precision import ROW_NORM_LIMIT, ReleasePrecision, quantile, squared_gain
 
 if TYPE_CHECKING:
     from models.mlp_plan import PerceptronPlan
@@ -69,10 +69,15 @@ class PerceptronPrecision(ReleasePrecision):
     @cached_property
     def logit_noise_std(self) -> float:
         """Error of an output of the last layer, of weights as noisy as they are in the end."""
+        return self._logit_noise(1.0)
+
+    def _logit_noise(self, row_size: float) -> float:
+        """The same of rows so many times as large as one of standard deviations, with activations in their interval."""
         from models.mlp import outputs_of_rows
 
-        plan, party = self.plan, TrackingParty(self.plan.parameters)
-        rows = np.ones((plan.layout.rows, plan.network.inputs))
+        plan = self.plan
+        party = TrackingParty(plan.parameters, plan.network.activation.half_width)
+        rows = np.full((plan.layout.rows, plan.network.inputs), row_size)
         z = outputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), rows)
         return max(party.backend.size(tile).noise for tile in z)
 
@@ -101,8 +106,9 @@ class PerceptronPrecision(ReleasePrecision):
 
     @cached_property
     def logit_noise_norm(self) -> float:
-        """Euclidean bound on the noise of all coefficients of a delivered tile, at its scale."""
-        return self._norm(self.logit_noise_std, self.plan.parameters.scale, self.plan.parameters.ring_dim)
+        """Euclidean bound on the noise of all coefficients of a delivered tile of the largest rows, at its scale."""
+        largest = self._logit_noise(ROW_NORM_LIMIT)
+        return self._norm(largest, self.plan.prediction_scale, self.plan.parameters.ring_dim)
 
     @property
     def logit_error(self) -> float:
