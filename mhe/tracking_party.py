@@ -24,8 +24,8 @@ Floats = npt.NDArray[np.float64]
 class TrackingParty:
     """What a step needs of a `Party`, as the root sees it.
 
-    largest: what is refreshed is taken to be no larger. centred: as of `TrackingBackend`. counts: ciphertexts refreshed and summed, by protocol and
-    limbs.
+    largest: what is refreshed is taken to be no larger. centred: as of `TrackingBackend`. counts: ciphertexts refreshed
+    and summed, by protocol and limbs.
     """
 
     parameters: Parameters

@@ -12,7 +12,7 @@ in baby steps and giant steps; the masks are the same in every row, so that they
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -187,7 +187,7 @@ class TilePrediction:
     # computation
 
     def prepare(self, party: Compute, weights: Sequence[Ciphertext] | None) -> PreparedLayers | None:
-        fresh = self._raised_weights(party, weights)
+        fresh = self.raised(party, weights)
         return None if weights is None else self._prepared(party.backend, fresh)
 
     @cached_property
@@ -199,17 +199,22 @@ class TilePrediction:
             out += [ANSWER_GUARD if outer else 1.0] * (n_in * n_out) + [1.0] * (n_out if layer else 0)
         return out
 
-    def _raised_weights(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext]:
-        """The weights raised by `_guards`, without the noise that does not repeat with them."""
+    def raised(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext]:
+        """The weights raised by `_guards`, without the noise that does not repeat with them: at every party."""
         maps = {guard: SlotMap.repeating(self.weights_period, int(guard)) for guard in set(self._guards)}
         outputs = [RefreshOutput(tile, maps[guard]) for tile, guard in enumerate(self._guards)]
         fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.weights_period, outputs)
         return [party.backend.reread(w, scale=w.scale * g) for w, g in zip(fresh, self._guards, strict=True)]
 
     def _prepared(self, backend: Backend, weights: Sequence[Ciphertext]) -> PreparedLayers:
+        layers = self.straight(backend, weights, self.query_limbs + 1)
+        first = [[self._turned(backend, tile) for tile in line] for line in layers.grids[0]]
+        return PreparedLayers([first, *layers.grids[1:]], layers.biases)
+
+    def straight(self, backend: Backend, weights: Sequence[Ciphertext], limbs: int) -> PreparedLayers:
+        """The weights as products take them, those of the first layer as they were stored, at so many limbs."""
         grids, biases = self.tiles.layers(weights)
-        first = [[backend.drop_limbs(tile, self.query_limbs + 1) for tile in line] for line in grids[0]]
-        prepared = [[[self._turned(backend, tile) for tile in line] for line in first]]
+        prepared = [[[backend.drop_limbs(tile, limbs) for tile in line] for line in grids[0]]]
         for layer, grid in enumerate(grids[1:], start=1):
             low = [[backend.drop_limbs(tile, self.work_limbs) for tile in line] for line in grid]
             doubled = self.network.form(layer - 1) == "plain"
@@ -231,13 +236,31 @@ class TilePrediction:
     def answer(
         self, party: Compute, prepared: PreparedLayers | None, query: Sequence[Ciphertext] | None, n_rows: int
     ) -> list[Ciphertext] | None:
-        backend, net = party.backend, self.network
-        present = self.layout.present(n_rows)
         z: list[Ciphertext] | None = None
         if prepared is not None and query is not None:
-            z = [self._first(backend, tile) for tile in self._product(backend, prepared, 0, query)]
+            z = self._product(party.backend, prepared, 0, query)
+
+        def refresh(some: list[Ciphertext] | None, count: int) -> list[Ciphertext]:
+            return party.refresh(some, count, self.parameters.scale, self.layout.n_slots)
+
+        return self.outputs_from(party.backend, prepared, z, n_rows, refresh)
+
+    def outputs_from(
+        self,
+        backend: Backend,
+        prepared: PreparedLayers | None,
+        sums: Sequence[Ciphertext] | None,
+        n_rows: int,
+        refresh: Callable[[list[Ciphertext] | None, int], list[Ciphertext]],
+    ) -> list[Ciphertext] | None:
+        """The outputs, from the sums of the first layer as its product leaves them; None where these are.
+
+        refresh: of so many ciphertexts, or of None.
+        """
+        net, present = self.network, self.layout.present(n_rows)
+        z = None if sums is None else [self._first(backend, tile) for tile in sums]
         for layer, width in enumerate(net.hidden, start=1):
-            z = party.refresh(z, self.layout.tiles(width), self.parameters.scale, self.layout.n_slots)
+            z = refresh(z, self.layout.tiles(width))
             if prepared is None:
                 z = None
                 continue
@@ -245,11 +268,8 @@ class TilePrediction:
             batch, scale = [backend.drop_limbs(tile, self.work_limbs) for tile in a], self.parameters.scale
             if layer == len(net.hidden):
                 batch, scale = [self._raised(backend, tile, ANSWER_GUARD) for tile in batch], self.answer_scale
-            sums = self._product(backend, prepared, layer, batch)
-            z = [
-                add_bias(backend, tile, bias, present, scale)
-                for tile, bias in zip(sums, prepared.biases[layer], strict=True)
-            ]
+            products = zip(self._product(backend, prepared, layer, batch), prepared.biases[layer], strict=True)
+            z = [add_bias(backend, tile, bias, present, scale) for tile, bias in products]
         return None if z is None else [backend.drop_limbs(tile, self.answer_limbs) for tile in z]
 
     def _raised(self, backend: Backend, tile: Ciphertext, factor: float) -> Ciphertext:
@@ -281,22 +301,30 @@ class TilePrediction:
 
         The weights of a unit have the norm UNIT_NORM, and inputs of activations stay within their interval.
         """
-        p, party = self.parameters, TrackingParty(self.parameters, self.network.activation.half_width, centred=True)
-        backend, w = party.backend, self.layout.width
-        values = []
+        p, party = self.parameters, self.tracking_party
+        backend, prepared = party.backend, self._prepared(party.backend, self.tracked_weights(party, weight_std))
+        rows = row_size * math.sqrt((self.features + 1) / (self.layout.width * self.n_queries))
+        noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
+        query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
+        answers = self.answer(party, prepared, [query] * self.n_queries, self.rows) or []
+        return max(backend.size(answer).noise for answer in answers)
+
+    @property
+    def tracking_party(self) -> TrackingParty:
+        """One that follows noise, with inputs of activations within their interval."""
+        return TrackingParty(self.parameters, self.network.activation.half_width, centred=True)
+
+    def tracked_weights(self, party: TrackingParty, weight_std: float) -> list[Ciphertext]:
+        """As `raised` gives them: as large as the analysis allows for, with this error."""
+        backend, w, values = party.backend, self.layout.width, []
         for layer, (n_in, n_out) in enumerate(self.tiles.grids):
             values += [UNIT_NORM / math.sqrt(w * n_in)] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
         low = [backend.ciphertext(Size(0.0, 0.0), self.low_limbs, self.weight_scale, self.weights_period)] * len(values)
         weights = []
-        for value, tile in zip(values, self._raised_weights(party, low), strict=True):
+        for value, tile in zip(values, self.raised(party, low), strict=True):
             noise = math.hypot(backend.size(tile).noise, weight_std)
             weights.append(backend.ciphertext(Size(value, noise), tile.limbs, tile.scale, tile.period))
-        rows = row_size * math.sqrt((self.features + 1) / (w * self.n_queries))
-        noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
-        query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
-        prepared = self._prepared(backend, weights)
-        answers = self.answer(party, prepared, [query] * self.n_queries, self.rows) or []
-        return max(backend.size(answer).noise for answer in answers)
+        return weights
 
     @cached_property
     def noise_norm(self) -> float:
@@ -304,7 +332,7 @@ class TilePrediction:
 
     @property
     def error(self) -> float:
-        """Of rows of standard size, and of the largest weights and inputs of activations that the analysis allows for."""
+        """Of rows of standard size, and the largest weights and inputs of activations that the analysis allows for."""
         width = smudging_std(self.noise_norm, self.release_bits, self.releases)
         smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
         return math.hypot(self._tracked(self.weight_std, 1.0), smudged) * quantile(self.rows * self.outputs)

@@ -9,8 +9,8 @@ Weights w[s mod d] become w[s // R] (d features with padding, period d R) by the
 
     y[s] = sum over 0 <= k < d of mask_k[s] w[(s + k) mod d],  mask_k[s] = 1 where s + k = s // R modulo d,
 
-in baby steps and giant steps (Halevi and Shoup, CRYPTO 2014). The noise that does not repeat with them is taken from the
-weights by their refresh.
+in baby steps and giant steps (Halevi and Shoup, CRYPTO 2014). Before, a refresh takes from the weights the noise that
+does not repeat with them.
 """
 
 from __future__ import annotations
@@ -139,11 +139,13 @@ class VectorPrediction:
     # computation
 
     def prepare(self, party: Compute, weights: Sequence[Ciphertext] | None) -> Ciphertext | None:
-        fresh = self._raised(party, weights)
+        fresh = self.raised(party, weights)
         return None if weights is None else self._ordered(party.backend, fresh)
 
-    def _raised(self, party: Compute, weights: Sequence[Ciphertext] | None) -> Ciphertext:
-        """The weights at so many times their scale, without the noise that does not repeat with them."""
+    def raised(self, party: Compute, weights: Sequence[Ciphertext] | None) -> Ciphertext:
+        """The weights at ANSWER_GUARD times their scale, without the noise that does not repeat with them: at every
+        party.
+        """
         outputs = [RefreshOutput(0, SlotMap.repeating(self.period, int(ANSWER_GUARD)))]
         (fresh,) = party.refresh(weights, 1, self.weight_scale, self.period, outputs)
         return party.backend.reread(fresh, scale=fresh.scale * ANSWER_GUARD)
@@ -181,7 +183,7 @@ class VectorPrediction:
         p, party = self.parameters, TrackingParty(self.parameters, centred=True)
         backend = party.backend
         low = backend.ciphertext(Size(self.message_bound, 0.0), p.refresh_limbs, self.weight_scale, self.period)
-        ordered = self._ordered(backend, self._raised(party, [low]))
+        ordered = self._ordered(backend, self.raised(party, [low]))
         noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
         query = backend.ciphertext(Size(ROW_NORM_LIMIT, noise), self.query_limbs, self.query_scale, self.query_period)
         # each slot takes one of the diagonals

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from mhe.encoding import decode_subring, embed
 from models.activations import identity, square
 from models.model import model_of
 from models.perceptron import with_constant
 from models.precision import ROW_NORM_LIMIT
 from models.twin import train_twin
 from tests import oracle
+from tests.complex_slots import complex_slots, noise_norm
 from tests.evaluators import make_party, perceptron_plan_of, plan_of
 from tests.insecure import table, workload
 from tests.runs import trained
@@ -44,9 +44,9 @@ def delivered(plan, tests):
     def after(party, rank, weights):
         found, deliver = [], party.deliver
 
-        def listening(ciphertexts, noise_norm):
-            found.extend((party.backend.export_ciphertext(c), c.period, noise_norm) for c in ciphertexts)
-            return deliver(ciphertexts, noise_norm)
+        def listening(ciphertexts, bound):
+            found.extend((party.backend.export_ciphertext(c), bound) for c in ciphertexts)
+            return deliver(ciphertexts, bound)
 
         party.deliver = listening
         model = model_of(plan)
@@ -59,45 +59,20 @@ def delivered(plan, tests):
     return [found for found, _, _ in outcomes], outcomes[0][1], joint, train_twin(plan, shards, seed=0)[0]
 
 
-def times_i(coefficients):
-    """Times X^(n/2), which is i in every slot."""
-    return np.concatenate(np.split(coefficients, 2)[::-1]) * np.repeat([-1.0, 1.0], len(coefficients) // 2)
-
-
-def slots_of(ciphertext, plan, joint):
-    """The complex slots (plan.weights_period,) of weights: their noise has imaginary parts."""
-    step = plan.parameters.n_slots // plan.weights_period
-    held = np.array([float(c) for c in oracle.message_integers(ciphertext, plan.parameters, joint)[::step]])
-    real, imaginary = (
-        decode_subring(part, plan.weights_period, ciphertext.scale) for part in (held, -times_i(held))
-    )
-    return real + 1j * imaginary
-
-
-def noise_of(found, plan, joint, expected):
-    """Euclidean norm over all coefficients of what is delivered, from complex slots (period,) as they should be."""
-    ciphertext, period, _ = found
-    slots, exact = np.resize(expected, period), np.zeros(plan.parameters.ring_dim)
-    coefficients = embed(slots.real) + times_i(embed(slots.imag))
-    exact[:: plan.parameters.n_slots // period] = coefficients * ciphertext.scale
-    got = np.array(oracle.message_integers(ciphertext, plan.parameters, joint), dtype=object)
-    return float(np.linalg.norm((got - exact).astype(float)))
-
-
 @pytest.mark.parametrize("name", ["few features", "many features"])
 def test_logits_of_the_largest_rows_stay_within_their_bound(name):
     """Both the noise of training and delivery together, and what is added after the weights alone."""
     plan = PLANS[name]()
     tests = [largest_rows(rows, plan.workload.features) for rows in plan.workload.test_rows]
     found, (weights,), joint, (twin,) = delivered(plan, tests)
-    exact = slots_of(weights, plan, joint)[: plan.workload.features + 1]
+    exact = complex_slots(weights, plan.parameters, joint, plan.weights_period)[: plan.workload.features + 1]
     for x, (got,) in zip(tests, found, strict=True):
         norms = []
         for w in (twin[:, 0], exact):
             logits = np.zeros(plan.layout.rows, dtype=complex)
             logits[: len(x)] = with_constant(x) @ w
-            norms.append(noise_of(got, plan, joint, logits))
-        assert got[2] == plan.precision.logit_noise_norm
+            norms.append(noise_norm(got[0], plan.parameters, joint, logits))
+        assert got[1] == plan.precision.logit_noise_norm
         assert norms[0] < plan.precision.logit_noise_norm < norms[0] * 2**16
         assert norms[1] < plan.precision.logit_added_norm < norms[1] * 2**12
 
@@ -113,6 +88,6 @@ def test_outputs_of_the_largest_rows_stay_within_their_bound(name):
     for x, tiles in zip(tests, found, strict=True):
         slots = plan.layout.pack(plan.network.outputs_of(twin, x), form)
         for got, expected in zip(tiles, slots, strict=True):
-            norm = noise_of(got, plan, joint, expected)
-            assert got[2] == plan.precision.logit_noise_norm
+            norm = noise_norm(got[0], plan.parameters, joint, expected)
+            assert got[1] == plan.precision.logit_noise_norm
             assert norm < plan.precision.logit_noise_norm < norm * 2**14
