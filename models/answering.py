@@ -92,24 +92,33 @@ class Answering:
         return None if switched is None else Answer(query.model, receiver.label, query.rows, tuple(switched))
 
 
+def most_blocks(collective: Collective, model: KeptModel, n_rows: int) -> int:
+    """Blocks of the party with the most rows of its own, this one having n_rows: all that the others learn of them."""
+    blocks = -(-n_rows // own_rows(model.prediction).rows)
+    with collective.phase("rows"):
+        return max(int.from_bytes(b, "little") for b in collective.allgather(blocks.to_bytes(8, "little")))
+
+
+def own_answers(model: KeptModel, blocks: int) -> int:
+    """How many answers so many blocks of every party's rows take. Raises DataError if there are none."""
+    if blocks == 0:
+        raise DataError("no party has a row to predict; need one at least")
+    return blocks * own_rows(model.prediction).n_answers * model.prediction.parameters.n_parties
+
+
 def answer_own(party: EncryptedParty, model: KeptModel, x: Floats) -> Floats:
     """What the model gives for this party's own standardised rows (n, features), before the link: (n, outputs).
 
-    All parties call it, each with the rows it has, if any, and each gets answers for those alone. How many blocks the
-    longest table takes is all that the others learn. Raises DataError if nobody has a row, and ParameterError if the
-    owner of the model allows no so many answers; both before any work, at every party.
+    All parties call it, each with the rows it has, if any, and each gets answers for those alone. Raises DataError if
+    nobody has a row, and ParameterError if the owner of the model allows no more; both before any work.
     """
     prediction, own = model.prediction, own_rows(model.prediction)
-    with party.collective.phase("rows"):
-        blocks = -(-len(x) // own.rows)
-        most = max(int.from_bytes(b, "little") for b in party.collective.allgather(blocks.to_bytes(8, "little")))
-    if most == 0:
-        raise DataError("no party has a row to predict; need one at least")
-    count = most * own.n_answers * prediction.parameters.n_parties
+    most = most_blocks(party.collective, model, len(x))
+    count = own_answers(model, most)
     if count > party.releases_left:
         raise ParameterError(
-            f"{most} blocks of rows for each party take {count} answers, the model's owner allows "
-            f"{party.releases_left} more: take fewer rows, or train a model for more answers"
+            f"the rows take {count} answers, the model's owner allows {party.releases_left} more: take fewer rows, or "
+            "train a model for more answers"
         )
     with party.collective.phase("keys"):
         party.make_keys(own.key_plan)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mhe.backend.native import NativeBackend
 from mhe.errors import ConfigError
 from mhe.keys import SecretShare
-from models.answering import answer_own, rejoin
+from models.answering import answer_own, most_blocks, own_answers, rejoin
 from models.data import PARTY
 from models.kept_model import KeptModel
 from models.readers.csv_file import read_rows
@@ -55,9 +55,11 @@ def predict_party(model_path: Path, rows: Path, keeping: Keeping, out: Path, col
     same = set(collective.allgather(hashlib.sha256(model.to_bytes()).digest()))
     together(collective, lambda: check_same_files(same, collective.n_parties, model))
     x = together(collective, lambda: _own_rows(model, rows, collective.rank))
+    most = most_blocks(collective, model, len(x))
+    needed = together(collective, lambda: own_answers(model, most))
     shares: list[SecretShare] = []
     try:
-        together(collective, lambda: shares.append(share_of(keeping, collective, model, needed=1)))
+        together(collective, lambda: shares.append(share_of(keeping, collective, model, needed)))
         collective.bind(model.prediction.parameters.digest)
         party = rejoin(collective, model, shares[0], NativeBackend)
         answers = answer_own(party, model, x)

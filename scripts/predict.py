@@ -164,7 +164,7 @@ def share_of(keeping: Keeping, collective: TreeCollective, model: KeptModel, nee
             raise StateError(f"{home}: is the state of party {terms.rank}, this is {collective.rank}; do not move it")
         left = model.prediction.releases - secret.ledger.released
         if needed > left:
-            raise ParameterError(f"the query takes {needed} answers, the model's owner allows {left} more")
+            raise ParameterError(f"the rows take {needed} answers, the model's owner allows {left} more")
     except MHEError:
         secret.erase()
         raise

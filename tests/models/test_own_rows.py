@@ -117,7 +117,7 @@ def test_answers_are_counted_and_smudged_for_the_life_of_the_model(tmp_path, mon
     norm = own_rows(prediction).noise_norm + rerandomised_norm(prediction.parameters, prediction.answer_limbs)
     assert widths == [smudging_std(norm, 10, 5)] * 4
     before = [(tmp_path / f"party-{rank}" / "state").read_bytes() for rank in range(2)]
-    with pytest.raises(ParameterError, match="take 2 answers, the model's owner allows 1 more"):
+    with pytest.raises(ParameterError, match="the rows take 2 answers, the model's owner allows 1 more"):
         ask(model, tmp_path, parts_of(x, 0, 4))
     secret, _ = open_share(tmp_path / "party-1", None)
     assert secret.ledger.released == 4

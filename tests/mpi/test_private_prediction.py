@@ -202,7 +202,7 @@ def test_wrong_states_are_refused_before_a_share_leaves(trained, asked, tmp_path
         (ConfigError, "1 parties were started; the model belongs to 2", asked, Keeping(trained.state, PASSPHRASE), 1),
         (
             ParameterError,
-            f"the query takes {ANSWERS + 1} answers, the model's owner allows",
+            f"the rows take {ANSWERS + 1} answers, the model's owner allows",
             replace(asked, query=tmp_path / "many"),
             Keeping(trained.state, PASSPHRASE),
             2,
@@ -223,6 +223,6 @@ def test_all_on_one_machine_up_to_the_owners_limit(trained, key, tmp_path):
     assert np.abs(answers_in(tmp_path / "x.csv")["logit"] - trained.logits).max() < 0.05
     done = run("predict", *given, "--out", tmp_path / "y.csv")
     assert done.returncode != 0
-    assert "the query takes 1 answers, the model's owner allows 0 more" in done.stderr
+    assert "the rows take 1 answers, the model's owner allows 0 more" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "y.csv").exists()
