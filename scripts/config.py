@@ -325,11 +325,6 @@ def _unread(config: Config) -> list[str]:
         problems.append(f'[release] answers: is read only with what = "encrypted"; got {_shown(release.what)}')
     if release.what == "encrypted" and config.crypto.backend == "clear":
         problems.append('[release] what = "encrypted": a simulation encrypts nothing; use backend = "native"')
-    if release.what == "encrypted" and model.kind == "mlp":
-        problems.append(
-            '[release] what = "encrypted": what hides the noise of the layers would leave nothing of the answers of '
-            'kind = "mlp"; use kind = "linear", "poisson", "logistic" or "softmax", or release the model'
-        )
     return problems
 
 

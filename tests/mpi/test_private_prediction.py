@@ -217,7 +217,7 @@ def test_wrong_states_are_refused_before_a_share_leaves(trained, asked, tmp_path
         (ConfigError, "1 parties were started; the model belongs to 2", asked, Keeping(trained.state, PASSPHRASE), 1),
         (
             ParameterError,
-            f"the query takes {ANSWERS + 1} answers, the model's owner allows",
+            f"the rows take {ANSWERS + 1} answers, the model's owner allows",
             replace(asked, query=tmp_path / "many"),
             Keeping(trained.state, PASSPHRASE),
             2,
@@ -229,3 +229,15 @@ def test_wrong_states_are_refused_before_a_share_leaves(trained, asked, tmp_path
             run_parties(parties, lambda c, job=job, keeping=keeping: answer_party(job, keeping, c))
     assert not asked.out.exists()
     assert [(trained.state / f"party-{rank}" / "state").read_bytes() for rank in range(2)] == before
+
+
+def test_all_on_one_machine_up_to_the_owners_limit(trained, key, tmp_path):
+    """Runs last: it takes the answer that is left after the three steps."""
+    given = ["--model", trained.model, "--rows", trained.rows, "--key", key, "--state", trained.state, "--parties", 2]
+    ran("predict", *given, "--out", tmp_path / "x.csv")
+    assert np.abs(answers_in(tmp_path / "x.csv")["logit"] - trained.logits).max() < 0.05
+    done = run("predict", *given, "--out", tmp_path / "y.csv")
+    assert done.returncode != 0
+    assert "the rows take 1 answers, the model's owner allows 0 more" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "y.csv").exists()
