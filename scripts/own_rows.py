@@ -18,11 +18,11 @@ from models.readers.csv_file import read_rows
 from models.training import check_rows
 from network.collective import TreeCollective
 from network.mpi import mpi_channel
+from scripts.agreement import together
 from scripts.answers import write_answers
 from scripts.keep import Keeping
 from scripts.predict import check_same_files, load_precise, share_of
 from scripts.progress import make_console
-from scripts.train import together
 
 Floats = npt.NDArray[np.float64]
 
