@@ -68,6 +68,15 @@ class SlotMap:
         return cls(period, (_factor({by % period: np.ones(period)}),))
 
     @classmethod
+    def repeating(cls, period: int, factor: int = 1) -> SlotMap:
+        """factor times what repeats after `period` slots: of the noise the rest goes, with no rotation. Takes no limb.
+
+        Read at `factor` times the scale, it is the same message, to which later operations add that much less noise.
+        """
+        _check_period(period)
+        return cls(period, (_factor({0: np.full(period, float(factor))}),))
+
+    @classmethod
     def replication(cls, period: int, length: int) -> SlotMap:
         """The sum of all blocks of `length` slots, in every block: copies of the one that is not zero. Takes no limb.
 

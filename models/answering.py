@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mhe.backend.interface import RingBackend
 from mhe.backend.rules import check_scales
 from mhe.ciphertext import Ciphertext, RingCiphertext
 from mhe.collective import Collective
 from mhe.encrypted_party import BackendFactory, EncryptedParty
-from mhe.errors import ParameterError
+from mhe.errors import DataError, ParameterError
 from mhe.keys import KeptKey, SecretShare
 from models.exchange import Answer, Query, ReceiverKey
 from models.kept_model import KeptModel
+from models.own_rows import own_rows
 from models.precision import ROW_NORM_LIMIT
+
+Floats = npt.NDArray[np.float64]
 
 
 def rejoin(
@@ -84,6 +90,46 @@ class Answering:
                 prediction.noise_norm,
             )
         return None if switched is None else Answer(query.model, receiver.label, query.rows, tuple(switched))
+
+
+def most_blocks(collective: Collective, model: KeptModel, n_rows: int) -> int:
+    """Blocks of the party with the most rows of its own, this one having n_rows: all that the others learn of them."""
+    blocks = -(-n_rows // own_rows(model.prediction).rows)
+    with collective.phase("rows"):
+        return max(int.from_bytes(b, "little") for b in collective.allgather(blocks.to_bytes(8, "little")))
+
+
+def own_answers(model: KeptModel, blocks: int) -> int:
+    """How many answers so many blocks of every party's rows take. Raises DataError if there are none."""
+    if blocks == 0:
+        raise DataError("no party has a row to predict; need one at least")
+    return blocks * own_rows(model.prediction).n_answers * model.prediction.parameters.n_parties
+
+
+def answer_own(party: EncryptedParty, model: KeptModel, x: Floats) -> Floats:
+    """What the model gives for this party's own standardised rows (n, features), before the link: (n, outputs).
+
+    All parties call it, each with the rows it has, if any, and each gets answers for those alone. Raises DataError if
+    nobody has a row, and ParameterError if the owner of the model allows no more; both before any work.
+    """
+    prediction, own = model.prediction, own_rows(model.prediction)
+    most = most_blocks(party.collective, model, len(x))
+    count = own_answers(model, most)
+    if count > party.releases_left:
+        raise ParameterError(
+            f"the rows take {count} answers, the model's owner allows {party.releases_left} more: take fewer rows, or "
+            "train a model for more answers"
+        )
+    with party.collective.phase("keys"):
+        party.make_keys(own.key_plan)
+    with party.collective.phase("prepare"):
+        prepared = own.prepare(party, _imported(party, model.weights, prediction.weights_period))
+    with party.collective.phase("answer"):
+        parts = [x[k * own.rows : (k + 1) * own.rows] for k in range(most)]
+        answers = [found for part in parts for found in own.answer(party, prepared, part)]
+        slots = party.deliver(answers, own.noise_norm)
+    batches = (slots[k * own.n_answers : (k + 1) * own.n_answers] for k in range(most))
+    return np.concatenate([own.unpack(batch, len(part)) for batch, part in zip(batches, parts, strict=True)])
 
 
 def _imported(party: EncryptedParty, ciphertexts: Sequence[RingCiphertext], period: int) -> list[Ciphertext] | None:

@@ -67,9 +67,14 @@ class ClearTiles:
 
 def clear_rotations(layout: TileLayout, n_pairs: int) -> set[int]:
     """Rotations of the products with clear rows, forward and backward."""
-    baby = layout.clear_baby(n_pairs)
-    forward = {k * layout.stride for k in (*range(baby), *range(0, layout.width, baby))}
+    forward = forward_rotations(layout, n_pairs)
     return forward | {-step for step in forward}
+
+
+def forward_rotations(layout: TileLayout, n_pairs: int) -> set[int]:
+    """Rotations of X W."""
+    baby = layout.clear_baby(n_pairs)
+    return {k * layout.stride for k in (*range(baby), *range(0, layout.width, baby))}
 
 
 def pack_clear(layout: TileLayout, x: Floats, *, keep: bool) -> ClearTiles:

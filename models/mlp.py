@@ -24,6 +24,7 @@ import numpy.typing as npt
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
+from mhe.slot_map import RefreshOutput, SlotMap
 from models.activations import Polynomial, activate
 from models.clear_tiles import ClearTiles, clear_backward, clear_forward, pack_clear
 from models.linalg import rotate_and_add
@@ -164,14 +165,17 @@ class PerceptronModel:
 
     def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
         plan, net, layout = self.plan, self.plan.network, self.plan.layout
-        fresh = self.refresh(party, weights)
+        # rotations would let in the noise of all coefficients, of which only those that carry weights are kept
+        kept = SlotMap.repeating(plan.weights_period)
+        outputs = [RefreshOutput(tile, kept) for tile in range(plan.n_ciphertexts)]
+        fresh = party.refresh(weights, plan.n_ciphertexts, plan.weight_scale, plan.weights_period, outputs)
         # as many blocks as the party with the most test rows: the spare ones are empty
         blocks = [features[k * layout.rows : (k + 1) * layout.rows] for k in range(plan.prediction_blocks)]
-        outputs = []
+        found = []
         for x in blocks:
             z = party.deliver(outputs_of_rows(party, plan, fresh, x), plan.precision.logit_noise_norm)
-            outputs.append(layout.unpack(z, net.form(net.n_layers - 1), net.outputs)[: len(x)])
-        return np.concatenate(outputs)
+            found.append(layout.unpack(z, net.form(net.n_layers - 1), net.outputs)[: len(x)])
+        return np.concatenate(found)
 
 
 def outputs_of_rows(party: Compute, plan: PerceptronPlan, weights: Sequence[Ciphertext], x: Floats) -> list[Ciphertext]:

@@ -23,7 +23,7 @@ from mhe.backend.tracking import Size
 from mhe.ciphertext import Ciphertext
 from mhe.security import norm_bound, refresh_error_std, rounded_norm_bound, rounding_std, secret_spread
 from mhe.tracking_party import TrackingParty
-from models.precision import ReleasePrecision, quantile, squared_gain
+from models.precision import ROW_NORM_LIMIT, ReleasePrecision, quantile, squared_gain
 
 if TYPE_CHECKING:
     from models.mlp_plan import PerceptronPlan
@@ -68,8 +68,8 @@ class PerceptronPrecision(ReleasePrecision):
         rescale = self._slots_of(rounding_std(p.ring_dim, p.n_parties))
         return [math.sqrt(max(backend.size(w).noise ** 2 - rescale**2, 0.0)) for w in updated]
 
-    def _party(self, *, encoding_errors: bool = True) -> TrackingParty:
-        return TrackingParty(self.plan.parameters, encoding_errors=encoding_errors, centred=self.plan.centred)
+    def _party(self, largest: float = math.inf, *, encoding_errors: bool = True) -> TrackingParty:
+        return TrackingParty(self.plan.parameters, largest, encoding_errors=encoding_errors, centred=self.plan.centred)
 
     def _slots_of(self, coefficient_std: float) -> float:
         """Error of a weight by an error of all its ciphertext's coefficients."""
@@ -110,10 +110,15 @@ class PerceptronPrecision(ReleasePrecision):
     @cached_property
     def logit_noise_std(self) -> float:
         """Error of an output of the last layer, of weights as noisy as they are in the end."""
+        return self._logit_noise(1.0)
+
+    def _logit_noise(self, row_size: float) -> float:
+        """The same of rows so many times as large as the mean one, with inputs of activations in their interval."""
         from models.mlp import outputs_of_rows
 
-        plan, party = self.plan, self._party()
-        z = outputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), self._rows(plan.layout.rows))
+        plan = self.plan
+        party, rows = self._party(plan.network.activation.half_width), row_size * self._rows(plan.layout.rows)
+        z = outputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), rows)
         return max(party.backend.size(tile).noise for tile in z)
 
     # released weights
@@ -148,8 +153,9 @@ class PerceptronPrecision(ReleasePrecision):
 
     @cached_property
     def logit_noise_norm(self) -> float:
-        """Euclidean bound on the noise of all coefficients of a delivered tile, at its scale."""
-        return self._norm(self.logit_noise_std, self.plan.parameters.scale, self.plan.parameters.ring_dim)
+        """Euclidean bound on the noise of all coefficients of a delivered tile of the largest rows, at its scale."""
+        largest = self._logit_noise(ROW_NORM_LIMIT)
+        return self._norm(largest, self.plan.prediction_scale, self.plan.parameters.ring_dim)
 
     @property
     def logit_error(self) -> float:

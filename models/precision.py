@@ -280,7 +280,7 @@ class Precision(ReleasePrecision):
         plan, n = self.plan, self._ring_dim
         switching = self._switching(plan.prediction_limbs + 1)
         turns = len(plan.layout.giant_steps) + len(plan.layout.spread_steps)
-        turned = math.sqrt(n) * switching / (plan.weight_scale * ANSWER_GUARD)
+        turned = math.sqrt(n) * math.hypot(switching, self._refresh) / (plan.weight_scale * ANSWER_GUARD)
         encoding = math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
         dropped = plan.parameters.moduli[plan.prediction_limbs]
         own = math.hypot(math.sqrt(turns) * switching / dropped, self._rounding) / plan.prediction_scale
@@ -292,16 +292,25 @@ class Precision(ReleasePrecision):
     def logit_noise_norm(self) -> float:
         """Euclidean bound on the noise of all coefficients of delivered logits, at their scale.
 
-        The noise of the weights counts with the norm of the largest row. What is added on the way is independent from
-        slot to slot, but for the biased part of uncorrected lifts, which gathers in few slots and is counted apart.
+        The noise of the weights counts with the norm of the largest row; it is that of the coefficients that carry
+        them, for a refresh drops the others'.
         """
-        plan, n = self.plan, self._ring_dim
-        weights = math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale
+        plan = self.plan
+        weights = self._row_norm * math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale
+        return plan.prediction_scale * weights + self.logit_added_norm
+
+    @property
+    def logit_added_norm(self) -> float:
+        """Of this noise, what is added on the way from the coefficients that carry the weights.
+
+        Any correlation between slots is allowed for. The biased part of uncorrected lifts gathers in few slots and is
+        counted apart.
+        """
+        plan = self.plan
         added = math.sqrt(max(self.logit_noise_std**2 - (self._row_norm * self.weight_noise_std) ** 2, 0.0))
-        spread = correlated_norm_bound(added * secret_spread(2 / n))
+        spread = correlated_norm_bound(added * secret_spread(2 / self._ring_dim))
         bias = 0.0 if plan.centred else self._row_norm * key_switch_bias_norm(plan.parameters)
-        bias *= plan.parameters.scale / plan.weight_scale
-        return plan.prediction_scale * (self._row_norm * weights + spread) + bias
+        return plan.prediction_scale * spread + bias * plan.parameters.scale / plan.weight_scale
 
     @property
     def logit_error(self) -> float:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
+from mhe.slot_map import RefreshOutput, SlotMap
 from models.activations import evaluate
 from models.linalg import PackedBlock, backward, forward, pack, rotate_and_add
 from models.perceptron import with_constant
@@ -159,10 +160,11 @@ class Regression:
 
     def predict(self, party: Party, weights: Sequence[Ciphertext] | None, features: Floats) -> Floats:
         backend, plan, layout = party.backend, self.plan, self.plan.layout
-        (fresh,) = self.refresh(party, weights)
+        # rotations would let in the noise of all coefficients, of which only those that carry weights are kept
+        raised = [RefreshOutput(0, SlotMap.repeating(plan.weights_period, int(ANSWER_GUARD)))]
+        (fresh,) = party.refresh(self.keep(party, weights), 1, plan.weight_scale, plan.weights_period, raised)
         low = backend.drop_limbs(fresh, plan.prediction_limbs + 1)
-        raised = backend.multiply_plain(low, backend.encode(np.ones(1), low.limbs, ANSWER_GUARD))
-        turned = backend.rotate_hoisted(raised, layout.baby_steps)
+        turned = backend.rotate_hoisted(backend.reread(low, scale=low.scale * ANSWER_GUARD), layout.baby_steps)
         # as many blocks as the party with the most test rows: the spare ones are empty
         x = np.zeros((plan.prediction_blocks * layout.rows, plan.workload.features + 1))
         x[: len(features)] = with_constant(features)

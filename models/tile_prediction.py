@@ -12,7 +12,7 @@ in baby steps and giant steps; the masks are the same in every row, so that they
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,9 +27,9 @@ from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
 from mhe.party import Compute
 from mhe.security import smudging_std
+from mhe.slot_map import RefreshOutput, SlotMap
 from mhe.tracking_party import TrackingParty
 from models.activations import activate
-from models.linalg import rotate_and_add
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles
 from models.perceptron import Perceptron, with_constant
 from models.precision import ROW_NORM_LIMIT, largest_output, quantile
@@ -38,6 +38,9 @@ from models.tile_products import add_bias, double, product, product_rotations, s
 from models.tiles import TileLayout
 
 Floats = npt.NDArray[np.float64]
+
+ANSWER_SCALES = ANSWER_GUARD**2
+"""Answers are at so many times the default scale: both operands of the last product are raised by ANSWER_GUARD."""
 
 UNIT_NORM = 4.0
 """Largest norm of the weights of a unit that the noise analysis assumes; He's first ones have sqrt(2)."""
@@ -79,8 +82,10 @@ class TilePrediction:
 
     @property
     def levels(self) -> int:
-        """Levels between two refreshes: weights change their form, or an activation, a product and a mask."""
-        return PRODUCT_LEVELS + (self.network.activation.levels if self.network.hidden else 0)
+        """Levels between two refreshes: weights change their form, a product, and back to the default scale; or an
+        activation, a product and a mask.
+        """
+        return PRODUCT_LEVELS + (max(1, self.network.activation.levels) if self.network.hidden else 0)
 
     @cached_property
     def tiles(self) -> ModelTiles:
@@ -117,7 +122,7 @@ class TilePrediction:
     @property
     def key_plan(self) -> KeyPlan:
         layout, width = self.layout, self.layout.width
-        steps = {-width, *layout.fold_steps, *product_rotations(layout, "skewed", width)}
+        steps = {-width, *product_rotations(layout, "skewed", width)}
         steps |= {k * layout.stride for k in (*range(layout.baby), *range(0, width, layout.baby))}
         if self.n_queries > 1:
             steps |= {width}
@@ -141,19 +146,28 @@ class TilePrediction:
 
     @property
     def query_limbs(self) -> int:
-        return self.low_limbs + 1
+        """Before hidden layers there is a rescale more, from the scale of the first product to the default one."""
+        return self.low_limbs + (2 if self.network.hidden else 1)
 
     @property
-    def _copies(self) -> int:
-        """By how many times the scale of prepared weights is larger than that of the kept ones."""
-        return self.layout.n_slots // self.weights_period
+    def _lowering(self) -> float:
+        """Whole factor that takes the scale of the first product down to the default one, with a rescale."""
+        return float(round(self.parameters.moduli[self.low_limbs] / ANSWER_SCALES))
 
     @property
     def query_scale(self) -> float:
-        """The first product comes out at the default scale, or that of the answers."""
-        out = self.parameters.scale if self.network.hidden else self.answer_scale
-        grown = self.weight_scale * self._copies * scale_growth(self.layout.width)
-        return out * self.parameters.moduli[self.low_limbs] / grown
+        """As `rows_scale`, for a product of encrypted rows."""
+        return self.rows_scale / scale_growth(self.layout.width)
+
+    @property
+    def rows_scale(self) -> float:
+        """The first product, of clear rows, comes out at the scale of the answers, or so near it that it can be lowered
+        exactly.
+        """
+        out, p = self.answer_scale, self.parameters
+        if self.network.hidden:
+            out = p.scale * p.moduli[self.low_limbs] / self._lowering
+        return out * p.moduli[self.query_limbs - 1] / (self.weight_scale * ANSWER_GUARD)
 
     @property
     def query_period(self) -> int:
@@ -161,7 +175,7 @@ class TilePrediction:
 
     @property
     def answer_scale(self) -> float:
-        return self.parameters.scale * ANSWER_GUARD
+        return self.parameters.scale * ANSWER_SCALES
 
     @property
     def answer_period(self) -> int:
@@ -183,32 +197,46 @@ class TilePrediction:
     # computation
 
     def prepare(self, party: Compute, weights: Sequence[Ciphertext] | None) -> PreparedLayers | None:
-        # read without a period, for only then do rotations by it rotate the noise
-        fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.layout.n_slots)
-        if weights is None:
-            return None
-        return self._prepared(party.backend, [self._mean(party.backend, tile) for tile in fresh])
+        fresh = self.raised(party, weights)
+        return None if weights is None else self._prepared(party.backend, fresh)
 
-    def _mean(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
-        """A tile of weights without the noise that does not repeat with it (a trace), at work_limbs limbs."""
-        copies = rotate_and_add(backend, tile, self.layout.fold_steps, self.weights_period)
-        mean = backend.reread(copies, scale=copies.scale * self._copies)
-        return backend.drop_limbs(mean, self.work_limbs)
+    @cached_property
+    def _guards(self) -> list[float]:
+        """By how much the scale of each tile of weights is raised: those of the first layer and of the last."""
+        out = []
+        for layer, (n_in, n_out) in enumerate(self.tiles.grids):
+            outer = layer in (0, self.network.n_layers - 1)
+            out += [ANSWER_GUARD if outer else 1.0] * (n_in * n_out) + [1.0] * (n_out if layer else 0)
+        return out
+
+    def raised(self, party: Compute, weights: Sequence[Ciphertext] | None) -> list[Ciphertext]:
+        """The weights raised by `_guards`, without the noise that does not repeat with them: at every party."""
+        maps = {guard: SlotMap.repeating(self.weights_period, int(guard)) for guard in set(self._guards)}
+        outputs = [RefreshOutput(tile, maps[guard]) for tile, guard in enumerate(self._guards)]
+        fresh = party.refresh(weights, self.n_weights, self.weight_scale, self.weights_period, outputs)
+        return [party.backend.reread(w, scale=w.scale * g) for w, g in zip(fresh, self._guards, strict=True)]
 
     def _prepared(self, backend: Backend, weights: Sequence[Ciphertext]) -> PreparedLayers:
-        grids, biases = self.tiles.layers(weights)
+        layers = self.straight(backend, weights, self.query_limbs + 1)
+        pairs = layers.grids[0]
         first = [
-            [self._turned(backend, self._tile(backend, t, i)) for t in grids[0][i // 2]] for i in range(self.n_queries)
+            [self._turned(backend, self._tile(backend, t, i)) for t in pairs[i // 2]] for i in range(self.n_queries)
         ]
-        prepared = [first]
-        for layer, grid in enumerate(grids[1:], start=1):
-            doubled = self.network.form(layer - 1) == "plain"
-            prepared.append([[double(backend, self.layout, t) for t in line] for line in grid] if doubled else grid)
-        return PreparedLayers(prepared, biases)
+        return PreparedLayers([first, *layers.grids[1:]], layers.biases)
 
     def _tile(self, backend: Backend, pair: Ciphertext, index: int) -> Ciphertext:
         """The tile of this index in the first half of the rows; the second half holds anything."""
         return backend.rotate(pair, self.layout.width) if index % 2 else pair
+
+    def straight(self, backend: Backend, weights: Sequence[Ciphertext], limbs: int) -> PreparedLayers:
+        """The weights as products take them, those of the first layer as they were stored, at so many limbs."""
+        grids, biases = self.tiles.layers(weights)
+        prepared = [[[backend.drop_limbs(tile, limbs) for tile in line] for line in grids[0]]]
+        for layer, grid in enumerate(grids[1:], start=1):
+            low = [[backend.drop_limbs(tile, self.work_limbs) for tile in line] for line in grid]
+            doubled = self.network.form(layer - 1) == "plain"
+            prepared.append([[double(backend, self.layout, t) for t in line] for line in low] if doubled else low)
+        return PreparedLayers(prepared, biases)
 
     def _turned(self, backend: Backend, tile: Ciphertext) -> Ciphertext:
         """A tile of the first layer for a skewed batch, one limb lower."""
@@ -225,29 +253,50 @@ class TilePrediction:
     def answer(
         self, party: Compute, prepared: PreparedLayers | None, query: Sequence[Ciphertext] | None, n_rows: int
     ) -> list[Ciphertext] | None:
-        backend, net = party.backend, self.network
-        present = self.layout.present(n_rows)
         z: list[Ciphertext] | None = None
         if prepared is not None and query is not None:
-            z = [backend.rescale(tile) for tile in self._product(backend, prepared, 0, query)]
+            z = self._product(party.backend, prepared, 0, query)
+
+        def refresh(some: list[Ciphertext] | None, count: int) -> list[Ciphertext]:
+            return party.refresh(some, count, self.parameters.scale, self.layout.n_slots)
+
+        return self.outputs_from(party.backend, prepared, z, n_rows, refresh)
+
+    def outputs_from(
+        self,
+        backend: Backend,
+        prepared: PreparedLayers | None,
+        sums: Sequence[Ciphertext] | None,
+        n_rows: int,
+        refresh: Callable[[list[Ciphertext] | None, int], list[Ciphertext]],
+    ) -> list[Ciphertext] | None:
+        """The outputs, from the sums of the first layer as its product leaves them; None where these are.
+
+        refresh: of so many ciphertexts, or of None.
+        """
+        net, present = self.network, self.layout.present(n_rows)
+        z = None if sums is None else [self._first(backend, tile) for tile in sums]
         for layer, width in enumerate(net.hidden, start=1):
-            z = party.refresh(z, self.layout.tiles(width), self.parameters.scale, self.layout.n_slots)
+            z = refresh(z, self.layout.tiles(width))
             if prepared is None:
                 z = None
                 continue
             a = [activate(backend, tile, net.activation, self.layout.mask) for tile in z]
-            guard = ANSWER_GUARD if layer == len(net.hidden) else 1.0
-            batch = [self._raised(backend, backend.drop_limbs(tile, self.work_limbs), guard) for tile in a]
-            sums = self._product(backend, prepared, layer, batch)
-            z = [
-                add_bias(backend, tile, bias, present, self.parameters.scale * guard)
-                for tile, bias in zip(sums, prepared.biases[layer], strict=True)
-            ]
+            batch, scale = [backend.drop_limbs(tile, self.work_limbs) for tile in a], self.parameters.scale
+            if layer == len(net.hidden):
+                batch, scale = [self._raised(backend, tile, ANSWER_GUARD) for tile in batch], self.answer_scale
+            products = zip(self._product(backend, prepared, layer, batch), prepared.biases[layer], strict=True)
+            z = [add_bias(backend, tile, bias, present, scale) for tile, bias in products]
         return None if z is None else [backend.drop_limbs(tile, self.answer_limbs) for tile in z]
 
     def _raised(self, backend: Backend, tile: Ciphertext, factor: float) -> Ciphertext:
-        """At so many times its scale: a product with 1, which is exact."""
-        return tile if factor == 1.0 else backend.multiply_plain(tile, backend.encode(np.ones(1), tile.limbs, factor))
+        """At so many times its scale, a whole number: a product with 1, which is exact."""
+        return backend.multiply_plain(tile, backend.encode(np.ones(1), tile.limbs, factor))
+
+    def _first(self, backend: Backend, z: Ciphertext) -> Ciphertext:
+        """What the first layer gives, rescaled to low_limbs limbs: before an activation at the default scale."""
+        z = backend.rescale(z)
+        return backend.rescale(self._raised(backend, z, self._lowering)) if self.network.hidden else z
 
     def _product(
         self, backend: Backend, prepared: PreparedLayers, layer: int, batch: Sequence[Ciphertext]
@@ -263,33 +312,39 @@ class TilePrediction:
 
     @cached_property
     def _added_std(self) -> float:
-        """Error of an answer, but for that of the weights: root mean square of slots.
+        """Error of an answer to the largest rows, but for that of the weights: root mean square of slots."""
+        return self._tracked(0.0, ROW_NORM_LIMIT)
 
-        Rows are as large as is allowed, the weights of a unit have the norm UNIT_NORM, and inputs of activations stay
-        within their interval.
+    def _tracked(self, weight_std: float, row_size: float) -> float:
+        """Error of an answer to rows so many times as large as one of standard deviations: root mean square of slots.
+
+        The weights of a unit have the norm UNIT_NORM, and inputs of activations stay within their interval.
         """
-        return self._tracked(0.0)
+        p, party = self.parameters, self.tracking_party
+        backend, prepared = party.backend, self._prepared(party.backend, self.tracked_weights(party, weight_std))
+        rows = row_size * math.sqrt((self.features + 1) / (self.layout.width * self.n_queries))
+        noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
+        query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
+        answers = self.answer(party, prepared, [query] * self.n_queries, self.rows) or []
+        return max(backend.size(answer).noise for answer in answers)
 
-    def _tracked(self, weight_std: float) -> float:
-        p, party = self.parameters, TrackingParty(self.parameters, self.network.activation.half_width)
-        backend, w = party.backend, self.layout.width
-        values = []
+    @property
+    def tracking_party(self) -> TrackingParty:
+        """One that follows noise, with inputs of activations within their interval."""
+        return TrackingParty(self.parameters, self.network.activation.half_width, centred=True)
+
+    def tracked_weights(self, party: TrackingParty, weight_std: float) -> list[Ciphertext]:
+        """As `raised` gives them: as large as the analysis allows for, with this error."""
+        backend, w, values = party.backend, self.layout.width, []
         for layer, (n_in, n_out) in enumerate(self.tiles.grids):
             inputs = w * (n_in if layer else self.n_queries)
             values += [UNIT_NORM / math.sqrt(inputs)] * (n_in * n_out) + [UNIT_NORM] * (n_out if layer else 0)
-        low = [backend.ciphertext(Size(v, 0.0), self.low_limbs, self.weight_scale, p.n_slots) for v in values]
+        low = [backend.ciphertext(Size(0.0, 0.0), self.low_limbs, self.weight_scale, self.weights_period)] * len(values)
         weights = []
-        for value, tile in zip(values, party.refresh(low, len(low), self.weight_scale, p.n_slots), strict=True):
-            # copies of a weight are equal, not independent
-            mean = self._mean(backend, tile)
-            noise = math.hypot(backend.size(mean).noise, weight_std)
-            weights.append(backend.ciphertext(Size(value, noise), mean.limbs, mean.scale, mean.period))
-        rows = ROW_NORM_LIMIT * math.sqrt((self.features + 1) / (w * self.n_queries))
-        noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
-        query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
-        prepared = self._prepared(backend, weights)
-        answers = self.answer(party, prepared, [query] * self.n_queries, self.rows) or []
-        return max(backend.size(answer).noise for answer in answers)
+        for value, tile in zip(values, self.raised(party, low), strict=True):
+            noise = math.hypot(backend.size(tile).noise, weight_std)
+            weights.append(backend.ciphertext(Size(value, noise), tile.limbs, tile.scale, tile.period))
+        return weights
 
     @cached_property
     def noise_norm(self) -> float:
@@ -297,7 +352,7 @@ class TilePrediction:
 
     @property
     def error(self) -> float:
-        """Of the largest rows, weights and inputs of activations that the analysis allows for."""
+        """Of rows of standard size, and the largest weights and inputs of activations that the analysis allows for."""
         width = smudging_std(self.noise_norm, self.release_bits, self.releases)
         smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
-        return math.hypot(self._tracked(self.weight_std), smudged) * quantile(self.rows * self.outputs)
+        return math.hypot(self._tracked(self.weight_std, 1.0), smudged) * quantile(self.rows * self.outputs)

@@ -9,9 +9,8 @@ Weights w[s mod d] become w[s // R] (d features with padding, period d R) by the
 
     y[s] = sum over 0 <= k < d of mask_k[s] w[(s + k) mod d],  mask_k[s] = 1 where s + k = s // R modulo d,
 
-in baby steps and giant steps (Halevi and Shoup, CRYPTO 2014). Before, the noise that does not repeat with them is taken
-from the weights by a trace: the sum of all rotations by d is n_slots / d times the weights, and reading the scale so
-many times larger makes it their mean.
+in baby steps and giant steps (Halevi and Shoup, CRYPTO 2014). Before, a refresh takes from the weights the noise that
+does not repeat with them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import Parameters
 from mhe.party import Compute
-from mhe.security import key_switch_bias_norm, smudging_std
+from mhe.security import smudging_std
+from mhe.slot_map import RefreshOutput, SlotMap
 from mhe.tracking_party import TrackingParty
 from models.linalg import rotate_and_add
 from models.packing import doublings, power_of_two_at_least
@@ -101,8 +101,7 @@ class VectorPrediction:
 
     @property
     def key_plan(self) -> KeyPlan:
-        trace, sums = doublings(self.period, self.parameters.n_slots), doublings(self.rows, self.query_period)
-        steps = {*trace, *sums, *range(min(self._baby, self.period)), *self._giants}
+        steps = {*doublings(self.rows, self.query_period), *range(min(self._baby, self.period)), *self._giants}
         return KeyPlan.of(self.parameters.n_slots, (), steps)
 
     # limbs and scales
@@ -123,13 +122,9 @@ class VectorPrediction:
         return self.parameters.scale * ANSWER_GUARD
 
     @property
-    def _copies(self) -> int:
-        return self.parameters.n_slots // self.period
-
-    @property
     def query_scale(self) -> float:
         """The product comes out at the scale of the answers."""
-        return self.answer_scale * self.parameters.moduli[self.query_limbs - 1] / (self.weight_scale * self._copies)
+        return self.answer_scale * self.parameters.moduli[self.query_limbs - 1] / (self.weight_scale * ANSWER_GUARD)
 
     # packing
 
@@ -144,14 +139,16 @@ class VectorPrediction:
     # computation
 
     def prepare(self, party: Compute, weights: Sequence[Ciphertext] | None) -> Ciphertext | None:
-        # read without a period, for only then do rotations by it rotate the noise
-        fresh = party.refresh(weights, 1, self.weight_scale, self.parameters.n_slots)
-        return None if weights is None else self._ordered(party.backend, self._mean(party.backend, fresh[0]))
+        fresh = self.raised(party, weights)
+        return None if weights is None else self._ordered(party.backend, fresh)
 
-    def _mean(self, backend: Backend, weights: Ciphertext) -> Ciphertext:
-        """The weights without the noise that does not repeat with them."""
-        copies = rotate_and_add(backend, weights, doublings(self.period, self.parameters.n_slots), self.period)
-        return backend.reread(copies, scale=copies.scale * self._copies)
+    def raised(self, party: Compute, weights: Sequence[Ciphertext] | None) -> Ciphertext:
+        """The weights at ANSWER_GUARD times their scale, without the noise that does not repeat with them: at every
+        party.
+        """
+        outputs = [RefreshOutput(0, SlotMap.repeating(self.period, int(ANSWER_GUARD)))]
+        (fresh,) = party.refresh(weights, 1, self.weight_scale, self.period, outputs)
+        return party.backend.reread(fresh, scale=fresh.scale * ANSWER_GUARD)
 
     def _ordered(self, backend: Backend, weights: Ciphertext) -> Ciphertext:
         """In the order of a query."""
@@ -183,32 +180,22 @@ class VectorPrediction:
     @cached_property
     def _added_std(self) -> float:
         """Error of an answer, but for that of the weights: root mean square of slots."""
-        p, party = self.parameters, TrackingParty(self.parameters)
+        p, party = self.parameters, TrackingParty(self.parameters, centred=True)
         backend = party.backend
-        low = backend.ciphertext(Size(self.message_bound, 0.0), p.refresh_limbs, self.weight_scale, p.n_slots)
-        (fresh,) = party.refresh([low], 1, self.weight_scale, p.n_slots)
-        mean = self._mean(backend, fresh)
-        # copies of a weight are equal, not independent, and each slot takes one of the diagonals
-        ordered = self._ordered(backend, self._sized(backend, mean))
+        low = backend.ciphertext(Size(self.message_bound, 0.0), p.refresh_limbs, self.weight_scale, self.period)
+        ordered = self._ordered(backend, self.raised(party, [low]))
         noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
         query = backend.ciphertext(Size(ROW_NORM_LIMIT, noise), self.query_limbs, self.query_scale, self.query_period)
+        # each slot takes one of the diagonals
         return backend.size(self._product(backend, self._sized(backend, ordered), query)).noise
 
     def _sized(self, backend: TrackingBackend, c: Ciphertext) -> Ciphertext:
         """With values of the largest weights."""
         return backend.ciphertext(Size(self.message_bound, backend.size(c).noise), c.limbs, c.scale, c.period)
 
-    @property
-    def _bias_norm(self) -> float:
-        """What uncorrected lifts add, of an evaluator that makes such: by the trace, the steps, and the sums."""
-        row_norm = ROW_NORM_LIMIT * math.sqrt(self.features + 1)
-        turns = 1 + (self._baby + len(self._giants)) / self._copies
-        lifted = row_norm * turns * self.answer_scale / self.weight_scale + self.period
-        return key_switch_bias_norm(self.parameters) * lifted
-
     @cached_property
     def noise_norm(self) -> float:
-        return tracked_norm(self.parameters, self._added_std, self.answer_scale) + self._bias_norm
+        return tracked_norm(self.parameters, self._added_std, self.answer_scale)
 
     @property
     def error(self) -> float:

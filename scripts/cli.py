@@ -205,14 +205,26 @@ def open_answers(
 @app.command()
 def predict(
     model: ModelFile,
-    rows: RowsFile,
-    key: KeyFolder,
+    rows: Annotated[
+        Path, typer.Option(help='Rows to predict, CSV without the label; of each party in "{party}", without --key.')
+    ],
     state: StateFolder,
-    parties: Annotated[int, typer.Option(min=1, help="Number of parties.")],
     out: TableFile,
+    key: Annotated[Path | None, typer.Option(help="A querier's key pair, for rows that are to be encrypted.")] = None,
+    parties: Annotated[int | None, typer.Option(min=1, help="Number of parties; under mpiexec it is known.")] = None,
+    hostfile: Hostfile = None,
     no_passphrase: NoPassphrase = False,
 ) -> None:
-    """All of query, answer and open on one machine, to try it out."""
+    """Parties: predict rows of their own, in the clear; with --key, all of query, answer and open on one machine.
+
+    "{party}" in --rows and --out stands for a party's number; a party without a file has no rows. Without it the rows
+    are those of party 0.
+    """
+    if key is None:
+        _predict_own(model, rows, state, out, parties, hostfile, no_passphrase)
+        return
+    if parties is None:
+        raise ConfigError("--parties is missing: say how many parties there are")
     from scripts import predict as private
 
     private.check_querier(model, key)
@@ -225,6 +237,25 @@ def predict(
         if failed:
             raise typer.Exit(failed)
         private.open_answer(model, key, job.out, out)
+
+
+def _predict_own(
+    model: Path, rows: Path, state: Path, out: Path, parties: int | None, hostfile: Path | None, no_passphrase: bool
+) -> None:
+    """Start the parties, or be one of them."""
+    from scripts.own_rows import check_names, run
+
+    check_names(rows, out)
+    keeping = Keeping(state, passphrase(none=no_passphrase, new=False))
+    if launched_under_mpi():
+        _check_ranks(parties)
+        run(model, rows, keeping, out)
+        return
+    if parties is None:
+        raise ConfigError("--parties is missing: say how many parties there are, or start with mpiexec -n N")
+    files = {"model": model, "rows": rows, "state": state, "out": out}
+    arguments = ["predict", *(word for name, path in files.items() for word in (f"--{name}", str(path)))]
+    raise typer.Exit(launch(parties, [*arguments, *(["--no-passphrase"] if no_passphrase else [])], hostfile))
 
 
 def _answer(job: Job, state: Path, parties: int, hostfile: Path | None, no_passphrase: bool) -> int:

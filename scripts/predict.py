@@ -92,9 +92,15 @@ def check_job(job: Job, force: bool) -> None:
     _load(job)
 
 
-def _load(job: Job) -> tuple[KeptModel, Query, ReceiverKey]:
-    model = load_model(job.model)
+def load_precise(path: Path) -> KeptModel:
+    """A model whose answers say something. Raises CodecError or ParameterError."""
+    model = load_model(path)
     check_precise(model)
+    return model
+
+
+def _load(job: Job) -> tuple[KeptModel, Query, ReceiverKey]:
+    model = load_precise(job.model)
     query = Query.from_bytes(read_bytes(job.query, Query.kind), model, str(job.query))
     receiver = ReceiverKey.from_bytes(read_bytes(job.receiver, ReceiverKey.kind), model, str(job.receiver))
     return model, query, receiver
@@ -115,10 +121,11 @@ def answer_party(job: Job, keeping: Keeping, collective: TreeCollective) -> None
     model, query, receiver = together(collective, lambda: _load(job))
     named = hashlib.sha256(model.to_bytes() + query.to_bytes() + receiver.to_bytes()).digest()
     same = set(collective.allgather(named))
-    together(collective, lambda: _check_same(same, collective.n_parties, model))
+    together(collective, lambda: check_same_files(same, collective.n_parties, model))
     shares: list[SecretShare] = []
     try:
-        together(collective, lambda: shares.append(_share(keeping, collective, model, query)))
+        needed = len(query.rows) * model.prediction.n_answers
+        together(collective, lambda: shares.append(share_of(keeping, collective, model, needed)))
         collective.bind(model.prediction.parameters.digest)
         party = rejoin(collective, model, shares[0], NativeBackend)
         answering = Answering.start(party, model)
@@ -134,7 +141,8 @@ def answer_party(job: Job, keeping: Keeping, collective: TreeCollective) -> None
         console.print(f"the model's owner allows {left} more")
 
 
-def _check_same(named: set[bytes], n_parties: int, model: KeptModel) -> None:
+def check_same_files(named: set[bytes], n_parties: int, model: KeptModel) -> None:
+    """named: digests of all parties' files. Raises ConfigError if they differ, or other parties trained the model."""
     if len(named) > 1:
         raise ConfigError("the parties have different models, queries or public keys; give all the same files")
     trained = model.prediction.parameters.n_parties
@@ -142,8 +150,8 @@ def _check_same(named: set[bytes], n_parties: int, model: KeptModel) -> None:
         raise ConfigError(f"{n_parties} parties were started; the model belongs to {trained}: start these")
 
 
-def _share(keeping: Keeping, collective: TreeCollective, model: KeptModel, query: Query) -> SecretShare:
-    """This party's share of the model's key. Raises StateError or ParameterError."""
+def share_of(keeping: Keeping, collective: TreeCollective, model: KeptModel, needed: int) -> SecretShare:
+    """This party's share of the model's key, for so many answers. Raises StateError or ParameterError."""
     home = keeping.home(collective.rank)
     secret, terms = open_share(home, keeping.passphrase)
     try:
@@ -154,10 +162,9 @@ def _share(keeping: Keeping, collective: TreeCollective, model: KeptModel, query
             )
         if (terms.rank, terms.n_parties) != (collective.rank, collective.n_parties):
             raise StateError(f"{home}: is the state of party {terms.rank}, this is {collective.rank}; do not move it")
-        needed = len(query.rows) * model.prediction.n_answers
         left = model.prediction.releases - secret.ledger.released
         if needed > left:
-            raise ParameterError(f"the query takes {needed} answers, the model's owner allows {left} more")
+            raise ParameterError(f"the rows take {needed} answers, the model's owner allows {left} more")
     except MHEError:
         secret.erase()
         raise

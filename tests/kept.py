@@ -126,22 +126,27 @@ def _bound(prediction: Prediction, program: Callable[[TreeCollective], Any]) -> 
     return start
 
 
-def answering_session(
+def answering_session(model: KeptModel, folder: Path, program: Callable[[Answering], Any], **options: Any) -> list[Any]:
+    """`program(answering)` at every party, each with the state in its own folder."""
+    return answering_party(model, folder, lambda party: program(Answering.start(party, model)), **options)
+
+
+def answering_party(
     model: KeptModel,
     folder: Path,
-    program: Callable[[Answering], Any],
+    program: Callable[[EncryptedParty], Any],
     *,
     make_backend: BackendFactory = NativeBackend,
     passphrase: str | None = None,
     **options: Any,
 ) -> list[Any]:
-    """`program(answering)` at every party, each with the state in its own folder."""
+    """`program(party)` at every party, each with the state in its own folder."""
 
     def take_part(collective: TreeCollective) -> Any:
         secret, _ = open_share(folder / f"party-{collective.rank}", passphrase)
         party = rejoin(collective, model, secret, make_backend)
         try:
-            return program(Answering.start(party, model))
+            return program(party)
         finally:
             party.close()
 

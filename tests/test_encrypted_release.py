@@ -14,7 +14,7 @@ import mhe.sealed
 import scripts.planning
 import scripts.predict
 from mhe.container import read_bytes
-from mhe.errors import ConfigError, MHEError, StateError
+from mhe.errors import ConfigError, DataError, MHEError, StateError
 from mhe.protocols.decryption import DecryptionProtocol
 from mhe.sealed import open_share
 from models.kept_model import KIND, KeptModel, Task
@@ -23,6 +23,7 @@ from network.local import run_parties
 from scripts.answers import answer_columns
 from scripts.config import parse_config
 from scripts.keep import Keeping
+from scripts.own_rows import check_names, predict_party
 from scripts.predict import Job, answer_party, keygen, open_answer, query
 from scripts.train import run_party
 from tests import oracle
@@ -32,7 +33,7 @@ N_PARTIES, PASSPHRASE = 3, "tests only"
 SETTINGS: dict[str, Any] = {
     "data": {"train": "builtin:pima", "label": "diabetes"},
     "training": {"iterations": 3, "learning_rate": 1.0, "momentum": 0.5},
-    "release": {"what": "encrypted", "statistical_bits": 30, "answers": 5},
+    "release": {"what": "encrypted", "statistical_bits": 30, "answers": 9},
 }
 
 
@@ -120,11 +121,57 @@ def test_answers_of_the_kept_states_are_the_twins(trained, tmp_path):
     assert np.abs(found["logit"] - expected).max() < model.prediction.error < 0.2
 
 
+def write_rows(path, model, rows):
+    lines = [",".join(model.task.columns), *(",".join(map(repr, row)) for row in rows.tolist())]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_parties_predict_rows_of_their_own(trained, tmp_path):
+    """Two have some, one has none and gets no file."""
+    model, keeping = trained.model, Keeping(trained.folder / "out", PASSPHRASE)
+    plan, twin = trained.outcomes[0].plan, trained.outcomes[0].clear.twin
+    rows = np.array(model.task.mean) + np.random.default_rng(1).normal(size=(5, 8)) * np.array(model.task.scale)
+    owned = {0: rows[:2], 2: rows[2:]}
+    for rank, mine in owned.items():
+        write_rows(tmp_path / f"rows{rank}.csv", model, mine)
+    job = trained.folder / "out" / "model.mhe", tmp_path / "rows{party}.csv", keeping, tmp_path / "answers{party}.csv"
+    check_names(job[1], job[3])
+    run_parties(N_PARTIES, lambda collective: predict_party(*job, collective))
+    for rank, mine in owned.items():
+        found = np.genfromtxt(tmp_path / f"answers{rank}.csv", delimiter=",", names=True)
+        expected = plan.network.outputs_of(twin, model.task.standardised(mine))[:, 0]
+        assert np.abs(found["logit"] - expected).max() < model.prediction.error
+    assert not (tmp_path / "answers1.csv").exists()
+
+
+def test_own_rows_that_cannot_be_are_refused_before_a_share_leaves(trained, tmp_path):
+    model, keeping = trained.model, Keeping(trained.folder / "out", PASSPHRASE)
+    path, out = trained.folder / "out" / "model.mhe", tmp_path / "answers{party}.csv"
+    before = [(keeping.home(rank) / "state").read_bytes() for rank in range(N_PARTIES)]
+    write_rows(tmp_path / "far1.csv", model, np.full((1, 8), 1e6))
+    wrong = [
+        (DataError, "party 0: .*no such file", tmp_path / "gone.csv"),
+        (DataError, "no party has a row to predict", tmp_path / "gone{party}.csv"),
+        (
+            DataError,
+            "party 1: own row 1 .* times as large as a row of standard deviations",
+            tmp_path / "far{party}.csv",
+        ),
+    ]
+    for kind, said, rows in wrong:
+        with pytest.raises(kind, match=said):
+            run_parties(N_PARTIES, lambda c, rows=rows: predict_party(path, rows, keeping, out, c))
+    with pytest.raises(ConfigError, match=r"every party writes its own answers.* put \{party\} in it"):
+        check_names(tmp_path / "far{party}.csv", tmp_path / "answers.csv")
+    assert [(keeping.home(rank) / "state").read_bytes() for rank in range(N_PARTIES)] == before
+
+
 OTHER_KINDS = {
     "linear": ("linear", "nesterov", "choose_plan", insecure_test_plan, 1 << 10),
     "poisson": ("poisson", "gd", "choose_plan", insecure_test_plan, 1 << 10),
     "newton": ("logistic", "newton", "choose_newton_plan", insecure_test_newton_plan, 1 << 10),
     "softmax": ("softmax", "nesterov", "choose_perceptron_plan", insecure_test_perceptron_plan, 1 << 11),
+    "mlp": ("mlp", "nesterov", "choose_perceptron_plan", insecure_test_perceptron_plan, 1 << 11),
 }
 
 
@@ -141,12 +188,14 @@ def test_models_of_other_kinds_answer_as_their_twins(name, tmp_path, monkeypatch
     monkeypatch.setattr(scripts.planning, choose, choosing)
     monkeypatch.setattr(scripts.predict, "load_model", load)
     training = {"iterations": 2, "solver": solver} | ({} if solver == "newton" else {"learning_rate": 0.2})
-    config, keeping = parse_config({**SETTINGS, "model": {"kind": kind}, "training": training}), Keeping(tmp_path, None)
+    kinds = {"kind": kind}
+    if kind == "mlp":
+        kinds, training = kinds | {"hidden": [6, 5]}, training | {"batch": 50}
+    config, keeping = parse_config({**SETTINGS, "model": kinds, "training": training}), Keeping(tmp_path, None)
     outcomes = run_parties(N_PARTIES, lambda collective: run_party(config, collective, tmp_path, False, keeping))
     model = load(tmp_path / "model.mhe")
     rows = np.array(model.task.mean) + np.random.default_rng(0).normal(size=(40, 8)) * np.array(model.task.scale)
-    lines = [",".join(model.task.columns), *(",".join(map(repr, row)) for row in rows.tolist())]
-    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    write_rows(tmp_path / "rows.csv", model, rows)
     key = tmp_path / "key"
     job = Job(tmp_path / "model.mhe", tmp_path / "query", key / "public.key", tmp_path / "answer")
     keygen(job.model, key)

@@ -115,7 +115,13 @@ class RingMap:
 
         The division rounds: of a sum of k inputs, the result is off the sum of the results by at most (k + 1)/2.
         """
-        y = self._ring.ntt(np.ascontiguousarray(x))
+        thin = np.ascontiguousarray(x)
+        inner = self.dim // (2 * self.slot_map.period)
+        if inner > 1:
+            # the smallest ring is larger than the map's own
+            thin = np.zeros_like(x)
+            thin[:, ::inner] = x[:, ::inner]
+        y = self._ring.ntt(thin)
         for step in self._steps:
             y = step.apply(self._ring, y)
         return self._divided(self._ring.intt(y))

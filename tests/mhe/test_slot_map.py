@@ -30,6 +30,14 @@ def test_replication(length):
     assert copied.growth == 64 // length
 
 
+def test_repeating():
+    """Slots say nothing of what is dropped: see test_protocol_refresh_map."""
+    raised = SlotMap.repeating(64, 1 << 16)
+    np.testing.assert_array_equal(raised(X), 65536 * X)
+    assert (raised.n_diagonals, raised.levels, raised.growth) == (1, 0, 65536.0)
+    assert SlotMap.repeating(64) == SlotMap.rotation(64, 0)
+
+
 def test_permutation_and_selection():
     index = np.random.default_rng(1).permutation(64)
     np.testing.assert_array_equal(SlotMap.permutation(index)(X), X[index])

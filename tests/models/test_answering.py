@@ -218,9 +218,10 @@ def test_an_intruder_sees_neither_query_nor_answer_nor_weights(tmp_path, monkeyp
     assert search(own, [*frames, *states]) == set()
 
 
-def test_all_but_one_share_open_nothing(tmp_path):
+@pytest.mark.parametrize("kind", ["vector", "one hidden layer"])
+def test_all_but_one_share_open_nothing(tmp_path, kind):
     """N-1 parties together, with the query; and with the answer, without the querier's key."""
-    prediction = vector_prediction(kept_parameters(3))
+    prediction = PREDICTIONS[kind](kept_parameters(3))
     slots, x, _ = example(prediction, 5)
     model = make_kept(prediction, slots, tmp_path)
     secret, receiver = make_receiver(model)
@@ -287,6 +288,25 @@ def test_a_query_is_answered_once_in_a_session_and_as_often_as_the_owner_allows(
         ask(model, tmp_path, x)
     assert open_ledger(tmp_path).released == 4
     assert len(open_ledger(tmp_path).served) > served
+
+
+def test_a_perceptron_answers_a_query_once_in_a_session(tmp_path):
+    """Its layers are refreshed, and no refresh is made twice; another session answers the same query."""
+    prediction = PREDICTIONS["one hidden layer"](kept_parameters(2))
+    slots, x, expected = example(prediction, 3)
+    model = make_kept(prediction, slots, tmp_path)
+    _, receiver = make_receiver(model)
+    query = make_query(model, x)
+
+    def twice(answering):
+        answering.answer(query, receiver)
+        return answering.answer(query, receiver)
+
+    with pytest.raises(ShareError, match=r"refresh instance .* was served before"):
+        answering_session(model, tmp_path, twice)
+    assert open_ledger(tmp_path).released == 1
+    assert np.abs(ask(model, tmp_path, x) - expected).max() < prediction.error
+    assert open_ledger(tmp_path).released == 2
 
 
 def open_ledger(folder):

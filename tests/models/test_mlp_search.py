@@ -28,6 +28,7 @@ WORKLOADS = {
     "sigmoids": replace(CLASSES, hidden=(16, 8), activation=CUBIC, link=sigmoid_polynomial(3)),
     "nothing": replace(CLASSES, release="nothing"),
     "predictions": replace(CLASSES, release="predictions", test_rows=(50,) * 4, release_bits=30),
+    "encrypted": replace(CLASSES, release="encrypted", answers=20, release_bits=30),
     "one party": replace(CLASSES, rows=(300,), test_rows=(0,)),
 }
 
@@ -52,7 +53,7 @@ def test_chosen_parameters_keep_every_promise(name, free, security_bits):
     assert floor <= log2_product(p.moduli[: p.refresh_limbs])
     assert log2_product(p.moduli[: p.refresh_limbs - 1]) < floor + 1
     assert plan.layout.rows >= max(task.batch_rows)
-    allowed = max(task.precision, LOGIT_ERROR) if task.release == "predictions" else task.precision
+    allowed = max(task.precision, LOGIT_ERROR) if task.release in ("predictions", "encrypted") else task.precision
     assert 0 < plan.precision.released_error <= (1 if security_bits == 128 else TOLERATED) * allowed
 
 

@@ -154,7 +154,7 @@ def test_the_three_steps_between_querier_and_parties(trained, tmp_path, mpiexec)
     ran("predict", *given, "--out", tmp_path / "z.csv")
     assert np.abs(answers_in(tmp_path / "z.csv")["logit"] - trained.logits).max() < 0.05
     job, keeping = Job(trained.model, tmp_path / "q", key / "public.key", tmp_path / "b"), Keeping(states, PASSPHRASE)
-    with pytest.raises(ParameterError, match="the query takes 1 answers, the model's owner allows 0 more"):
+    with pytest.raises(ParameterError, match="the rows take 1 answers, the model's owner allows 0 more"):
         run_parties(2, lambda collective: answer_party(job, keeping, collective))
     assert not job.out.exists()
 
@@ -217,7 +217,7 @@ def test_wrong_states_are_refused_before_a_share_leaves(trained, asked, tmp_path
         (ConfigError, "1 parties were started; the model belongs to 2", asked, Keeping(trained.state, PASSPHRASE), 1),
         (
             ParameterError,
-            f"the query takes {ANSWERS + 1} answers, the model's owner allows",
+            f"the rows take {ANSWERS + 1} answers, the model's owner allows",
             replace(asked, query=tmp_path / "many"),
             Keeping(trained.state, PASSPHRASE),
             2,

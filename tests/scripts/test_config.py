@@ -127,10 +127,17 @@ def test_every_problem_gets_a_line() -> None:
     ]
 
 
-def test_a_perceptron_does_not_stay_encrypted() -> None:
-    said = refusal(data=DATA, model={"kind": "mlp", "hidden": [8]}, release={"what": "encrypted"})
-    assert 'use kind = "linear", "poisson", "logistic" or "softmax", or release the model' in said
-    assert parse_config({"data": DATA, "model": {"kind": "softmax"}, "release": {"what": "encrypted"}})
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_every_kind_stay_encrypted(kind: str) -> None:
+    model = {"kind": kind} | ({"hidden": [8]} if kind == "mlp" else {})
+    assert parse_config({"data": DATA, "model": model, "release": {"what": "encrypted"}}).release.what == "encrypted"
+
+
+def test_a_perceptron_for_numbers_does_not_stay_encrypted() -> None:
+    model = {"kind": "mlp", "task": "regression", "hidden": [8]}
+    assert "not brought back to the units of the label" in refusal(
+        data=DATA, model=model, release={"what": "encrypted"}
+    )
 
 
 def test_what_only_an_encrypted_model_reads_is_refused_elsewhere() -> None:

@@ -105,6 +105,17 @@ def test_noise_of_the_input_is_mapped_with_its_message(make_world):
     assert largest_slot(before) < largest_slot(after) <= allowed
 
 
+@pytest.mark.parametrize("period", [1, 2, 8, 128])
+def test_what_does_not_repeat_is_dropped(world, period):
+    """Of noise in all coefficients those of the period are left, exactly as many times as large; in a ring of 256."""
+    noise = np.random.default_rng(period).integers(-(1 << 20), 1 << 20, 256)
+    before = world.encrypt_integers(noise.tolist(), 3)
+    protocol, (after,) = run(world, [before], (RefreshOutput(0, SlotMap.repeating(period, 1 << 16)),))
+    (carrying, rest), bound = coefficients(world, after, period), protocol.error_bound()
+    np.testing.assert_allclose(carrying, noise[:: 128 // period] * 2.0**16, rtol=0, atol=bound)
+    assert np.abs(rest).max(initial=0) <= bound < 1000
+
+
 def test_several_outputs_of_several_inputs(world):
     before = [encrypted(world, RANDOM.uniform(-1, 1, 8)) for _ in range(2)]
     outputs = (

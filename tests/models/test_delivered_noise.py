@@ -1,0 +1,94 @@
+"""How noisy predictions are when they are delivered: all coefficients, for the largest rows, against their bound."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from models.activations import identity, square
+from models.model import model_of
+from models.perceptron import with_constant
+from models.precision import ROW_NORM_LIMIT
+from models.twin import train_twin
+from tests import oracle
+from tests.complex_slots import complex_slots, noise_norm
+from tests.evaluators import make_party, perceptron_plan_of, plan_of
+from tests.insecure import table, workload
+from tests.runs import trained
+
+N_PARTIES = 2
+SETTINGS = {"release": "predictions", "test_rows": (4, 6), "momentum": 0.5}
+HIDDEN = {"hidden": (5,), "activation": square((-8.0, 8.0)), "link": identity(), "learning_rate": 0.2}
+PLANS = {
+    "few features": lambda: plan_of("native", workload((9, 7), 1, **SETTINGS), ring_dim=1 << 12, scale_bits=32),
+    "many features": lambda: plan_of("native", workload((9, 7), 100, **SETTINGS), ring_dim=1 << 11, scale_bits=32),
+    "softmax": lambda: perceptron_plan_of("native", workload((9, 7), 6, outputs=3, **SETTINGS), ring_dim=1 << 11),
+    "perceptron": lambda: perceptron_plan_of(
+        "native", workload((9, 7), 6, outputs=3, **SETTINGS, **HIDDEN), ring_dim=1 << 11
+    ),
+}
+
+
+def largest_rows(n_rows, features, limit=ROW_NORM_LIMIT):
+    """Of signs: as large as is allowed, the constant included."""
+    signs = np.random.default_rng(n_rows).choice([-1.0, 1.0], size=(n_rows, features))
+    return signs * np.sqrt((limit**2 * (features + 1) - 1) / features)
+
+
+def delivered(plan, tests):
+    """By party: what it gets before any smudging, the bound that hides it, its share; and the root's last weights."""
+    shards = table(plan.workload)
+
+    def after(party, rank, weights):
+        found, deliver = [], party.deliver
+
+        def listening(ciphertexts, bound):
+            found.extend((party.backend.export_ciphertext(c), bound) for c in ciphertexts)
+            return deliver(ciphertexts, bound)
+
+        party.deliver = listening
+        model = model_of(plan)
+        model.predict(party, weights, tests[rank])
+        kept = [party.backend.export_ciphertext(w) for w in model.keep(party, weights) or ()]
+        return found, kept, oracle.coefficients_of(party._secret)
+
+    outcomes = trained(plan, shards, partial(make_party, "native"), after)
+    joint = oracle.joint([share for _, _, share in outcomes])
+    return [found for found, _, _ in outcomes], outcomes[0][1], joint, train_twin(plan, shards, seed=0)[0]
+
+
+@pytest.mark.parametrize("name", ["few features", "many features"])
+def test_logits_of_the_largest_rows_stay_within_their_bound(name):
+    """Both the noise of training and delivery together, and what is added after the weights alone."""
+    plan = PLANS[name]()
+    tests = [largest_rows(rows, plan.workload.features) for rows in plan.workload.test_rows]
+    found, (weights,), joint, (twin,) = delivered(plan, tests)
+    exact = complex_slots(weights, plan.parameters, joint, plan.weights_period)[: plan.workload.features + 1]
+    for x, (got,) in zip(tests, found, strict=True):
+        norms = []
+        for w in (twin[:, 0], exact):
+            logits = np.zeros(plan.layout.rows, dtype=complex)
+            logits[: len(x)] = with_constant(x) @ w
+            norms.append(noise_norm(got[0], plan.parameters, joint, logits))
+        assert got[1] == plan.precision.logit_noise_norm
+        assert norms[0] < plan.precision.logit_noise_norm < norms[0] * 2**16
+        assert norms[1] < plan.precision.logit_added_norm < norms[1] * 2**12
+
+
+@pytest.mark.parametrize("name", ["softmax", "perceptron"])
+def test_outputs_of_the_largest_rows_stay_within_their_bound(name):
+    """Of hidden layers those whose activations stay within their interval."""
+    plan = PLANS[name]()
+    limit = 1.5 if plan.network.hidden else ROW_NORM_LIMIT
+    tests = [largest_rows(rows, plan.workload.features, limit) for rows in plan.workload.test_rows]
+    found, _, joint, twin = delivered(plan, tests)
+    last = plan.network.n_layers - 1
+    for x, tiles in zip(tests, found, strict=True):
+        outputs = plan.tiles.with_copies(last, plan.network.outputs_of(twin, x))
+        slots = plan.layout.pack(outputs, plan.network.form(last))
+        for got, expected in zip(tiles, slots, strict=True):
+            norm = noise_norm(got[0], plan.parameters, joint, expected)
+            assert got[1] == plan.precision.logit_noise_norm
+            assert norm < plan.precision.logit_noise_norm < norm * 2**14
