@@ -84,9 +84,10 @@ def test_outputs_of_the_largest_rows_stay_within_their_bound(name):
     limit = 1.5 if plan.network.hidden else ROW_NORM_LIMIT
     tests = [largest_rows(rows, plan.workload.features, limit) for rows in plan.workload.test_rows]
     found, _, joint, twin = delivered(plan, tests)
-    form = plan.network.form(plan.network.n_layers - 1)
+    last = plan.network.n_layers - 1
     for x, tiles in zip(tests, found, strict=True):
-        slots = plan.layout.pack(plan.network.outputs_of(twin, x), form)
+        outputs = plan.tiles.with_copies(last, plan.network.outputs_of(twin, x))
+        slots = plan.layout.pack(outputs, plan.network.form(last))
         for got, expected in zip(tiles, slots, strict=True):
             norm = noise_norm(got[0], plan.parameters, joint, expected)
             assert got[1] == plan.precision.logit_noise_norm

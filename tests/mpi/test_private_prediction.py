@@ -154,7 +154,7 @@ def test_the_three_steps_between_querier_and_parties(trained, tmp_path, mpiexec)
     ran("predict", *given, "--out", tmp_path / "z.csv")
     assert np.abs(answers_in(tmp_path / "z.csv")["logit"] - trained.logits).max() < 0.05
     job, keeping = Job(trained.model, tmp_path / "q", key / "public.key", tmp_path / "b"), Keeping(states, PASSPHRASE)
-    with pytest.raises(ParameterError, match="the query takes 1 answers, the model's owner allows 0 more"):
+    with pytest.raises(ParameterError, match="the rows take 1 answers, the model's owner allows 0 more"):
         run_parties(2, lambda collective: answer_party(job, keeping, collective))
     assert not job.out.exists()
 
@@ -229,15 +229,3 @@ def test_wrong_states_are_refused_before_a_share_leaves(trained, asked, tmp_path
             run_parties(parties, lambda c, job=job, keeping=keeping: answer_party(job, keeping, c))
     assert not asked.out.exists()
     assert [(trained.state / f"party-{rank}" / "state").read_bytes() for rank in range(2)] == before
-
-
-def test_all_on_one_machine_up_to_the_owners_limit(trained, key, tmp_path):
-    """Runs last: it takes the answer that is left after the three steps."""
-    given = ["--model", trained.model, "--rows", trained.rows, "--key", key, "--state", trained.state, "--parties", 2]
-    ran("predict", *given, "--out", tmp_path / "x.csv")
-    assert np.abs(answers_in(tmp_path / "x.csv")["logit"] - trained.logits).max() < 0.05
-    done = run("predict", *given, "--out", tmp_path / "y.csv")
-    assert done.returncode != 0
-    assert "the rows take 1 answers, the model's owner allows 0 more" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "y.csv").exists()

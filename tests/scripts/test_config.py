@@ -133,6 +133,13 @@ def test_models_of_every_kind_stay_encrypted(kind: str) -> None:
     assert parse_config({"data": DATA, "model": model, "release": {"what": "encrypted"}}).release.what == "encrypted"
 
 
+def test_a_perceptron_for_numbers_does_not_stay_encrypted() -> None:
+    model = {"kind": "mlp", "task": "regression", "hidden": [8]}
+    assert "not brought back to the units of the label" in refusal(
+        data=DATA, model=model, release={"what": "encrypted"}
+    )
+
+
 def test_what_only_an_encrypted_model_reads_is_refused_elsewhere() -> None:
     assert '[release] answers: is read only with what = "encrypted"' in refusal(data=DATA, release={"answers": 3})
     said = refusal(data=DATA, release={"what": "encrypted"}, crypto={"backend": "clear"})
