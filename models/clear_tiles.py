@@ -77,9 +77,11 @@ def forward_rotations(layout: TileLayout, n_pairs: int) -> set[int]:
     return {k * layout.stride for k in (*range(baby), *range(0, layout.width, baby))}
 
 
-def pack_clear(layout: TileLayout, x: Floats, *, keep: bool) -> ClearTiles:
-    """Rows (at most layout.rows, columns) as pairs of tiles."""
+def pack_clear(layout: TileLayout, x: Floats, *, keep: bool, paired: bool = True) -> ClearTiles:
+    """Rows (at most layout.rows, columns) as pairs of tiles; or each tile with an empty one, so that X W is half."""
     tiles = layout.cut(x)
+    if not paired:
+        tiles = [each for tile in tiles for each in (tile, np.zeros_like(tile))]
     if len(tiles) % 2:
         tiles.append(np.zeros_like(tiles[0]))
     pairs = list(zip(tiles[::2], tiles[1::2], strict=True))

@@ -130,8 +130,9 @@ class TileRows:
     @property
     def key_plan(self) -> KeyPlan:
         p, layout, net = self.prediction, self.prediction.layout, self.prediction.network
-        n_pairs, _ = p.tiles.grids[0]
-        steps = forward_rotations(layout, n_pairs) | {layout.width}
+        steps = forward_rotations(layout, p.n_queries)
+        if p.n_queries > 1:
+            steps |= {layout.width}
         if net.hidden:
             steps |= {-layout.width, *product_rotations(layout, "plain", layout.width)}
         if net.n_layers > 2:
@@ -144,10 +145,8 @@ class TileRows:
 
     def answer(self, party: Compute, prepared: PreparedLayers, x: Floats) -> list[Ciphertext]:
         p, backend = self.prediction, party.backend
-        clear = pack_clear(p.layout, with_constant(x), keep=False)
-        parts = clear_forward(backend, clear, prepared.grids[0], p.rows_scale)
-        # at the product's scale a rotation adds the least noise
-        sums = [backend.add(z, backend.rotate(z, p.layout.width)) for z in parts]
+        clear = pack_clear(p.layout, with_constant(x), keep=False, paired=False)
+        sums = clear_forward(backend, clear, prepared.grids[0], p.rows_scale)
 
         def refresh(some: list[Ciphertext] | None, count: int) -> list[Ciphertext]:
             return party.refresh_own(some or ())

@@ -218,10 +218,7 @@ class TilePrediction:
 
     def _prepared(self, backend: Backend, weights: Sequence[Ciphertext]) -> PreparedLayers:
         layers = self.straight(backend, weights, self.query_limbs + 1)
-        pairs = layers.grids[0]
-        first = [
-            [self._turned(backend, self._tile(backend, t, i)) for t in pairs[i // 2]] for i in range(self.n_queries)
-        ]
+        first = [[self._turned(backend, tile) for tile in line] for line in layers.grids[0]]
         return PreparedLayers([first, *layers.grids[1:]], layers.biases)
 
     def _tile(self, backend: Backend, pair: Ciphertext, index: int) -> Ciphertext:
@@ -229,9 +226,10 @@ class TilePrediction:
         return backend.rotate(pair, self.layout.width) if index % 2 else pair
 
     def straight(self, backend: Backend, weights: Sequence[Ciphertext], limbs: int) -> PreparedLayers:
-        """The weights as products take them, those of the first layer as they were stored, at so many limbs."""
+        """The weights as products take them, those of the first layer tile by tile at so many limbs."""
         grids, biases = self.tiles.layers(weights)
-        prepared = [[[backend.drop_limbs(tile, limbs) for tile in line] for line in grids[0]]]
+        pairs = [[backend.drop_limbs(tile, limbs) for tile in line] for line in grids[0]]
+        prepared = [[[self._tile(backend, t, i) for t in pairs[i // 2]] for i in range(self.n_queries)]]
         for layer, grid in enumerate(grids[1:], start=1):
             low = [[backend.drop_limbs(tile, self.work_limbs) for tile in line] for line in grid]
             doubled = self.network.form(layer - 1) == "plain"

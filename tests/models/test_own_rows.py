@@ -98,11 +98,10 @@ def exact_slots(prediction, slots, x):
     if not net.hidden:
         ((n_in, n_out),), w = prediction.tiles.grids, layout.width
         grid = [slots[i * n_out : (i + 1) * n_out] for i in range(n_in)]
-        # a pair of tiles of inputs in each, whose sum stands in both halves of a row
+        # a pair of tiles of inputs in each
         inputs = 2 * n_in * w
         weights = layout.unpack_weights(grid, "first", (inputs, n_out * w))
-        found = layout.pack(np.pad(whole, ((0, 0), (0, inputs - whole.shape[1]))) @ weights, "plain")
-        return [tile + np.roll(tile, w) for tile in found]
+        return layout.pack(np.pad(whole, ((0, 0), (0, inputs - whole.shape[1]))) @ weights, "plain")
     return prediction.layout.pack(net.outputs_of(prediction.tiles.unpack(slots), x), net.form(net.n_layers - 1))
 
 
