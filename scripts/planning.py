@@ -53,7 +53,9 @@ def make_plan(
     Raises ParameterError if there is none.
     """
     choice = replace(choice_of(config), judge=judge, pinned=pinned)
-    return best_plans(workload_of(config, summaries, outputs), choice, config, 1)[0]
+    plan = best_plans(workload_of(config, summaries, outputs), choice, config, 1)[0]
+    range_probe(plan)  # which may not be possible
+    return plan
 
 
 def best_plans(workload: Workload, choice: Choice, config: Config, count: int) -> Sequence[Plan]:
@@ -65,9 +67,7 @@ def best_plans(workload: Workload, choice: Choice, config: Config, count: int) -
         choose = choose_newton_plans
     if workload.local_iterations is not None:
         choose = choose_local_plans
-    plans = choose(workload, choice, moduli_maker(config.crypto.backend), free=_free(config), count=count)
-    range_probe(plans[0])  # which may not be possible
-    return plans
+    return choose(workload, choice, moduli_maker(config.crypto.backend), free=_free(config), count=count)
 
 
 def workload_of(config: Config, summaries: Sequence[Mapping[str, Any]], outputs: int) -> Workload:

@@ -26,6 +26,8 @@ from models.plan import CircuitPlan
 from models.search import Choice
 from models.tiles import TileLayout
 from models.workload import Workload
+from scripts.config import Config
+from scripts.planning import moduli_maker
 
 Floats = npt.NDArray[np.float64]
 MakeModuli = Callable[[Shape], tuple[tuple[int, ...], tuple[int, ...]]]
@@ -188,6 +190,16 @@ def insecure_test_newton_plan(
 def choose_insecure_test_plan(task: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> CircuitPlan:
     """INSECURE: in place of `models.search.choose_plan`, whatever the choice is; precise enough for real smudging."""
     return insecure_test_plan(task, scale_bits=58, make_moduli=make_moduli)
+
+
+def finding(plan_of: Callable[..., Plan]) -> Callable[..., list[Plan]]:
+    """In place of `scripts.planning.best_plans`, for runs in an INSECURE small ring: plan_of as `choose_plan`."""
+
+    def best_plans(workload: Workload, choice: Choice, config: Config, count: int) -> list[Plan]:
+        backend = config.crypto.backend
+        return [plan_of(workload, choice, moduli_maker(backend), free=backend != "openfhe")]
+
+    return best_plans
 
 
 def table(task: Workload, seed: int = 0, noise: float = 3.0) -> list[tuple[Floats, Floats]]:

@@ -20,7 +20,7 @@ from network.local import run_parties
 from scripts.config import parse_config
 from scripts.train import run_party
 from tests import oracle
-from tests.insecure import insecure_test_plan
+from tests.insecure import finding, insecure_test_plan
 from tests.memory import reachable
 
 N_PARTIES = 5
@@ -38,7 +38,7 @@ def insecure_plan(workload: Any, choice: Choice, make_moduli: Any, *, free: bool
 
 @pytest.fixture
 def config(monkeypatch):
-    monkeypatch.setattr(scripts.planning, "choose_plan", insecure_plan)
+    monkeypatch.setattr(scripts.planning, "best_plans", finding(insecure_plan))
     return parse_config(SETTINGS)
 
 

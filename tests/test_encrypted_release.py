@@ -27,7 +27,7 @@ from scripts.own_rows import check_names, predict_party
 from scripts.predict import Job, answer_party, keygen, open_answer, query
 from scripts.train import run_party
 from tests import oracle
-from tests.insecure import insecure_test_newton_plan, insecure_test_perceptron_plan, insecure_test_plan
+from tests.insecure import finding, insecure_test_newton_plan, insecure_test_perceptron_plan, insecure_test_plan
 
 N_PARTIES, PASSPHRASE = 3, "tests only"
 SETTINGS: dict[str, Any] = {
@@ -67,7 +67,7 @@ def trained(tmp_path_factory):
 
     config, keeping = parse_config(SETTINGS), Keeping(folder / "out", PASSPHRASE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scripts.planning, "choose_plan", insecure_plan)
+        patch.setattr(scripts.planning, "best_plans", finding(insecure_plan))
         patch.setattr(mhe.sealed, "SCRYPT_LOG_COST", 4)
         patch.setattr(DecryptionProtocol, "share", counting)
         patch.setattr(scripts.predict, "load_model", load)
@@ -167,17 +167,17 @@ def test_own_rows_that_cannot_be_are_refused_before_a_share_leaves(trained, tmp_
 
 
 OTHER_KINDS = {
-    "linear": ("linear", "nesterov", "choose_plan", insecure_test_plan, 1 << 10),
-    "poisson": ("poisson", "gd", "choose_plan", insecure_test_plan, 1 << 10),
-    "newton": ("logistic", "newton", "choose_newton_plan", insecure_test_newton_plan, 1 << 10),
-    "softmax": ("softmax", "nesterov", "choose_perceptron_plan", insecure_test_perceptron_plan, 1 << 11),
-    "mlp": ("mlp", "nesterov", "choose_perceptron_plan", insecure_test_perceptron_plan, 1 << 11),
+    "linear": ("linear", "nesterov", insecure_test_plan, 1 << 10),
+    "poisson": ("poisson", "gd", insecure_test_plan, 1 << 10),
+    "newton": ("logistic", "newton", insecure_test_newton_plan, 1 << 10),
+    "softmax": ("softmax", "nesterov", insecure_test_perceptron_plan, 1 << 11),
+    "mlp": ("mlp", "nesterov", insecure_test_perceptron_plan, 1 << 11),
 }
 
 
 @pytest.mark.parametrize("name", OTHER_KINDS)
 def test_models_of_other_kinds_answer_as_their_twins(name, tmp_path, monkeypatch):
-    kind, solver, choose, plan_of, ring_dim = OTHER_KINDS[name]
+    kind, solver, plan_of, ring_dim = OTHER_KINDS[name]
 
     def choosing(workload: Any, choice: Choice, make_moduli: Any, *, free: bool) -> Any:
         return plan_of(workload, ring_dim=ring_dim, scale_bits=56, make_moduli=make_moduli)
@@ -185,7 +185,7 @@ def test_models_of_other_kinds_answer_as_their_twins(name, tmp_path, monkeypatch
     def load(path):
         return KeptModel.from_bytes(read_bytes(path, KIND), str(path), insecure=True)
 
-    monkeypatch.setattr(scripts.planning, choose, choosing)
+    monkeypatch.setattr(scripts.planning, "best_plans", finding(choosing))
     monkeypatch.setattr(scripts.predict, "load_model", load)
     training = {"iterations": 2, "solver": solver} | ({} if solver == "newton" else {"learning_rate": 0.2})
     kinds = {"kind": kind}

@@ -48,7 +48,7 @@ from network.local import run_parties
 from scripts.config import parse_config
 from tests import oracle
 from tests.attacks import recover_secret
-from tests.insecure import insecure_test_plan, workload
+from tests.insecure import finding, insecure_test_plan, workload
 from tests.memory import WINDOW, Needle, contents, forms_of_integers, reachable, search
 
 N_PARTIES, RING_DIM, N_ROWS, N_TEST = 3, 1 << 8, 40, 20
@@ -247,7 +247,7 @@ def record_run(folder: Path, what: str, backend: str, audit: bool | None) -> Run
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SecretPolynomial, "generate", classmethod(generating))
         patch.setattr(scripts.train, "join", joining)
-        patch.setattr(scripts.planning, "choose_plan", insecure_plan)
+        patch.setattr(scripts.planning, "best_plans", finding(insecure_plan))
         run.outcomes = run_parties(
             N_PARTIES,
             lambda collective: scripts.train.run_party(config, collective, folder / "out", force=True),

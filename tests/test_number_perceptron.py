@@ -15,7 +15,7 @@ from network.local import run_parties
 from scripts.agreement import scales_in_clear
 from scripts.config import parse_config
 from scripts.train import run_party
-from tests.insecure import insecure_test_perceptron_plan
+from tests.insecure import finding, insecure_test_perceptron_plan
 from tests.runs import largest_error, surely
 
 SETTINGS: dict[str, Any] = {
@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch, backend, **sections):
     def insecure_plan(workload, choice, make_moduli, *, free):
         return insecure_test_perceptron_plan(workload, scale_bits=58, ring_dim=1 << 10, make_moduli=make_moduli)
 
-    monkeypatch.setattr(scripts.planning, "choose_perceptron_plan", insecure_plan)
+    monkeypatch.setattr(scripts.planning, "best_plans", finding(insecure_plan))
     config = parse_config({**SETTINGS, "crypto": {"backend": backend}, **sections})
     return config, run_parties(2, lambda collective: run_party(config, collective, tmp_path, True))
 

@@ -13,7 +13,7 @@ from models.search import Choice
 from network.local import run_parties
 from scripts.config import parse_config
 from scripts.train import run_party
-from tests.insecure import insecure_test_plan
+from tests.insecure import finding, insecure_test_plan
 
 
 def insecure_plan(workload: Any, choice: Choice, make_moduli: Any, *, free: bool) -> Any:
@@ -21,7 +21,7 @@ def insecure_plan(workload: Any, choice: Choice, make_moduli: Any, *, free: bool
 
 
 def run(tmp_path, monkeypatch, half_width, action):
-    monkeypatch.setattr(scripts.planning, "choose_plan", insecure_plan)
+    monkeypatch.setattr(scripts.planning, "best_plans", finding(insecure_plan))
     config = parse_config(
         {
             "data": {"train": "builtin:pima", "label": "diabetes"},

@@ -21,7 +21,14 @@ from models.twin import train_twin
 from network.local import run_parties
 from scripts.config import parse_config
 from scripts.interval import ACTIVATIONS, check_kind, propose
-from tests.insecure import insecure_test_newton_plan, insecure_test_perceptron_plan, insecure_test_plan, table, workload
+from tests.insecure import (
+    finding,
+    insecure_test_newton_plan,
+    insecure_test_perceptron_plan,
+    insecure_test_plan,
+    table,
+    workload,
+)
 
 SETTINGS = {
     "data": {"train": "builtin:pima", "label": "diabetes"},
@@ -114,7 +121,9 @@ def test_parties_learn_the_summed_counts_and_nothing_else(backend, monkeypatch):
         return share(protocol, secret)
 
     monkeypatch.setattr(DecryptionProtocol, "share", recording)
-    monkeypatch.setattr(scripts.planning, "choose_plan", lambda w, *_, **__: insecure_test_plan(w, scale_bits=58))
+    monkeypatch.setattr(
+        scripts.planning, "best_plans", finding(lambda w, *_, **__: insecure_test_plan(w, scale_bits=58))
+    )
     config = parse_config({**SETTINGS, "crypto": {"backend": backend}})
     first, *others = run_parties(3, lambda collective: propose(config, collective))
     shards = pooled(config.source, 3)

@@ -33,7 +33,7 @@ from network.local import run_parties
 from scripts.config import load_config
 from scripts.planning import make_plan
 from scripts.train import run_party
-from tests.insecure import choose_insecure_test_plan
+from tests.insecure import choose_insecure_test_plan, finding
 from tests.runs import surely
 
 ROOT = Path(__file__).parents[2]
@@ -265,7 +265,7 @@ def test_parties_train_the_twins_model(evaluator, n_parties, tmp_path, mpiexec, 
     write_table(tmp_path / "x.csv", 60)
     rest = f'{LOGISTIC}[crypto]\nbackend = "{evaluator}"\n'
     config, out = write_config(tmp_path, rest=rest), tmp_path / "out"
-    monkeypatch.setattr(scripts.planning, "choose_plan", choose_insecure_test_plan)
+    monkeypatch.setattr(scripts.planning, "best_plans", finding(choose_insecure_test_plan))
     done = run([mpiexec, "-n", n_parties, sys.executable, INSECURE_TRAIN, config, out])
     assert done.exit_code == 0, done.errors
     assert "accuracy" in done.output
