@@ -151,7 +151,7 @@ def page() -> str:
         record = json.loads(iteration.read_text(encoding="utf-8"))
         text += ITERATION.format(**record["job"], ratio=record["ratio"], whole=record["ratio_with_encoding"])
         text += iteration_table(record)
-    grown = scaling_report.sections(headlines(), recorded("scaling"), recorded("protocols"))
+    grown = scaling_report.sections(headlines(), recorded("scaling"), recorded("protocols"), records)
     return text + grown + comparisons.sections(RESULTS)
 
 

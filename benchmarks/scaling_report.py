@@ -53,8 +53,10 @@ PROTOCOL_NAMES: Mapping[str, str] = {
 }
 
 
-def sections(headlines: Sequence[Record], scaling: Record | None, protocols: Record | None) -> str:
-    """Markdown of everything that is recorded; empty where nothing is."""
+def sections(
+    headlines: Sequence[Record], scaling: Record | None, protocols: Record | None, jobs: Sequence[Record] = ()
+) -> str:
+    """Markdown of everything that is recorded; empty where nothing is. jobs: runs of `mhe train`."""
     text = ""
     links = [record["link"] for record in headlines] + ([protocols["link"]] if protocols else [])
     points = scaling["points"] if scaling else []
@@ -72,7 +74,7 @@ def sections(headlines: Sequence[Record], scaling: Record | None, protocols: Rec
     if protocols:
         text += "\n### Protocols\n\n![Protocols](plots/protocols.svg)\n\n" + protocol_table(protocols)
     if headlines or points:
-        text += "\n### Beside published figures\n\n" + published_table(headlines, points)
+        text += "\n### Beside published figures\n\n" + published_table([*headlines, *jobs], points)
     return text
 
 
@@ -141,11 +143,12 @@ def protocol_table(record: Record) -> str:
     return markdown(columns, rows)
 
 
-def published_table(headlines: Sequence[Record], points: Sequence[Record]) -> str:
+def published_table(runs: Sequence[Record], points: Sequence[Record]) -> str:
     """The papers' figures, with ours where the same task is recorded."""
     rows = []
     for each in PUBLISHED:
-        ours = next((_ours(record) for record in headlines if record["job"] == each.job), None)
+        same = (r for r in runs if r["job"] == each.job and str(r["result"]["parties"]) == each.parties)
+        ours = next(map(_ours, same), None)
         if ours is None:
             ours = _growth([point for point in points if point["series"] == each.job])
         rows.append((each.work, each.task, each.parties, each.hardware, each.figure, ours or "not recorded yet"))
@@ -159,10 +162,12 @@ def wall_training(record: Record) -> float:
 
 
 def _ours(record: Record) -> str:
-    seconds = record["result"]["seconds"]
+    result, seconds = record["result"], record["result"]["seconds"]
+    where = "co-hosted" if "process" in record else f"on {record['environment']['cores']} cores"
+    reached = f", {100 * result['accuracy']:.1f} %" if "accuracy" in result else ""
     return (
         f"training {wall_training(record):.0f} s, with set-up {wall_training(record) + seconds['setup']:.0f} s, "
-        f"{record['result']['parties']} parties co-hosted"
+        f"{result['parties']} parties {where}{reached}"
     )
 
 
