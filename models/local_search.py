@@ -13,11 +13,6 @@ from models.search import Choice, MakeModuli
 from models.workload import Workload
 
 
-def choose_local_plan(workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool) -> LocalPlan:
-    """The best plan: the first of `choose_local_plans`."""
-    return choose_local_plans(workload, choice, make_moduli, free=free)[0]
-
-
 def choose_local_plans(
     workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool, count: int = 1
 ) -> list[LocalPlan]:

@@ -16,13 +16,6 @@ from models.tiles import TileLayout
 from models.workload import Workload
 
 
-def choose_perceptron_plan(
-    workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool
-) -> PerceptronPlan:
-    """The best plan: the first of `choose_perceptron_plans`."""
-    return choose_perceptron_plans(workload, choice, make_moduli, free=free)[0]
-
-
 def choose_perceptron_plans(
     workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool, count: int = 1
 ) -> list[PerceptronPlan]:

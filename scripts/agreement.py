@@ -21,6 +21,7 @@ from models.training import Standardisation, check_rows, standardisation, standa
 from network.collective import TreeCollective
 from scripts.calibration import units
 from scripts.config import Config, check_same
+from scripts.forecast import Forecast
 from scripts.planning import goal_of, make_plan
 
 Floats = npt.NDArray[np.float64]
@@ -75,22 +76,26 @@ def agree_on_data(config: Config, collective: TreeCollective) -> tuple[Shard, Ta
 
 def agree_on_plan(
     config: Config, collective: TreeCollective, summaries: Sequence[Mapping[str, Any]], outputs: int
-) -> Plan:
+) -> tuple[Plan, Forecast | None]:
     """The root searches, with what operations cost on its machine; the others make the plan of what it found, and
-    check that it keeps every constraint.
+    check that it keeps every constraint. The forecast that the search went by is the root's; None elsewhere.
     """
 
-    def search() -> Plan | None:
+    def search() -> Forecast | None:
+        if not collective.is_root:
+            return None
         goal = goal_of(config, collective.n_parties, units())
-        return make_plan(config, summaries, outputs, judge=goal) if collective.is_root else None
+        return goal.forecast(make_plan(config, summaries, outputs, judge=goal))
 
-    found = together(collective, search)
+    forecast = together(collective, search)
+    found = None if forecast is None else forecast.plan
     blob = b"" if found is None else json.dumps(asdict(pinned(found))).encode()
     told = json.loads(collective.allgather(blob)[collective.tree.root])
     same = Pinned(Shape(**told["shape"]), told["baby"])
-    return together(
+    plan = together(
         collective, lambda: collective.once("plan", lambda: found or make_plan(config, summaries, outputs, pinned=same))
     )
+    return plan, forecast
 
 
 @dataclass(frozen=True)

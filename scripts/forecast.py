@@ -112,11 +112,6 @@ class Forecast:
         """Wall time of all iterations, the first uses of their batches included."""
         return self.plan.workload.iterations * self.iteration_seconds + self.encoding_seconds
 
-    @property
-    def run_seconds(self) -> float:
-        """Wall time of the keys and the training, an inverse included."""
-        return self.setup_seconds + self.preparation_seconds + self.training_seconds
-
     # traffic
 
     def iteration_bytes(self, rank: int) -> int:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +50,9 @@ from scripts.agreement import (
     standardise_columns,
     together,
 )
-from scripts.calibration import units
 from scripts.config import Config
 from scripts.describe import describe
-from scripts.forecast import Forecast, keeps_diagonals
+from scripts.forecast import keeps_diagonals
 from scripts.keep import Keeping, keep
 from scripts.launch import check_output
 from scripts.progress import Reporter, make_console
@@ -70,7 +69,6 @@ from scripts.results import (
 )
 
 Floats = npt.NDArray[np.float64]
-Result = TypeVar("Result")
 
 
 def read_summaries(config: Config, n_parties: int) -> tuple[list[dict[str, Any]], Target]:
@@ -101,10 +99,10 @@ def run_party(
     together(collective, lambda: _check_keeping(config, collective, keeping))
     together(collective, lambda: check_output(out, force) if collective.is_root else None)
     shard, target, summaries = agree_on_data(config, collective)
-    circuit = agree_on_plan(config, collective, summaries, target.outputs)
+    circuit, forecast = agree_on_plan(config, collective, summaries, target.outputs)
     collective.bind(circuit.parameters.digest)
-    if collective.is_root:
-        describe(Forecast(circuit, collective.tree, units()), config, console)
+    if forecast is not None:
+        describe(forecast, config, console)
     model = model_of(circuit)
     stops = config.audit.range_action == "stop"
     recorder = _Recorder(collective, Reporter(console, circuit.workload.iterations), stops)

@@ -11,7 +11,7 @@ from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
 from models.activations import approximate, exponential, identity
 from models.local_plan import LocalPlan
-from models.local_search import choose_local_plan
+from models.local_search import choose_local_plans
 from models.model import model_of
 from models.perceptron import with_constant
 from models.range_probe import range_probe
@@ -159,12 +159,12 @@ def test_ranges_are_probed_before_the_first_step():
 
 def test_a_plan_at_128_bits():
     task = workload((614 // 4,) * 4, 8, local_iterations=2, iterations=5, release_bits=40)
-    plan = choose_local_plan(task, Choice(128, 128), generate_moduli, free=True)
+    (plan,) = choose_local_plans(task, Choice(128, 128), generate_moduli, free=True)
     assert plan.parameters.security_bits == 128
     assert plan.parameters.depth == 8
     assert plan.precision.weight_error <= 1e-2
     with pytest.raises(ParameterError):
-        choose_local_plan(
+        choose_local_plans(
             workload((20, 15), 3, local_iterations=16), Choice(128, 128, ring_dim=1 << 13), generate_moduli, free=True
         )
 

@@ -11,7 +11,7 @@ from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, log2_product, refresh_floor_bits
 from models.activations import approximate, identity, sigmoid, square
 from models.mlp_plan import perceptron_levels, perceptron_message_bits
-from models.mlp_search import choose_perceptron_plan, choose_tiles
+from models.mlp_search import choose_perceptron_plans, choose_tiles
 from models.search import LOGIT_ERROR, TOLERATED, Choice
 from tests.evaluators import moduli_of
 from tests.insecure import sigmoid_polynomial, workload
@@ -34,7 +34,7 @@ WORKLOADS = {
 
 
 def choose(task, choice=None, free=True, make_moduli=generate_moduli):
-    return choose_perceptron_plan(task, choice or Choice(), make_moduli, free=free)
+    return choose_perceptron_plans(task, choice or Choice(), make_moduli, free=free)[0]
 
 
 @pytest.mark.parametrize("security_bits", [128, 192])
