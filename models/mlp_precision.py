@@ -23,7 +23,7 @@ from mhe.backend.tracking import Size
 from mhe.ciphertext import Ciphertext
 from mhe.security import norm_bound, refresh_error_std, rounded_norm_bound, rounding_std, secret_spread
 from mhe.tracking_party import TrackingParty
-from models.precision import ROW_NORM_LIMIT, ReleasePrecision, quantile, squared_gain
+from models.precision import MOST_TOLD, ROW_NORM_LIMIT, ReleasePrecision, quantile, squared_gain
 
 if TYPE_CHECKING:
     from models.mlp_plan import PerceptronPlan
@@ -120,6 +120,18 @@ class PerceptronPrecision(ReleasePrecision):
         party, rows = self._party(plan.network.activation.half_width), row_size * self._rows(plan.layout.rows)
         z = outputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), rows)
         return max(party.backend.size(tile).noise for tile in z)
+
+    # what a range probe releases
+
+    @cached_property
+    def input_noise_norm(self) -> float:
+        from models.mlp import inputs_of_rows
+
+        plan, (low, high) = self.plan, self.plan.network.interval
+        party, rows = self._party(MOST_TOLD * max(-low, high)), self._rows(plan.layout.rows)
+        parts = inputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), rows)
+        noise = max(party.backend.size(t).noise for t in parts) * (high - low) / 2
+        return MARGIN * math.sqrt(plan.polynomial_inputs.values) * noise
 
     # released weights
 

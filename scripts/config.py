@@ -307,7 +307,7 @@ def _unread(config: Config) -> list[str]:
                 )
         if not config.data.standardize:
             problems.append('[data] standardize = false: solver = "newton" needs standardised columns; leave it away')
-    audit, probed = config.audit, [name for name, other in KINDS.items() if other.probed]
+    audit, probed = config.audit, [name for name, other in KINDS.items() if "interval" in other.reads]
     if audit.range_every is not None and model.kind not in probed:
         problems.append(
             f"[audit] range_every: is not read by kind = {_shown(model.kind)}, only by "

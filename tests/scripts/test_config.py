@@ -170,7 +170,7 @@ def test_classes_are_coupled_by_softmax_alone() -> None:
 
 def test_range_probes_are_refused_where_they_would_tell_nothing() -> None:
     said = refusal(data=DATA, model={"kind": "linear"}, audit={"range_every": 1})
-    assert '[audit] range_every: is not read by kind = "linear", only by "poisson" or "logistic"' in said
+    assert '[audit] range_every: is not read by kind = "linear", only by "poisson" or "logistic" or "softmax" or "mlp"' in said
     said = refusal(data=DATA, audit={"range_every": 21})
     assert "[audit] range_every = 21: is never reached in 20 iterations" in said
     assert "[audit] range_action: is read only with range_every" in refusal(data=DATA, audit={"range_action": "stop"})
