@@ -266,9 +266,7 @@ def activate(backend: Backend, u: Ciphertext, poly: Polynomial, mask: Floats) ->
     )
 
 
-def part_of_interval(
-    backend: Backend, u: Ciphertext, interval: tuple[float, float], present: Floats
-) -> Ciphertext:
+def part_of_interval(backend: Backend, u: Ciphertext, interval: tuple[float, float], present: Floats) -> Ciphertext:
     """u as a part of the interval: from -1 to 1 inside it; 0 where present, (period,), is 0, and u with it."""
     low, high = interval
     middle, radius = (low + high) / 2, (high - low) / 2

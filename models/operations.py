@@ -62,11 +62,11 @@ def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operation
     )
 
 
-def probe_operations(plan: Plan, rank: int, probe: RangeProbe) -> Counts:
-    """What a probe adds to this party's part in an iteration."""
+def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) -> Counts:
+    """What a probe adds to this party's part in an iteration that finds its batch encoded, if those are kept."""
     party, model = TrackingParty(plan.parameters), model_of(plan)
     blocks = plan.blocks(rank) if isinstance(plan, CircuitPlan) else 1
-    batch = _batch(plan, blocks, keep=True)
+    batch = _batch(plan, blocks, keep)
     weights = [party.encrypted(1.0, 0.0, plan.weight_scale, plan.weights_period)] * plan.n_ciphertexts
     ahead = model.look_ahead(party.backend, weights, weights)
     model.gradients(party, ahead, batch)

@@ -185,7 +185,7 @@ class RangeProbe:
     def _noise(self, squarings: int, told: float) -> float:
         """Bound on the noise of S as long as S <= told^p.
 
-        With x_i = t^(2^i) and its errors r_i, of norm |r_i| over all inputs, S errs by sum_i (p / 2^i) x_i^(p / 2^i - 1)
+        With x_i = t^(2^i) and its errors r_i, of norm |r_i| over inputs, S errs by sum_i (p / 2^i) x_i^(p / 2^i - 1)
         r_i. The squares of the powers in front add up t^(2p - 2^(i+1)), no power of which is below p, so that S bounds
         them: their norm is at most told^(p - 2^i) (Cauchy). The last r_i has no power in front: all slots count alike.
         """

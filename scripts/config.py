@@ -325,11 +325,6 @@ def _unread(config: Config) -> list[str]:
         problems.append(f'[release] answers: is read only with what = "encrypted"; got {_shown(release.what)}')
     if release.what == "encrypted" and config.crypto.backend == "clear":
         problems.append('[release] what = "encrypted": a simulation encrypts nothing; use backend = "native"')
-    if release.what == "encrypted" and model.standardises_target:
-        problems.append(
-            '[release] what = "encrypted": answers of kind = "mlp" to task = "regression" are not brought back to the '
-            'units of the label; use kind = "linear", or release the model or predictions'
-        )
     return problems
 
 

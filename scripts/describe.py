@@ -157,8 +157,8 @@ def _probe(forecast: Forecast, action: str) -> dict[str, str]:
         return {}
     sent = [predict(tree, rank, probe.transfers).bytes_sent for rank in range(tree.n_parties)]
     return {
-        "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power} of {probe.inputs.values} inputs "
-        f"of polynomials; those beyond {probe.told:.2f} times the interval are surely told, then {action}. Each "
+        "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power} of {probe.inputs.values} inputs"
+        f" of polynomials; those beyond {probe.told:.2f} times the interval are surely told, then {action}. Each "
         f"{seconds(forecast.probe_seconds)}, {_mib(min(sent))} to {_mib(max(sent))} sent per party, "
         f"{len(probe.transfers)} rounds"
     }

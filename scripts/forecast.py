@@ -114,8 +114,10 @@ class Forecast:
         if self.plan.workload.range_every is None:
             return 0.0
         probe = RangeProbe(self.plan)
-        made = {rank: self._computed(probe_operations(self.plan, rank, probe)) for rank, _ in self._alike}
-        spent = [(made[rank] + self._carried(rank, probe.transfers), n) for rank, n in self._alike]
+        spent = []
+        for rank, n in self._alike:
+            counts = probe_operations(self.plan, rank, probe, keep=keeps_diagonals(self.plan, rank))
+            spent.append((self._computed(counts) + self._carried(rank, probe.transfers), n))
         return self._elapsed(spent, 0.0, probe.transfers)
 
     @property
