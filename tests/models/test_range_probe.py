@@ -38,7 +38,8 @@ CUBIC, SQUARE = sigmoid_polynomial(3, 6.0), square((-4.0, 4.0))
 
 def tiled(hidden=(), activation=None, link=CUBIC, **changes):
     """Of 8 rows in a batch one party has fewer; tiles have 8 columns."""
-    settings = {"batch": 8, "momentum": 0.5, "learning_rate": 0.2, "iterations": 4, "range_every": 2, **changes}
+    often = {"iterations": 2 if hidden else 4, "range_every": 2}
+    settings = {"batch": 8, "momentum": 0.5, "learning_rate": 0.2, **often, **changes}
     return workload((16, 5), 7, hidden=hidden, activation=activation, link=link, **{"outputs": 3, **settings})
 
 
@@ -57,10 +58,10 @@ TILED = {
     "softmax of two tiles": tiled(outputs=10, learning_rate=1.0),
     "softmax of coupled classes": tiled(link=quadratic_softmax(3, (-4.0, 4.0)), coupled=True, learning_rate=1.0),
     "one hidden layer": tiled((9,), SQUARE, identity()),
-    "two hidden layers, sigmoids": tiled((9, 5), CUBIC, CUBIC),
-    "layers of another middle": tiled((5, 9), square((-3.0, 5.0)), sigmoid_polynomial(3, 6.0)),
+    "two hidden layers, sigmoids": tiled((5, 3), CUBIC, CUBIC),
+    "layers of another middle": tiled((5, 3), square((-3.0, 5.0)), sigmoid_polynomial(3, 6.0)),
     "softmax outside": tiled(link=sigmoid_polynomial(3, 0.2), learning_rate=1.0),
-    "a layer outside": tiled((9, 3), square((-0.5, 0.5)), identity()),
+    "a layer outside": tiled((5, 3), square((-0.5, 0.5)), identity()),
 }
 CASES = {**REGRESSIONS, **TILED}
 
