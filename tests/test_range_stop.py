@@ -21,7 +21,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "softmax": {
         "data": {"train": "sklearn:digits", "label": "target"},
         "model": {"kind": "softmax"},
-        "training": {"batch": 16},
+        "training": {"batch": 16, "learning_rate": 0.2},
     },
     "mlp": {
         "data": {"train": "builtin:bcw", "label": "malignant"},
