@@ -107,21 +107,16 @@ class RowPackedRegression(Regression):
             blocks.append(PackedBlock({PLACE: packed.ravel()}, labels.ravel(), len(x[own]), keep))
         return blocks
 
-    def first_gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
-    ) -> list[Ciphertext]:
-        return self.gradients(party, ahead, batch, pace)
-
     def gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
     ) -> list[Ciphertext]:
         backend, plan, (v,) = party.backend, self.plan, ahead
         slots, scale = plan.parameters.n_slots, plan.data_scale
         limbs = plan.error_limbs + 1
-        first = np.zeros(plan.layout.features)
-        first[0] = 1.0
+        head = np.zeros(plan.layout.features)
+        head[0] = 1.0
         # at the scale of the limb that the rescale drops, so that errors keep theirs
-        mask = backend.encode(first, limbs, float(plan.parameters.moduli[limbs - 1]))
+        mask = backend.encode(head, limbs, float(plan.parameters.moduli[limbs - 1]))
         terms = []
         for block in batch.blocks:
             product = backend.rescale(backend.multiply_plain(v, block.plaintext(backend, *PLACE, v.limbs, scale)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,23 +24,22 @@ Floats = npt.NDArray[np.float64]
 class TrackingParty:
     """What a step needs of a `Party`, as the root sees it, or another party.
 
-    largest: what is refreshed is taken to be no larger. encoding_errors, centred: see `TrackingBackend`. is_root: at
-    the others, sums are None, and what comes back from the root has no size. counts: this party's part in the
-    protocols, by piece and limbs: "own_encryption" and "rerandomise" of a ciphertext, "mask" of an input of a refresh
-    and "fresh" of an output, in shares, and "lift" of an output that this party finalizes ("mapped_fresh" and
-    "mapped_lift" of a linear map).
+    largest: what is refreshed is taken to be no larger. centred: see `TrackingBackend`. is_root: at the others,
+    sums are None, and what comes back from the root has no size. counts: this party's part in the protocols, by
+    piece and limbs: "own_encryption" and "rerandomise" of a ciphertext, "mask" of an input of a refresh and "fresh"
+    of an output, in shares, and "lift" of an output that this party finalizes ("mapped_fresh" and "mapped_lift" of
+    a linear map).
     """
 
     parameters: Parameters
     largest: float = math.inf
-    encoding_errors: bool = True
     centred: bool = False
     is_root: bool = True
     backend: TrackingBackend = field(init=False)
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.backend = TrackingBackend(self.parameters, encoding_errors=self.encoding_errors, centred=self.centred)
+        self.backend = TrackingBackend(self.parameters, centred=self.centred)
 
     def encrypted(self, value: float, noise: float, scale: float, period: int) -> Ciphertext:
         """A ciphertext of full limbs and this size."""
@@ -59,7 +58,8 @@ class TrackingParty:
         out = []
         for c in map(self._rerandomised, ciphertexts):
             size = self.backend.size(c)
-            out.append(self.backend.ciphertext(Size(n * size.value, n**0.5 * size.noise), c.limbs, c.scale, c.period))
+            total = replace(size.times(n**0.5), value=n * size.value)
+            out.append(self.backend.ciphertext(total, c.limbs, c.scale, c.period))
         return out if self.is_root else None
 
     def refresh(
@@ -109,7 +109,7 @@ class TrackingParty:
             size = size.times(output.slot_map.mean_growth)
             std = math.hypot(std, (output.levels > 0) * mapped_refresh_rounding_std(p.n_parties))
         noisy = size.with_noise(self.backend.slot_noise(std, c.scale))
-        bounded = Size(min(noisy.value, self.largest), noisy.noise)
+        bounded = replace(noisy, value=min(noisy.value, self.largest))
         return self.backend.ciphertext(bounded, p.n_limbs - output.levels, c.scale, output.period(c.period))
 
     def _noisier(self, c: Ciphertext, coefficient_std: float) -> Ciphertext:

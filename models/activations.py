@@ -266,6 +266,15 @@ def activate(backend: Backend, u: Ciphertext, poly: Polynomial, mask: Floats) ->
     )
 
 
+def part_of_interval(backend: Backend, u: Ciphertext, interval: tuple[float, float], present: Floats) -> Ciphertext:
+    """u as a part of the interval: from -1 to 1 inside it; 0 where present, (period,), is 0, and u with it."""
+    low, high = interval
+    middle, radius = (low + high) / 2, (high - low) / 2
+    if middle != 0.0:
+        u = backend.add_plain(u, backend.encode(-middle * present, u.limbs, u.scale))
+    return backend.reread(u, scale=u.scale * radius)
+
+
 class _Evaluation:
     """The powers t^(2^k) of one ciphertext, made once, and polynomials in it."""
 

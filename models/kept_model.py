@@ -48,6 +48,7 @@ OUTSIDER = -1
 class Task:
     """What the model was trained for. kind: as in models.kinds. columns: of a row, in order. classes: labels that its
     outputs stand for, sorted; empty for numbers and counts. mean, scale: rows are standardised to (x - mean) / scale.
+    label_mean, label_scale: outputs are numbers (label - label_mean) / label_scale, where the label was standardised.
     """
 
     kind: str
@@ -55,9 +56,15 @@ class Task:
     classes: tuple[float, ...]
     mean: tuple[float, ...]
     scale: tuple[float, ...]
+    label_mean: float = 0.0
+    label_scale: float = 1.0
 
     def standardised(self, features: Floats) -> Floats:
         return np.asarray((features - np.array(self.mean)) / np.array(self.scale), dtype=np.float64)
+
+    def numbers(self, outputs: Floats) -> Floats:
+        """Outputs that are numbers, in the units of the label."""
+        return np.asarray(outputs * self.label_scale + self.label_mean, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +76,11 @@ class KeptModel:
     key_seed: bytes
     public_key: PublicKey
     weights: tuple[RingCiphertext, ...]
+
+    @property
+    def error(self) -> float:
+        """The largest error of an answer, in the units of the label where outputs are numbers."""
+        return self.prediction.error * self.task.label_scale
 
     def session(self, rank: int = OUTSIDER) -> Session:
         """The session in which the key was made, to expand what is common from its seed."""
@@ -88,6 +100,8 @@ class KeptModel:
                 "classes": list(task.classes),
                 "mean": list(task.mean),
                 "scale": list(task.scale),
+                "label_mean": task.label_mean,
+                "label_scale": task.label_scale,
             },
             "parameters": parameters_header(p),
             "digest": p.digest.hex(),
@@ -106,11 +120,12 @@ class KeptModel:
             parameters = read_parameters(header["parameters"], name, insecure=insecure)
             if parameters.digest.hex() != header["digest"]:
                 raise CodecError(f"{name}: its parameters do not match their digest; it is damaged: fetch it again")
+            described = header["task"]
+            classes, mean, scale = (tuple(map(float, described[key])) for key in ("classes", "mean", "scale"))
             task = Task(
-                str(header["task"]["kind"]),
-                tuple(map(str, header["task"]["columns"])),
-                *(tuple(map(float, header["task"][key])) for key in ("classes", "mean", "scale")),
-            )
+                str(described["kind"]), tuple(map(str, described["columns"])), classes, mean, scale,
+                float(described["label_mean"]), float(described["label_scale"]),
+            )  # fmt: skip
             prediction = _prediction(header["prediction"], parameters)
             if not len(task.columns) == len(task.mean) == len(task.scale) == prediction.features:
                 raise CodecError(f"{name}: names {len(task.columns)} columns for {prediction.features} features")

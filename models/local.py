@@ -27,13 +27,8 @@ class LocalRegression(Regression):
 
     plan: LocalPlan
 
-    def first_gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
-    ) -> list[Ciphertext]:
-        return self.gradients(party, ahead, batch, pace)
-
     def gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
     ) -> list[Ciphertext]:
         """The party's weights after its steps, times its part of all rows, before the last rescale."""
         backend, plan, blocks, (w,) = party.backend, self.plan, batch.blocks, ahead

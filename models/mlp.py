@@ -25,7 +25,7 @@ from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
 from mhe.slot_map import RefreshOutput, SlotMap
-from models.activations import Polynomial, activate
+from models.activations import Polynomial, activate, part_of_interval
 from models.clear_tiles import ClearTiles, clear_backward, clear_forward, pack_clear
 from models.linalg import rotate_and_add
 from models.mlp_plan import PerceptronPlan
@@ -106,15 +106,17 @@ class PerceptronModel:
         ]
 
     def gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
     ) -> list[Ciphertext]:
         """Tile by tile as the weights, before fold and rescale: at plan.work_limbs limbs."""
         return _Pass(party, self.plan, ahead, batch).gradients()
 
-    def first_gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
-    ) -> list[Ciphertext]:
-        return self.gradients(party, ahead, batch, pace)
+    def probed_gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
+    ) -> tuple[list[Ciphertext], list[Ciphertext]]:
+        """The inputs are what the layers' refreshes give anyway."""
+        probed = _Pass(party, self.plan, ahead, batch, probed=True)
+        return probed.gradients(), probed.inputs
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         return []
@@ -180,9 +182,22 @@ class PerceptronModel:
 
 def outputs_of_rows(party: Compute, plan: PerceptronPlan, weights: Sequence[Ciphertext], x: Floats) -> list[Ciphertext]:
     """z of the last layer for at most layout.rows clear rows: half tiles at plan.low_limbs limbs and default scale."""
+    return _pass_of_rows(party, plan, weights, x).outputs()
+
+
+def inputs_of_rows(party: Compute, plan: PerceptronPlan, weights: Sequence[Ciphertext], x: Floats) -> list[Ciphertext]:
+    """The inputs of polynomials for at most layout.rows clear rows, as of `PerceptronModel.probed_gradients`."""
+    probed = _pass_of_rows(party, plan, weights, x, probed=True)
+    probed.refreshed(plan.network.n_layers - 1, probed.outputs())
+    return probed.inputs
+
+
+def _pass_of_rows(
+    party: Compute, plan: PerceptronPlan, weights: Sequence[Ciphertext], x: Floats, *, probed: bool = False
+) -> _Pass:
     model = PerceptronModel(plan)
     batch = model.batch(x, np.zeros((len(x), plan.network.outputs)), keep=False)
-    return _Pass(party, plan, model.look_ahead(party.backend, weights, weights), batch).outputs()
+    return _Pass(party, plan, model.look_ahead(party.backend, weights, weights), batch, probed=probed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,21 +216,32 @@ class _Factor:
 
 
 class _Pass:
-    """One party's way forward and back through the layers."""
+    """One party's way forward and back through the layers. probed: whether the inputs of polynomials that are met on
+    the way are kept.
+    """
 
-    def __init__(self, party: Compute, plan: PerceptronPlan, ahead: Sequence[Ciphertext], batch: Batch) -> None:
+    def __init__(
+        self,
+        party: Compute,
+        plan: PerceptronPlan,
+        ahead: Sequence[Ciphertext],
+        batch: Batch,
+        *,
+        probed: bool = False,
+    ) -> None:
         self.party, self.plan, self.backend = party, plan, party.backend
         self.net, self.layout, self.tiles = plan.network, plan.layout, plan.tiles
         self.grids, self.biases = plan.layers(ahead)
         # every inner layer needs its weights doubled in one of its two directions
         self.doubled = [[self._double(line) for line in grid] if layer else [] for layer, grid in enumerate(self.grids)]
         self.batch, self.rows = batch, batch.rows.opened()
+        self.probed, self.inputs = probed, list[Ciphertext]()
 
     def outputs(self) -> list[Ciphertext]:
         """z of the last layer: half tiles at plan.low_limbs limbs and default scale."""
         z = self.forward_first()
         for layer in range(1, self.net.n_layers):
-            a = self._activations(self.party.refresh_own(z))
+            a = self._activations(self.refreshed(layer - 1, z))
             z = self.forward(layer, self._turned(layer, a, self.net.form(layer - 1)))
         return z
 
@@ -224,7 +250,7 @@ class _Pass:
         inputs: list[_Factor] = []
         slopes: list[list[Ciphertext]] = []
         for layer in range(1, self.net.n_layers):
-            z = self.party.refresh_own(z)
+            z = self.refreshed(layer - 1, z)
             slopes.append([self._apply(self.net.activation.derivative, tile) for tile in z])
             inputs.append(self._factor(layer, self._activations(z), self.net.form(layer - 1)))
             z = self.forward(layer, inputs[-1].turned)
@@ -238,6 +264,21 @@ class _Pass:
         grid = clear_backward(self.backend, self.rows, doubled, self.plan.rows_scale)
         first = [tile for line in grid for tile in line]
         return [tile for tiles in (first, *reversed(found)) for tile in tiles]
+
+    def refreshed(self, layer: int, z: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """z of this layer at full limbs."""
+        fresh = self.party.refresh_own(z)
+        if self.probed and self.net.functions[layer].degree > 1:
+            self.inputs += self._parts_of_interval(layer, fresh)
+        return fresh
+
+    def _parts_of_interval(self, layer: int, z: Sequence[Ciphertext]) -> list[Ciphertext]:
+        ones = np.ones((self.layout.rows, self.net.widths[layer + 1]))
+        used = self.layout.pack(self.tiles.with_copies(layer, ones), self.net.form(layer))
+        return [
+            part_of_interval(self.backend, tile, self.net.interval, self.batch.present * mask)
+            for tile, mask in zip(z, used, strict=True)
+        ]
 
     def forward_first(self) -> list[Ciphertext]:
         """X W: plain half tiles at plan.low_limbs limbs and default scale."""
@@ -256,7 +297,7 @@ class _Pass:
     def output_errors(self, z: Sequence[Ciphertext]) -> list[Ciphertext]:
         """link(z) - y at plan.work_limbs limbs."""
         out = []
-        for tile, y in zip(self.party.refresh_own(z), self.batch.targets, strict=True):
+        for tile, y in zip(self.refreshed(self.net.n_layers - 1, z), self.batch.targets, strict=True):
             value = activate(self.backend, tile, self.net.link, self.batch.present)
             value = self.backend.drop_limbs(value, self.plan.work_limbs)
             out.append(self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale)))

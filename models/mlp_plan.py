@@ -22,7 +22,7 @@ from models.perceptron import Perceptron
 from models.tile_prediction import TilePrediction
 from models.tile_products import inner_rotations, sample_rotations
 from models.tiles import TileLayout
-from models.training_plan import TrainingPlan
+from models.training_plan import PolynomialInputs, TrainingPlan
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
@@ -182,6 +182,16 @@ class PerceptronPlan(TrainingPlan):
             Transfer("reduce", "refresh", both, p.ring_dim),
             Transfer("broadcast", "refresh", both, p.ring_dim),
         )
+
+    @property
+    def polynomial_inputs(self) -> PolynomialInputs:
+        """z of every layer with a polynomial behind it, as its refresh gives it: copies are inputs like any other."""
+        p, net, layout = self.parameters, self.network, self.layout
+        layers = [layer for layer, function in enumerate(net.functions) if function.degree > 1]
+        tiles = sum(layout.tiles(net.widths[layer + 1]) for layer in layers)
+        columns = sum(np.count_nonzero(self.tiles.with_copies(n, np.ones((1, net.widths[n + 1])))) for n in layers)
+        values = sum(self.workload.batch_rows) * columns
+        return PolynomialInputs(p.n_limbs, p.scale, p.n_parties * tiles, layout.n_slots, values)
 
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party's rows."""

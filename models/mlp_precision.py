@@ -12,7 +12,7 @@ any secret comes in, so that what is released is an exact function of the rounde
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from mhe.backend.tracking import Size
 from mhe.ciphertext import Ciphertext
 from mhe.security import norm_bound, refresh_error_std, rounded_norm_bound, rounding_std, secret_spread
 from mhe.tracking_party import TrackingParty
-from models.precision import ROW_NORM_LIMIT, ReleasePrecision, quantile, squared_gain
+from models.precision import MOST_TOLD, ROW_NORM_LIMIT, ReleasePrecision, quantile, squared_gain
 
 if TYPE_CHECKING:
     from models.mlp_plan import PerceptronPlan
@@ -47,15 +47,16 @@ class PerceptronPrecision(ReleasePrecision):
     def _injected_std(self) -> float:
         """Error that one iteration adds to a weight, from weights without any."""
         own = self._slots_of(self._own_std)
-        return math.hypot(own, max(self._gradient_stds(encoding_errors=True)))
+        return math.hypot(own, max(size.error for size in self._gradient_sizes))
 
-    def _gradient_stds(self, *, encoding_errors: bool) -> list[float]:
+    @cached_property
+    def _gradient_sizes(self) -> list[Size]:
         """The part of it that comes with the gradients, by tile: what a step of noiseless weights has beside its own
         rescale.
         """
         from models.mlp import PerceptronModel
 
-        plan, party = self.plan, self._party(encoding_errors=encoding_errors)
+        plan, party = self.plan, self._party()
         model, backend = PerceptronModel(plan), party.backend
         weights = self._weights(party, 0.0)
         ahead = model.look_ahead(backend, weights, weights)
@@ -66,10 +67,11 @@ class PerceptronPrecision(ReleasePrecision):
         updated = model.step(party, model.prepare(party, [batch]), noiseless, totals) or []
         p = plan.parameters
         rescale = self._slots_of(rounding_std(p.ring_dim, p.n_parties))
-        return [math.sqrt(max(backend.size(w).noise ** 2 - rescale**2, 0.0)) for w in updated]
+        sizes = [backend.size(w) for w in updated]
+        return [replace(size, noise=math.sqrt(max(size.noise**2 - rescale**2, 0.0))) for size in sizes]
 
-    def _party(self, largest: float = math.inf, *, encoding_errors: bool = True) -> TrackingParty:
-        return TrackingParty(self.plan.parameters, largest, encoding_errors=encoding_errors, centred=self.plan.centred)
+    def _party(self, largest: float = math.inf) -> TrackingParty:
+        return TrackingParty(self.plan.parameters, largest, centred=self.plan.centred)
 
     def _slots_of(self, coefficient_std: float) -> float:
         """Error of a weight by an error of all its ciphertext's coefficients."""
@@ -119,7 +121,19 @@ class PerceptronPrecision(ReleasePrecision):
         plan = self.plan
         party, rows = self._party(plan.network.activation.half_width), row_size * self._rows(plan.layout.rows)
         z = outputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), rows)
-        return max(party.backend.size(tile).noise for tile in z)
+        return max(party.backend.size(tile).error for tile in z)
+
+    # what a range probe releases
+
+    @cached_property
+    def input_noise_norm(self) -> float:
+        from models.mlp import inputs_of_rows
+
+        plan, (low, high) = self.plan, self.plan.network.interval
+        party, rows = self._party(MOST_TOLD * max(-low, high)), self._rows(plan.layout.rows)
+        parts = inputs_of_rows(party, plan, self._weights(party, self.weight_noise_std), rows)
+        noise = max(party.backend.size(t).error for t in parts) * (high - low) / 2
+        return MARGIN * math.sqrt(plan.polynomial_inputs.values) * noise
 
     # released weights
 
@@ -133,8 +147,8 @@ class PerceptronPrecision(ReleasePrecision):
         """Euclidean bounds on the noise of those coefficients, tile by tile, at the weights' scale."""
         plan, coefficients = self.plan, self.released_coefficients
         own = rounded_norm_bound(self._own_std, coefficients, plan.parameters.ring_dim)
-        gradients = self._gradient_stds(encoding_errors=False)
-        return [self._growth * (own + self._norm(std, plan.weight_scale, coefficients)) for std in gradients]
+        gradients = [self._norm(size.noise, plan.weight_scale, coefficients) for size in self._gradient_sizes]
+        return [self._growth * (own + norm) for norm in gradients]
 
     @property
     def weight_noise_norm(self) -> float:

@@ -50,13 +50,19 @@ class Model(Protocol):
     ) -> list[Ciphertext]:
         """v = (1 + beta) w - beta w_previous."""
 
-    def gradients(self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0) -> list[Ciphertext]:
-        """Of one party's batch, at v. pace: as for the step that they are for, at most 1."""
-
-    def first_gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0
+    def gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0, *, first: bool = False
     ) -> list[Ciphertext]:
-        """The same at `start`, where everybody knows the weights."""
+        """Of one party's batch, at v. pace: as for the step that they are for, at most 1. first: whether v is what
+        `start` gave, which everybody knows.
+        """
+
+    def probed_gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0, *, first: bool = False
+    ) -> tuple[list[Ciphertext], list[Ciphertext]]:
+        """The same, and the inputs of polynomials at v, as plan.polynomial_inputs has them: read as parts of the
+        interval, from -1 to 1 inside it, 0 where a slot holds none.
+        """
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         """What the steps need beside gradients, made once from everybody's rows, at every party; mostly nothing."""

@@ -71,7 +71,7 @@ class FixedHessianPrecision(Precision):
         totals = party.sum([party.encrypt_own(np.zeros(layout.period), plan.low_limbs, scales[0])])
         assert totals is not None
         start = totals[0]
-        noises, largest = [backend.size(start).noise] * 2, [1.0, schedule.start]
+        noises, largest = [backend.size(start).error] * 2, [1.0, schedule.start]
         for factor, scale, after in zip(schedule.factors, scales, scales[1:], strict=False):
             made = []
             for eigenvalue, noise in zip(largest, noises, strict=True):
@@ -81,7 +81,7 @@ class FixedHessianPrecision(Precision):
                 made.append(party.refresh([both], 1, scale, layout.period, outputs))
             right = made[0][-1]
             rounds = (inverse_round(backend, plan, [*own[:-1], right], factor, after) for own in made)
-            noises = [backend.size(both).noise for both in rounds]
+            noises = [backend.size(both).error for both in rounds]
             largest[1] *= 2 * factor
         return noises[1]
 

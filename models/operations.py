@@ -22,6 +22,7 @@ from models.model import Model, Plan, model_of
 from models.newton import GramBatch
 from models.newton_plan import FixedHessianPlan
 from models.plan import CircuitPlan
+from models.range_probe import RangeProbe
 from models.regression import Batch
 
 Counts = Mapping[tuple[str, int], int]
@@ -59,6 +60,22 @@ def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operation
     return Operations(
         grown(lambda o: o.preparation), grown(lambda o: o.first), grown(lambda o: o.later), grown(lambda o: o.alone)
     )
+
+
+def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) -> Counts:
+    """What a probe adds to this party's part in an iteration that finds its batch encoded, if those are kept."""
+    party, model = TrackingParty(plan.parameters), model_of(plan)
+    blocks = plan.blocks(rank) if isinstance(plan, CircuitPlan) else 1
+    batch = _batch(plan, blocks, keep)
+    weights = [party.encrypted(1.0, 0.0, plan.weight_scale, plan.weights_period)] * plan.n_ciphertexts
+    ahead = model.look_ahead(party.backend, weights, weights)
+    model.gradients(party, ahead, batch)
+    _taken(party)
+    model.gradients(party, ahead, batch)
+    without = _taken(party)
+    _, parts = model.probed_gradients(party, ahead, batch)
+    party.sum([probe.power_sum(party.backend, parts)])
+    return _sum((_taken(party), 1), (without, -1))
 
 
 class Counted:

@@ -110,7 +110,7 @@ class VectorRows:
         size = Size(p.message_bound, 0.0)
         low = party.backend.ciphertext(size, p.parameters.refresh_limbs, p.weight_scale, p.period)
         (answer,) = self.answer(party, self.prepare(party, [low]), _largest(self.rows, p.features))
-        return tracked_norm(p.parameters, party.backend.size(answer).noise, p.answer_scale)
+        return tracked_norm(p.parameters, party.backend.size(answer).error, p.answer_scale)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class TileRows:
         p, party = self.prediction, self.prediction.tracking_party
         prepared = p.straight(party.backend, p.tracked_weights(party, 0.0), p.query_limbs)
         answers = self.answer(party, prepared, _largest(self.rows, p.features))
-        return tracked_norm(p.parameters, max(party.backend.size(a).noise for a in answers), p.answer_scale)
+        return tracked_norm(p.parameters, max(party.backend.size(a).error for a in answers), p.answer_scale)
 
 
 def own_rows(prediction: Prediction) -> OwnRows:

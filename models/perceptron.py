@@ -73,9 +73,14 @@ class Perceptron:
         return np.asarray(with_constant(x) @ weights[-1], dtype=np.float64)
 
     @property
+    def functions(self) -> tuple[Polynomial, ...]:
+        """Behind every layer."""
+        return (*[self.activation] * len(self.hidden), self.link)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """Where all polynomials that stand for another function approximate it; endless where none does."""
-        ends = [f.interval for f in (self.link, *([self.activation] if self.hidden else ())) if f.degree > 1]
+        ends = [f.interval for f in self.functions if f.degree > 1]
         return (max(low for low, _ in ends), min(high for _, high in ends)) if ends else (-np.inf, np.inf)
 
     def gradient(self, weights: Sequence[Floats], x: Floats, y: Floats) -> tuple[list[Floats], float]:

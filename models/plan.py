@@ -20,7 +20,7 @@ from mhe.parameters import WORD_BYTES, log2_product
 from models.packing import BlockLayout, choose_layout
 from models.precision import Precision, largest_output
 from models.prediction import ANSWER_GUARD
-from models.training_plan import TrainingPlan
+from models.training_plan import PolynomialInputs, TrainingPlan
 from models.vector_prediction import VectorPrediction
 
 Floats = npt.NDArray[np.float64]
@@ -170,6 +170,13 @@ class CircuitPlan(TrainingPlan):
     def blocks(self, party: int) -> int:
         """Blocks of one batch of this party."""
         return -(-self.workload.batch_rows[party] // self.layout.rows)
+
+    @property
+    def polynomial_inputs(self) -> PolynomialInputs:
+        """X v of every block."""
+        workload, blocks = self.workload, sum(self.blocks(party) for party in range(self.workload.n_parties))
+        limbs = self.parameters.n_limbs - 1
+        return PolynomialInputs(limbs, self.forward_scale, blocks, self.layout.rows, sum(workload.batch_rows))
 
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party, at the limbs of the forward and of the backward product.

@@ -45,6 +45,11 @@ PREDICTED_QUANTILE = 1e-3
 """The predicted largest weight error is exceeded with at most this probability."""
 
 
+MOST_TOLD = 2.0
+"""A range probe (`models.range_probe`) that does not surely tell inputs this many times as large as the interval is
+refused: it protects nothing."""
+
+
 class ReleasePrecision(ABC):
     """What the smudging of a release hides, and what it leaves: of slots, unless said to be of coefficients."""
 
@@ -74,6 +79,13 @@ class ReleasePrecision(ABC):
     @abstractmethod
     def logit_error(self) -> float:
         """The largest error of a block of delivered outputs."""
+
+    @property
+    @abstractmethod
+    def input_noise_norm(self) -> float:
+        """Bound on the Euclidean norm of the errors of all inputs of polynomials of an iteration, of all parties, as
+        long as none is beyond MOST_TOLD times the interval.
+        """
 
     @property
     def weight_smudging(self) -> float:
@@ -214,8 +226,8 @@ class Precision(ReleasePrecision):
     # what a range probe releases
 
     @cached_property
-    def input_rms(self) -> float:
-        """Bound on the root mean square, over all rows of an iteration, of the errors of X v, however correlated.
+    def input_noise_norm(self) -> float:
+        """However correlated the errors of X v are.
 
         Those of the weights count with the sum of all squares of X: columns have a mean square of 1 over all rows, but
         not in every batch.
@@ -225,15 +237,10 @@ class Precision(ReleasePrecision):
         weights = math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale
         bias = 0.0 if plan.centred else self._row_norm * key_switch_bias_norm(plan.parameters) / plan.ahead_scale
         turned = correlated_norm_bound(self._forward_std * secret_spread(2 / n))
-        return rows * (1 + 2 * plan.momentum) * weights + turned + bias
-
-    def product_rms(self, scale: float) -> float:
-        """Bound on the root mean square over slots of what a product and its rescale add, at this scale after it."""
-        p, n = self.plan.parameters, self._ring_dim
-        added = key_switch_std(p, p.n_limbs, relin_key_error_std(n, p.n_parties), centred=self.plan.centred)
-        added = math.sqrt(n) * math.hypot(self._rounding, added / min(p.moduli))
-        bias = 0.0 if self.plan.centred else key_switch_bias_norm(p) / min(p.moduli)
-        return (correlated_norm_bound(added * secret_spread(2 / n)) + bias) / scale
+        inputs = plan.polynomial_inputs
+        return math.sqrt(inputs.ciphertexts * inputs.period) * (
+            rows * (1 + 2 * plan.momentum) * weights + turned + bias
+        )
 
     # the released weights
 

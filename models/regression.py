@@ -25,7 +25,7 @@ from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
 from mhe.slot_map import RefreshOutput, SlotMap
-from models.activations import evaluate
+from models.activations import evaluate, part_of_interval
 from models.linalg import PackedBlock, backward, forward, pack, rotate_and_add
 from models.perceptron import with_constant
 from models.plan import CircuitPlan
@@ -70,22 +70,20 @@ class Regression:
         behind = backend.encode(np.array([-beta]), p.limbs, factor)
         return [backend.multiply_accumulate_plain([(w, ahead), (p, behind)])]
 
-    def first_gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
-    ) -> list[Ciphertext]:
-        """As `gradients` makes them, computed in the clear: nothing of it was encrypted."""
-        plan, layout = self.plan, self.plan.layout
-        folded = np.zeros(layout.features)
-        folded[: plan.workload.features + 1] = pace * batch.at_zero
-        # the fold adds up this many periods
-        periods = layout.period // layout.features
-        return [party.encrypt_own(folded / periods, plan.error_limbs, plan.error_scale * plan.data_scale)]
-
     def gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
     ) -> list[Ciphertext]:
-        """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step."""
-        scale = self.plan.data_scale
+        """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step.
+
+        The first is computed in the clear: nothing of it was encrypted.
+        """
+        plan, layout, scale = self.plan, self.plan.layout, self.plan.data_scale
+        if first:
+            folded = np.zeros(layout.features)
+            folded[: plan.workload.features + 1] = pace * batch.at_zero
+            # the fold adds up this many periods
+            periods = layout.period // layout.features
+            return [party.encrypt_own(folded / periods, plan.error_limbs, plan.error_scale * scale)]
         return [self.descent(party.backend, ahead[0], batch.blocks, pace, scale, scale)]
 
     def descent(
@@ -110,19 +108,20 @@ class Regression:
             errors.append(backend.add_plain(e, backend.encode(factor * block.labels, e.limbs, plan.error_scale)))
         return backward(backend, blocks, errors, layout, backward_scale)
 
-    def inputs(self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
+    def probed_gradients(
+        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
+    ) -> tuple[list[Ciphertext], list[Ciphertext]]:
+        return self.gradients(party, ahead, batch, pace, first=first), self._inputs(party.backend, ahead, batch)
+
+    def _inputs(self, backend: Backend, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
         """X v as parts of the link's interval: from -1 to 1 inside it, 0 where a block has no row."""
-        backend, plan, layout = party.backend, self.plan, self.plan.layout
-        low, high = plan.workload.link.interval
-        middle, radius = (low + high) / 2, (high - low) / 2
+        plan, layout = self.plan, self.plan.layout
         turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
         found = []
         for block in batch.blocks:
             u = forward(backend, block, turned, layout, plan.data_scale)
-            if middle != 0.0:
-                shift = np.where(np.arange(layout.rows) < block.n_rows, -middle, 0.0)
-                u = backend.add_plain(u, backend.encode(shift, u.limbs, u.scale))
-            found.append(backend.reread(u, scale=u.scale * radius))
+            present = np.where(np.arange(layout.rows) < block.n_rows, 1.0, 0.0)
+            found.append(part_of_interval(backend, u, plan.network.interval, present))
         return found
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:

@@ -324,7 +324,7 @@ class TilePrediction:
         noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
         query = backend.ciphertext(Size(rows, noise), self.query_limbs, self.query_scale, p.n_slots)
         answers = self.answer(party, prepared, [query] * self.n_queries, self.rows) or []
-        return max(backend.size(answer).noise for answer in answers)
+        return max(backend.size(answer).error for answer in answers)
 
     @property
     def tracking_party(self) -> TrackingParty:
@@ -340,7 +340,7 @@ class TilePrediction:
         low = [backend.ciphertext(Size(0.0, 0.0), self.low_limbs, self.weight_scale, self.weights_period)] * len(values)
         weights = []
         for value, tile in zip(values, self.raised(party, low), strict=True):
-            noise = math.hypot(backend.size(tile).noise, weight_std)
+            noise = math.hypot(backend.size(tile).error, weight_std)
             weights.append(backend.ciphertext(Size(value, noise), tile.limbs, tile.scale, tile.period))
         return weights
 

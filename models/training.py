@@ -136,23 +136,26 @@ def train(
     collective refresh on the way back down. prepared: by `prepare`. watch: gets what every range probe tells, at every
     party.
     """
-    plan, backend, probe = model.plan, party.backend, prober(model, model.plan)
+    plan, backend, probe = model.plan, party.backend, prober(model.plan)
     weights = previous = model.start(party)
     for number in range(1, plan.workload.iterations + 1):
         start = time.perf_counter()
         with party.collective.phase("iteration"):
             batch, pace = batches[(number - 1) % len(batches)], plan.workload.pace(number)
             ahead = model.look_ahead(backend, weights, previous)
-            gradients = model.first_gradients if number == 1 else model.gradients
-            local = gradients(party, ahead, batch, pace)
+            probed = probe is not None and plan.workload.is_probed(number)
+            if probed:
+                local, inputs = model.probed_gradients(party, ahead, batch, pace, first=number == 1)
+            else:
+                local, inputs = model.gradients(party, ahead, batch, pace, first=number == 1), []
             totals = party.sum(local)
             updated = model.step(party, prepared, ahead, totals, pace)
             if number < plan.workload.iterations:
                 previous = weights
                 weights = model.refresh(party, updated)
         report(Iteration(number, time.perf_counter() - start, plan.parameters.n_limbs - plan.low_limbs))
-        if probe is not None and plan.workload.is_probed(number):
+        if probe is not None and probed:
             with party.collective.phase(RANGE):
-                found = probe(party, number, ahead, batch)
+                found = probe(party, number, inputs)
             watch(found)
     return updated

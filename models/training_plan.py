@@ -16,6 +16,21 @@ from models.workload import Workload
 
 
 @dataclass(frozen=True)
+class PolynomialInputs:
+    """Where the inputs of polynomials lie in one iteration, for `models.range_probe`.
+
+    limbs, scale: of each of their ciphertexts, inputs read as they are. ciphertexts: how many all parties have
+    together. period: slots of one. values: how many slots of all together hold an input; the others hold zero.
+    """
+
+    limbs: int
+    scale: float
+    ciphertexts: int
+    period: int
+    values: int
+
+
+@dataclass(frozen=True)
 class TrainingPlan(ABC):
     """A workload on parameters; its kind says how the model lies in ciphertexts, and what follows from that."""
 
@@ -63,6 +78,10 @@ class TrainingPlan(ABC):
     @abstractmethod
     def prediction(self) -> Prediction:
         """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
+
+    @property
+    @abstractmethod
+    def polynomial_inputs(self) -> PolynomialInputs: ...
 
     @property
     def network(self) -> Perceptron:

@@ -187,11 +187,11 @@ class VectorPrediction:
         noise = backend.slot_noise(query_noise(p, self.query_limbs), self.query_scale)
         query = backend.ciphertext(Size(ROW_NORM_LIMIT, noise), self.query_limbs, self.query_scale, self.query_period)
         # each slot takes one of the diagonals
-        return backend.size(self._product(backend, self._sized(backend, ordered), query)).noise
+        return backend.size(self._product(backend, self._sized(backend, ordered), query)).error
 
     def _sized(self, backend: TrackingBackend, c: Ciphertext) -> Ciphertext:
         """With values of the largest weights."""
-        return backend.ciphertext(Size(self.message_bound, backend.size(c).noise), c.limbs, c.scale, c.period)
+        return backend.ciphertext(Size(self.message_bound, backend.size(c).error), c.limbs, c.scale, c.period)
 
     @cached_property
     def noise_norm(self) -> float:

@@ -20,8 +20,8 @@ def answer_columns(task: Task, z: Floats) -> dict[str, list[str]]:
     Two classes: logit, probability of the larger one, class. More: a probability or score for each, class. A number or
     a count: the value expected.
     """
-    if task.kind == "linear":
-        return {"value": _numbers(z[:, 0])}
+    if task.kind == "linear" or (task.kind == "mlp" and not task.classes):
+        return {"value": _numbers(task.numbers(z[:, 0]))}
     if task.kind == "poisson":
         return {"rate": _numbers(np.exp(z[:, 0]))}
     if z.shape[1] == 1:

@@ -307,7 +307,7 @@ def _unread(config: Config) -> list[str]:
                 )
         if not config.data.standardize:
             problems.append('[data] standardize = false: solver = "newton" needs standardised columns; leave it away')
-    audit, probed = config.audit, [name for name, other in KINDS.items() if other.probed]
+    audit, probed = config.audit, [name for name, other in KINDS.items() if "interval" in other.reads]
     if audit.range_every is not None and model.kind not in probed:
         problems.append(
             f"[audit] range_every: is not read by kind = {_shown(model.kind)}, only by "
@@ -325,11 +325,6 @@ def _unread(config: Config) -> list[str]:
         problems.append(f'[release] answers: is read only with what = "encrypted"; got {_shown(release.what)}')
     if release.what == "encrypted" and config.crypto.backend == "clear":
         problems.append('[release] what = "encrypted": a simulation encrypts nothing; use backend = "native"')
-    if release.what == "encrypted" and model.standardises_target:
-        problems.append(
-            '[release] what = "encrypted": answers of kind = "mlp" to task = "regression" are not brought back to the '
-            'units of the label; use kind = "linear", or release the model or predictions'
-        )
     return problems
 
 

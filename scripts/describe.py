@@ -46,7 +46,7 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
         "traffic per iteration": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, "
         f"{len(plan.iteration_transfers)} rounds over a tree of depth {tree.depth}",
         "release": _release(plan),
-        **_probe(plan, config.audit.range_action),
+        **_probe(forecast, config.audit.range_action),
     }
     if w.release != "nothing":
         lines["smudging"] = _smudging(plan)
@@ -149,14 +149,18 @@ def _packing(plan: Plan) -> str:
     )
 
 
-def _probe(plan: Plan, action: str) -> dict[str, str]:
-    """What range probes tell, where there are any."""
+def _probe(forecast: Forecast, action: str) -> dict[str, str]:
+    """What range probes tell and cost, where there are any."""
+    plan, tree = forecast.plan, forecast.tree
     probe = range_probe(plan)
     if probe is None:
         return {}
+    sent = [predict(tree, rank, probe.transfers).bytes_sent for rank in range(tree.n_parties)]
     return {
-        "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power}; inputs of the link beyond "
-        f"{probe.told:.2f} times its interval are surely told, then {action}"
+        "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power} of {probe.inputs.values} inputs"
+        f" of polynomials; those beyond {probe.told:.2f} times the interval are surely told, then {action}. Each "
+        f"{seconds(forecast.probe_seconds)}, {_mib(min(sent))} to {_mib(max(sent))} sent per party, "
+        f"{len(probe.transfers)} rounds"
     }
 
 

@@ -19,8 +19,9 @@ from mhe.parameters import WORD_BYTES
 from models.cost import Chain, UnitCosts, Work, work_on
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
-from models.operations import Counted, Counts, Operations
+from models.operations import Counted, Counts, Operations, probe_operations
 from models.plan import CircuitPlan
+from models.range_probe import RangeProbe
 from network.link import Link
 from network.topology import Tree
 from network.traffic import predict
@@ -107,10 +108,23 @@ class Forecast:
         together = [(member + self._carried(r, self.plan.preparation_transfers), n) for r, n in self._alike]
         return self._elapsed(together, root - member, self.plan.preparation_transfers)
 
+    @cached_property
+    def probe_seconds(self) -> float:
+        """Wall time of one range probe; nothing where there is none."""
+        if self.plan.workload.range_every is None:
+            return 0.0
+        probe = RangeProbe(self.plan)
+        spent = []
+        for rank, n in self._alike:
+            counts = probe_operations(self.plan, rank, probe, keep=keeps_diagonals(self.plan, rank))
+            spent.append((self._computed(counts) + self._carried(rank, probe.transfers), n))
+        return self._elapsed(spent, 0.0, probe.transfers)
+
     @property
     def training_seconds(self) -> float:
-        """Wall time of all iterations, the first uses of their batches included."""
-        return self.plan.workload.iterations * self.iteration_seconds + self.encoding_seconds
+        """Wall time of all iterations, the first uses of their batches and range probes included."""
+        iterations = self.plan.workload.iterations * self.iteration_seconds
+        return iterations + self.encoding_seconds + self.plan.workload.probes * self.probe_seconds
 
     # traffic
 

@@ -69,7 +69,7 @@ def predict_party(model_path: Path, rows: Path, keeping: Keeping, out: Path, col
             share.erase()
     if len(x):
         write_answers(_of_party(out, collective.rank), model.task, answers)
-    console.print(f"every party has the answers to its own rows, precise to {model.prediction.error:.1g}, in {out}")
+    console.print(f"every party has the answers to its own rows, precise to {model.error:.1g}, in {out}")
     console.print(f"the model's owner allows {left} more")
 
 

@@ -137,7 +137,7 @@ def answer_party(job: Job, keeping: Keeping, collective: TreeCollective) -> None
             share.erase()
     if answer is not None:
         write_bytes(job.out, answer.to_bytes())
-        console.print(f"answers to {sum(query.rows)} rows, precise to {model.prediction.error:.1g}, in {job.out}")
+        console.print(f"answers to {sum(query.rows)} rows, precise to {model.error:.1g}, in {job.out}")
         console.print(f"the model's owner allows {left} more")
 
 

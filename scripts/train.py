@@ -129,7 +129,8 @@ def run_party(
         weights, scores, found = _release(party, model, target, encrypted, scales, shard)
         if keeping is not None and isinstance(party, EncryptedParty):
             mean, scale = (tuple(map(float, column)) for column in (standard.mean, standard.scale))
-            task = Task(config.model.kind, shard.columns, target.values, mean, scale)
+            label_mean, label_scale = (float(each.item()) for each in (scales.target.mean, scales.target.scale))
+            task = Task(config.model.kind, shard.columns, target.values, mean, scale, label_mean, label_scale)
             keep(party, model, encrypted, task, keeping, out)
             if keeping.passphrase is None:
                 console.print("[yellow]warning: the parties' shares are stored without a passphrase[/yellow]")

@@ -245,8 +245,8 @@ def test_states_and_keys_of_two_models_are_not_mixed(trained, tmp_path):
         run_parties(N_PARTIES, lambda collective: answer_party(job, keeping, collective))
 
 
-def answers(kind, classes, z):
-    return answer_columns(Task(kind, (), classes, (), ()), np.array(z))
+def answers(kind, classes, z, *label):
+    return answer_columns(Task(kind, (), classes, (), (), *label), np.array(z))
 
 
 def test_what_the_outputs_of_each_kind_mean():
@@ -254,6 +254,7 @@ def test_what_the_outputs_of_each_kind_mean():
     assert logistic["predicted"] == ["2", "5", "2"]
     assert [float(p) for p in logistic["probability"]] == pytest.approx([0.5, 0.952574, 0.0474259])
     assert answers("linear", (), [[1.5]]) == {"value": ["1.5"]}
+    assert answers("mlp", (), [[1.5]], 20.0, 4.0) == {"value": ["26"]}
     assert answers("poisson", (), [[0.0]]) == {"rate": ["1"]}
     softmax = answers("softmax", (0.0, 1.0, 7.0), [[0.0, 0.0, np.log(2)]])
     assert softmax["predicted"] == ["7"]

@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 
 import scripts.planning
+import scripts.predict
+from mhe.container import read_bytes
 from models.data import pooled, stack
+from models.kept_model import KIND, KeptModel
 from models.metrics import regression_quality
 from network.local import run_parties
 from scripts.agreement import scales_in_clear
 from scripts.config import parse_config
+from scripts.keep import Keeping
+from scripts.own_rows import predict_party
+from scripts.predict import Job, answer_party, keygen, open_answer, query
 from scripts.train import run_party
 from tests.insecure import finding, insecure_test_perceptron_plan
 from tests.runs import largest_error, surely
@@ -26,13 +32,13 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def run(tmp_path, monkeypatch, backend, **sections):
+def run(tmp_path, monkeypatch, backend, keeping=None, **sections):
     def insecure_plan(workload, choice, make_moduli, *, free):
         return insecure_test_perceptron_plan(workload, scale_bits=58, ring_dim=1 << 10, make_moduli=make_moduli)
 
     monkeypatch.setattr(scripts.planning, "best_plans", finding(insecure_plan))
     config = parse_config({**SETTINGS, "crypto": {"backend": backend}, **sections})
-    return config, run_parties(2, lambda collective: run_party(config, collective, tmp_path, True))
+    return config, run_parties(2, lambda collective: run_party(config, collective, tmp_path, True, keeping))
 
 
 @pytest.mark.parametrize("backend", ["native", "clear"])
@@ -73,6 +79,54 @@ def test_predictions_are_in_the_units_of_the_label(tmp_path, monkeypatch):
         np.testing.assert_allclose(rows["predicted"], expected, atol=tolerance)
         assert tolerance < expected.std()
     assert not (tmp_path / "model.npz").exists()
+
+
+def write_rows(path, model, rows):
+    lines = [",".join(model.task.columns), *(",".join(map(repr, row)) for row in rows.tolist())]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_a_model_that_stays_encrypted_answers_in_the_units_of_the_label(tmp_path, monkeypatch, capsys):
+    """A querier, and the parties on rows of their own."""
+
+    def load(path):
+        return KeptModel.from_bytes(read_bytes(path, KIND), str(path), insecure=True)
+
+    monkeypatch.setattr(scripts.predict, "load_model", load)
+    keeping, home = Keeping(tmp_path / "states", None), tmp_path / "out"
+    release = {**SETTINGS["release"], "what": "encrypted", "answers": 9}
+    config, outcomes = run(home, monkeypatch, "native", keeping, release=release)
+    assert not (home / "model.npz").exists()
+    assert all(outcome.weights is None for outcome in outcomes)
+    model, whole = load(home / "model.mhe"), stack(pooled(config.source, 2))
+    scales = scales_in_clear(config, whole)
+    assert model.task.classes == ()
+    assert (model.task.label_mean, model.task.label_scale) == pytest.approx(
+        (scales.target.mean[0], scales.target.scale[0]), rel=1e-9
+    )
+    rows, twin = whole.test_features[:20], outcomes[0].clear.twin
+    z = outcomes[0].plan.network.outputs_of(twin, scales.features(rows))
+    expected = scales.target.undone(z)[:, 0]
+    assert model.error == model.prediction.error * model.task.label_scale < expected.std() / 2
+
+    key = tmp_path / "key"
+    job = Job(home / "model.mhe", tmp_path / "query", key / "public.key", tmp_path / "answer")
+    write_rows(tmp_path / "rows.csv", model, rows)
+    keygen(job.model, key)
+    query(job.model, tmp_path / "rows.csv", job.query)
+    run_parties(2, lambda collective: answer_party(job, keeping, collective))
+    open_answer(job.model, key, job.out, tmp_path / "answers.csv")
+    assert f"precise to {model.error:.1g}" in " ".join(capsys.readouterr().out.split())
+    found = np.genfromtxt(tmp_path / "answers.csv", delimiter=",", names=True)
+    assert found.dtype.names == ("row", "value")
+    assert 0 < np.abs(found["value"] - expected).max() < model.error
+
+    for rank, mine in enumerate((rows[:3], rows[3:])):
+        write_rows(tmp_path / f"rows{rank}.csv", model, mine)
+    files = tmp_path / "rows{party}.csv", keeping, tmp_path / "answers{party}.csv"
+    run_parties(2, lambda collective: predict_party(job.model, *files, collective))
+    own = [np.genfromtxt(tmp_path / f"answers{k}.csv", delimiter=",", names=True)["value"] for k in range(2)]
+    assert 0 < np.abs(np.concatenate(own) - expected).max() < model.error
 
 
 def test_classes_are_left_as_they_are(tmp_path, monkeypatch):

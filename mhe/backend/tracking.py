@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -27,7 +27,10 @@ KEY_ID = "tracked"
 
 @dataclass(frozen=True)
 class Size:
-    """value, noise: root mean square of the slots, and of their errors; all taken for independent of each other.
+    """Root mean squares: of the slots, and of their errors; all taken for independent of each other.
+
+    noise: errors that must be hidden, for they hang on secrets. rounding: those that come with the rounding of
+    plaintexts, which is fixed by what is encoded. error: both.
 
     An average-case analysis, as in Costache, Curtis, Hales, Murphy, Ogilvie, Player, "On the precision loss in
     approximate homomorphic encryption", SAC 2023 (ePrint 2022/162): who hides noise by it needs a margin.
@@ -35,36 +38,44 @@ class Size:
 
     value: float
     noise: float
+    rounding: float = 0.0
+
+    @property
+    def error(self) -> float:
+        return math.hypot(self.noise, self.rounding)
 
     def __add__(self, other: Size) -> Size:
-        return Size(math.hypot(self.value, other.value), math.hypot(self.noise, other.noise))
+        return Size(
+            math.hypot(self.value, other.value),
+            math.hypot(self.noise, other.noise),
+            math.hypot(self.rounding, other.rounding),
+        )
 
     def __mul__(self, other: Size) -> Size:
-        cross = (self.value * other.noise, self.noise * other.value, self.noise * other.noise)
-        return Size(self.value * other.value, math.hypot(*cross))
+        noise = math.hypot(self.value * other.noise, self.noise * other.value, self.noise * other.noise)
+        rounding = math.hypot(self.value * other.rounding, self.rounding * other.value, self.rounding * other.rounding)
+        mixed = math.hypot(self.noise * other.rounding, self.rounding * other.noise)
+        return Size(self.value * other.value, noise, math.hypot(rounding, mixed))
 
     def times(self, factor: float) -> Size:
-        return Size(self.value * factor, self.noise * factor)
+        return Size(self.value * factor, self.noise * factor, self.rounding * factor)
 
     def with_noise(self, std: float) -> Size:
-        return Size(self.value, math.hypot(self.noise, std))
+        return Size(self.value, math.hypot(self.noise, std), self.rounding)
 
 
 class TrackingBackend:
     """`Backend` of sizes. Slots are not told apart.
 
-    encoding_errors: whether plaintexts have the error of their rounding, as what is computed has; who asks what must be
-    hidden leaves it out, for what a plaintext is rounded to depends on no secret but the cells it is made of. centred:
-    whether a key switch rounds to nearest (`mhe.security.key_switch_std`).
+    centred: whether a key switch rounds to nearest (`mhe.security.key_switch_std`).
     counts: how often each operation was made, by its name and the limbs of its operands; rotations and terms of sums
     are counted one by one, and a "rotated_sum" for every sum in which something is rotated. rotations: those made, in
     1 .. n_slots-1.
     """
 
-    def __init__(self, parameters: Parameters, *, encoding_errors: bool = True, centred: bool = False) -> None:
+    def __init__(self, parameters: Parameters, *, centred: bool = False) -> None:
         self._parameters = parameters
         self._centred = centred
-        self._encoding_errors = encoding_errors
         self.counts: Counter[tuple[str, int]] = Counter()
         self.rotations: set[int] = set()
 
@@ -117,8 +128,8 @@ class TrackingBackend:
         if len(vector) == 1:
             # a constant is one coefficient, often an integer
             rounding = abs(vector[0] * scale - round(vector[0] * scale))
-        rounding *= self._encoding_errors / scale
-        return Plaintext(Size(math.sqrt(float(np.square(vector).mean())), rounding), limbs, scale, len(vector))
+        size = Size(math.sqrt(float(np.square(vector).mean())), 0.0, rounding / scale)
+        return Plaintext(size, limbs, scale, len(vector))
 
     def add(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
         self.counts["add", a.limbs] += 1
@@ -208,7 +219,7 @@ class TrackingBackend:
         """Real and imaginary parts are equally large; noise is that of a real part all the way."""
         size, form = self.size(self.conjugate(a)), rules.Form(a.limbs, 2 * a.scale, a.period)
         self.counts["add", a.limbs] += 2
-        part = self._result(Size(size.value * math.sqrt(0.5), size.noise), form)
+        part = self._result(replace(size, value=size.value * math.sqrt(0.5)), form)
         return part, part
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from models.activations import identity, square
 from models.model import model_of
 from models.newton import GramBatch
 from models.operations import Counted as Counting
-from models.operations import operations
+from models.operations import operations, probe_operations
+from models.range_probe import RangeProbe
 from models.training import batch_indices
 from network.local import run_parties
 from tests.counted import Counted
@@ -90,6 +91,37 @@ def test_operations_are_the_calls_of_a_native_run(name, keep):
         found = operations(plan, rank, is_root=rank == 0, keep=keep)
         parts = (found.preparation, found.first, found.later, found.alone)
         assert [evaluated(part) for part in parts] == calls
+
+
+@pytest.mark.parametrize("name", ["logistic", "three blocks", "softmax", "perceptron"])
+def test_operations_of_a_probe_are_its_calls(name):
+    plan = PLANS[name]
+    probe, shards = RangeProbe(plan), table(plan.workload)
+
+    def program(collective):
+        party = make_party("native", collective, plan, wrap=Counted)
+        party.make_keys(plan.key_plan)
+        model, rank, counts = model_of(plan), collective.rank, party.backend.counts
+        (batch,) = model.batches(*shards[rank], [np.arange(plan.workload.batch_rows[rank])], keep=True)
+        weights = model.start(party)
+        ahead = model.look_ahead(party.backend, weights, weights)
+        taken = []
+        for _ in range(2):
+            counts.clear()
+            model.gradients(party, ahead, batch)
+            taken.append(dict(+counts))
+        counts.clear()
+        _, parts = model.probed_gradients(party, ahead, batch)
+        probe.power_sum(party.backend, parts)
+        whole = Counter(counts)
+        whole.subtract(taken[1])
+        party.close()
+        return {key: n for key, n in whole.items() if n}
+
+    for rank, calls in enumerate(run_parties(plan.workload.n_parties, program)):
+        found = probe_operations(plan, rank, probe, keep=True)
+        assert evaluated(found) == calls
+        assert [n for (name, _), n in found.items() if name == "rerandomise"] == [1]
 
 
 @pytest.mark.parametrize("name", ["logistic", "perceptron"])

@@ -11,20 +11,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhe.errors import ParameterError
-from models.activations import approximate, exponential, identity
+from models.activations import approximate, exponential, identity, quadratic_softmax, square
 from models.model import model_of
 from models.perceptron import with_constant
 from models.range_probe import RangeProbe, range_probe
-from models.training import batch_indices, pack_batches, prepare, train
+from models.training import RANGE, batch_indices, pack_batches, prepare, train
 from models.twin import train_twin
 from network.local import run_parties
+from network.topology import Tree
+from network.traffic import predict
 from tests import oracle
-from tests.evaluators import make_party, plan_of
-from tests.insecure import insecure_test_newton_plan, insecure_test_plan, sigmoid_polynomial, table, workload
+from tests.evaluators import make_party, perceptron_plan_of, plan_of
+from tests.insecure import (
+    insecure_test_newton_plan,
+    insecure_test_perceptron_plan,
+    insecure_test_plan,
+    sigmoid_polynomial,
+    table,
+    workload,
+)
 
 EXPONENTIAL = approximate(exponential, 4, (-2.0, 3.0), "least_squares")
 
-CASES = {
+CUBIC, SQUARE = sigmoid_polynomial(3, 6.0), square((-4.0, 4.0))
+
+
+def tiled(hidden=(), activation=None, link=CUBIC, **changes):
+    """Of 8 rows in a batch one party has fewer; tiles have 8 columns."""
+    often = {"iterations": 2 if hidden else 4, "range_every": 2}
+    settings = {"batch": 8, "momentum": 0.5, "learning_rate": 0.2, **often, **changes}
+    return workload((16, 5), 7, hidden=hidden, activation=activation, link=link, **{"outputs": 3, **settings})
+
+
+REGRESSIONS = {
     "two parties": workload((20, 15), 3, momentum=0.5, range_every=1),
     "every second": workload((20, 15, 1), 5, iterations=5, l2=0.1, range_every=2),
     "wide": workload((12, 9), 100, learning_rate=0.05, l2=0.1, range_every=3),
@@ -34,22 +53,45 @@ CASES = {
     "interval of another middle": workload((30, 25), 3, link=EXPONENTIAL, learning_rate=0.2, range_every=1),
     "outside": workload((40, 30), 3, iterations=4, link=sigmoid_polynomial(3, 0.5), range_every=2),
 }
+TILED = {
+    "softmax": tiled(learning_rate=1.0, range_every=1),
+    "softmax of two tiles": tiled(outputs=10, learning_rate=1.0),
+    "softmax of coupled classes": tiled(link=quadratic_softmax(3, (-4.0, 4.0)), coupled=True, learning_rate=1.0),
+    "one hidden layer": tiled((9,), SQUARE, identity()),
+    "two hidden layers, sigmoids": tiled((5, 3), CUBIC, CUBIC),
+    "layers of another middle": tiled((5, 3), square((-3.0, 5.0)), sigmoid_polynomial(3, 6.0)),
+    "softmax outside": tiled(link=sigmoid_polynomial(3, 0.2), learning_rate=1.0),
+    "a layer outside": tiled((5, 3), square((-0.5, 0.5)), identity()),
+}
+CASES = {**REGRESSIONS, **TILED}
+
+
+def plan_for(evaluator, name):
+    task = CASES[name]
+    return perceptron_plan_of(evaluator, task, width=8, ring_dim=1 << 9) if name in TILED else plan_of(evaluator, task)
 
 
 def inputs_of(plan, shards, iteration, seed=0):
-    """t of all rows of this iteration, by the clear twin."""
-    task, beta = plan.workload, plan.momentum
+    """t of all rows of this iteration and of all layers, by the clear twin; the last one's as often as it is copied."""
+    task, beta, net = plan.workload, plan.momentum, plan.network
     found = []
     for iterations in (iteration - 1, iteration - 2):
         shorter = replace(plan, workload=replace(task, iterations=max(iterations, 0), range_every=None))
-        found.append(train_twin(shorter, shards, seed)[0][0][:, 0] if iterations > 0 else np.zeros(task.features + 1))
-    ahead = (1 + beta) * found[0] - beta * found[1]
-    low, high = task.link.interval
+        first = net.initial_weights(task.seed)
+        found.append(train_twin(shorter, shards, seed)[0] if iterations > 0 else first)
+    low, high = net.interval
     rows = []
     for rank, (x, _) in enumerate(shards):
         pieces = batch_indices(len(x), task.batch, seed, rank)
-        rows.append(with_constant(x[pieces[(iteration - 1) % len(pieces)]]))
-    return (np.concatenate(rows) @ ahead - (low + high) / 2) / ((high - low) / 2)
+        rows.append(x[pieces[(iteration - 1) % len(pieces)]])
+    a, inputs = np.concatenate(rows), []
+    for layer, (w, previous, function) in enumerate(zip(*found, net.functions, strict=True)):
+        z = with_constant(a) @ ((1 + beta) * w - beta * previous)
+        copied = 0 < layer == net.n_layers - 1
+        copies = plan.layout.width // min(plan.layout.width, 1 << (net.outputs - 1).bit_length()) if copied else 1
+        inputs += [z.ravel()] * copies * (function.degree > 1)
+        a = function(z)
+    return (np.concatenate(inputs) - (low + high) / 2) / ((high - low) / 2)
 
 
 def probed(plan, shards, join):
@@ -76,8 +118,7 @@ def sum_of(probe, found):
 
 @pytest.mark.parametrize("name", CASES)
 def test_probes_tell_the_inputs_of_the_twin(name, evaluator):
-    task, shards = CASES[name], table(CASES[name])
-    plan = plan_of(evaluator, task)
+    task, shards, plan = CASES[name], table(CASES[name]), plan_for(evaluator, name)
     probe = range_probe(plan)
     told = probed(plan, shards, partial(make_party, evaluator))
     every = task.range_every
@@ -91,10 +132,11 @@ def test_probes_tell_the_inputs_of_the_twin(name, evaluator):
         assert found.reach[0] <= probe.middle - probe.radius * np.abs(t).max()
         assert found.reach[1] >= probe.middle + probe.radius * np.abs(t).max()
         assert found.surely <= np.abs(t).max()
-        assert found.interval == task.link.interval
+        assert len(t) == probe.inputs.values
+        assert found.interval == plan.network.interval
         assert not found.outside or total > 1
         outside.append(found.outside)
-    assert any(outside) == (name == "outside")
+    assert any(outside) == ("outside" in name)
 
 
 def test_newtons_steps_are_probed_too():
@@ -120,7 +162,7 @@ def test_what_is_said_holds_for_any_inputs(values, noise, name):
     probe = RangeProbe(plan)
     t = np.array(values)
     total = np.sum(t**probe.power)
-    found = probe.judge(1, float(total + noise * probe.error) / plan.layout.rows)
+    found = probe.judge(1, float(total + noise * probe.error) / probe.inputs.period)
     z = probe.middle + probe.radius * t
     assert found.reach[0] <= z.min() + 1e-9
     assert found.reach[1] >= z.max() - 1e-9
@@ -136,10 +178,9 @@ def test_inputs_that_the_limbs_do_not_hold_are_outside():
     assert probe.judge(1, -(2.0**60)).outside
 
 
-@pytest.mark.parametrize("name", ["two parties", "blocks", "degree 7", "interval of another middle"])
+@pytest.mark.parametrize("name", ["two parties", "blocks", "degree 7", "interval of another middle", *TILED])
 def test_noise_of_what_is_opened_is_below_its_bound(name, real_evaluator, monkeypatch):
-    task, shards = CASES[name], table(CASES[name])
-    plan = plan_of(real_evaluator, task)
+    shards, plan = table(CASES[name]), plan_for(real_evaluator, name)
     probe = range_probe(plan)
     opened, secrets = [], []
 
@@ -159,7 +200,7 @@ def test_noise_of_what_is_opened_is_below_its_bound(name, real_evaluator, monkey
     told = probed(plan, shards, join)
     for found, (ciphertext, bound) in zip(told, opened, strict=True):
         coefficient = oracle.message_integers(ciphertext, plan.parameters, oracle.joint(secrets))[0]
-        exact = np.sum(inputs_of(plan, shards, found.iteration) ** probe.power) / plan.layout.rows
+        exact = np.sum(inputs_of(plan, shards, found.iteration) ** probe.power) / probe.inputs.period
         noise = abs(float(coefficient) - exact * ciphertext.scale)
         assert bound == probe.noise_norm
         assert noise < bound
@@ -185,3 +226,32 @@ def test_a_probe_that_tells_nothing_is_refused():
 def test_without_a_polynomial_there_is_nothing_to_probe():
     with pytest.raises(ParameterError, match="leave range_every away"):
         range_probe(insecure_test_plan(workload(link=identity(), range_every=1)))
+    with pytest.raises(ParameterError, match="this one has none: leave range_every away"):
+        range_probe(perceptron_plan_of("native", tiled(link=identity()), width=8, ring_dim=1 << 9))
+
+
+@pytest.mark.parametrize(("n_parties", "arity", "root"), [(1, 2, 0), (3, 2, 1), (4, 3, 0)])
+@pytest.mark.parametrize("hidden", [None, (), (5,)])
+def test_traffic_of_a_probe_is_foretold_to_the_byte(hidden, n_parties, arity, root):
+    task = workload(tuple(range(3, 3 + n_parties)), 3, iterations=2, range_every=2)
+    if hidden is None:
+        plan = insecure_test_plan(task, ring_dim=1 << 7)
+    else:
+        task = replace(task, outputs=2, hidden=hidden, activation=SQUARE)
+        plan = insecure_test_perceptron_plan(task, width=4, ring_dim=1 << 7)
+    model, shards = model_of(plan), table(task)
+
+    def program(collective):
+        collective.bind(plan.parameters.digest)
+        party = make_party("native", collective, plan)
+        party.make_keys(plan.key_plan)
+        batches = pack_batches(model, *shards[collective.rank], 0, collective.rank, True)
+        train(party, model, batches, lambda _: None)
+        party.close()
+        return collective.metrics.snapshot()[RANGE]
+
+    for rank, found in enumerate(run_parties(n_parties, program, arity=arity, root=root)):
+        planned = predict(Tree(n_parties, arity, root), rank, range_probe(plan).transfers)
+        assert found["bytes_sent"] == planned.bytes_sent
+        assert found["bytes_received"] == planned.bytes_received
+        assert found["rounds"] == planned.rounds

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext
@@ -127,8 +129,8 @@ def test_noise_is_neither_less_nor_much_more_than_what_is_seen(world: World, nam
     assert magnitude / 1.5 < size.value < 1.5 * magnitude
     seen = float(np.sqrt(np.mean(np.square(errors))))
     # float64 rounds where there is no other noise
-    assert seen / BELOW <= size.noise + 1e-15
-    assert size.noise <= ABOVE * seen + 1e-15
+    assert seen / BELOW <= size.error + 1e-15
+    assert size.error <= ABOVE * seen + 1e-15
 
 
 def test_rounding_of_plaintexts_is_noise(world: World) -> None:
@@ -138,22 +140,34 @@ def test_rounding_of_plaintexts_is_noise(world: World) -> None:
     assert (plain.limbs, plain.scale, plain.period) == (2, scale, 64)
     shifted = world.backend.multiply_plain(world.encrypt(np.ones(64), 3), world.backend.encode(values, 3, scale))
     seen = np.sqrt(np.mean(np.square(world.decrypt(shifted)[:64] - values)))
-    assert seen / 1.5 < backend.size(plain).noise < 1.5 * seen
+    assert seen / 1.5 < backend.size(plain).error < 1.5 * seen
     assert backend.size(plain).value == pytest.approx(np.sqrt(np.mean(values**2)))
 
 
 @pytest.mark.parametrize(("value", "scale", "error"), [(1.0, 2.0**16, 0.0), (-3.0, 2.0, 0.0), (0.3, 1.0, 0.3)])
 def test_a_constant_errs_by_its_own_rounding(value: float, scale: float, error: float) -> None:
     backend = TrackingBackend(insecure_test_parameters(64, 3))
-    assert backend.size(backend.encode(np.array([value]), 3, scale)).noise == pytest.approx(error / scale)
+    assert backend.size(backend.encode(np.array([value]), 3, scale)).error == pytest.approx(error / scale)
 
 
 def test_rounding_of_plaintexts_is_left_out_of_what_must_be_hidden() -> None:
-    backend = TrackingBackend(insecure_test_parameters(64, 3), encoding_errors=False)
-    values = np.random.default_rng(0).uniform(-1, 1, 32)
-    assert backend.size(backend.encode(values, 2, 2.0**12)).noise == 0
-    whole = TrackingBackend(insecure_test_parameters(64, 3))
-    assert whole.size(whole.encode(values, 2, 2.0**12)).noise > 0
+    backend = TrackingBackend(insecure_test_parameters(64, 3))
+    plain = backend.encode(np.random.default_rng(0).uniform(-1, 1, 32), 2, 2.0**12)
+    assert backend.size(plain).noise == 0 < backend.size(plain).rounding
+
+
+SIZES = st.builds(Size, *[st.floats(1e-9, 1e3)] * 3)
+
+
+@given(SIZES, SIZES)
+def test_rounding_changes_neither_noise_nor_the_error_of_both(a: Size, b: Size) -> None:
+    """Followed apart, they are what each would be followed alone."""
+    apart = (a * b + b).times(3.0).with_noise(2.0)
+    hidden = (Size(a.value, a.noise) * Size(b.value, b.noise) + Size(b.value, b.noise)).times(3.0).with_noise(2.0)
+    together = (Size(a.value, a.error) * Size(b.value, b.error) + Size(b.value, b.error)).times(3.0).with_noise(2.0)
+    assert apart.noise == pytest.approx(hidden.noise, rel=1e-12)
+    assert apart.error == pytest.approx(together.noise, rel=1e-12)
+    assert apart.value == pytest.approx(hidden.value, rel=1e-12)
 
 
 # counts
