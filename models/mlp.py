@@ -29,7 +29,6 @@ from models.activations import Polynomial, activate, part_of_interval
 from models.clear_tiles import ClearTiles, clear_backward, clear_forward, pack_clear
 from models.linalg import rotate_and_add
 from models.mlp_plan import PerceptronPlan
-from models.packing import doublings
 from models.perceptron import with_constant
 from models.regression import encrypted_zero
 from models.tile_products import (
@@ -43,7 +42,7 @@ from models.tile_products import (
     transposed_product,
     turned,
 )
-from models.tiles import Form
+from models.tiles import Form, coupling_steps
 
 Floats = npt.NDArray[np.float64]
 
@@ -304,10 +303,10 @@ class _Pass:
         return out
 
     def _without_mean(self, tile: Ciphertext) -> Ciphertext:
-        """A plain half tile of zero padding, less the mean over its columns: doubled, padding holds anything."""
+        """A plain half tile of zero padding, less the mean over its outputs: doubled, padding holds anything."""
         backend, layout, columns = self.backend, self.layout, self.net.outputs
         doubled = double(backend, layout, tile)
-        total = rotate_and_add(backend, doubled, doublings(1, layout.width), layout.n_slots)
+        total = rotate_and_add(backend, doubled, coupling_steps(columns), layout.n_slots)
         # integers cost no level: columns times the tile, less the sum
         whole, less = (backend.encode(np.array([n]), tile.limbs, 1.0) for n in (float(columns), -1.0))
         difference = backend.multiply_accumulate_plain([(doubled, whole), (total, less)])

@@ -17,11 +17,10 @@ from mhe.parameters import WORD_BYTES
 from models.clear_tiles import clear_rotations
 from models.mlp_precision import PerceptronPrecision
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles, Tile
-from models.packing import doublings
 from models.perceptron import Perceptron
 from models.tile_prediction import TilePrediction
 from models.tile_products import inner_rotations, sample_rotations
-from models.tiles import TileLayout
+from models.tiles import TileLayout, coupled_width, coupling_steps
 from models.training_plan import PolynomialInputs, TrainingPlan
 from models.workload import Workload
 
@@ -52,10 +51,11 @@ class PerceptronPlan(TrainingPlan):
                 f"a batch of {batch} rows does not fit the {self.layout.rows} rows of a tile; use "
                 "smaller batches, narrower tiles or a larger ring_dim"
             )
-        if self.network.coupled and (self.network.hidden or self.n_outputs > 1):
+        if self.network.coupled and (self.network.hidden or coupled_width(self.network.outputs) > self.layout.width):
             raise ParameterError(
-                f"coupled outputs are of one tile of {self.layout.width} columns, without hidden layers; got widths "
-                f"{self.network.widths}: use a larger ring_dim, or outputs that are not coupled"
+                f"{self.network.outputs} coupled outputs need a tile of {coupled_width(self.network.outputs)} columns, "
+                f"without hidden layers; got tiles of {self.layout.width} columns and widths {self.network.widths}: "
+                "use a larger ring_dim, or outputs that are not coupled"
             )
         if self.layout.n_slots != p.n_slots:
             raise ParameterError(f"tiles of {self.layout.n_slots} slots on parameters with {p.n_slots}; need the same")
@@ -139,7 +139,7 @@ class PerceptronPlan(TrainingPlan):
         layout, net, tiles = self.layout, self.network, self.tiles
         everywhere = clear_rotations(layout, tiles.grids[0][0]) | {layout.width, -layout.width}
         if net.coupled:
-            everywhere |= {*doublings(1, layout.width)}
+            everywhere |= {*coupling_steps(net.outputs)}
         root = {*layout.fold_steps}
         for layer in range(1, net.n_layers):
             form = net.form(layer)

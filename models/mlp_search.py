@@ -12,7 +12,7 @@ from mhe.parameters import Parameters
 from models.chains import Demand, choose_chains
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.search import Choice, MakeModuli
-from models.tiles import TileLayout
+from models.tiles import TileLayout, coupled_width
 from models.workload import Workload
 
 
@@ -37,7 +37,7 @@ def choose_perceptron_plans(
 def choose_tiles(workload: Workload, n_slots: int) -> TileLayout:
     """Tiles as wide as the widest layer of outputs, or as the slots allow. ParameterError if a batch has more rows."""
     batch = max(workload.batch_rows)
-    widest = max((*workload.hidden, workload.outputs))
+    widest = max((*workload.hidden, coupled_width(workload.outputs) if workload.coupled else workload.outputs))
     most = math.isqrt(n_slots // 2)
     width = min(1 << max(widest - 1, 0).bit_length(), 1 << most.bit_length() - 1)
     if batch > n_slots // (2 * width):

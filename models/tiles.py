@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mhe.errors import ParameterError
-from models.packing import doublings
+from models.packing import doublings, power_of_two_at_least
 
 Floats = npt.NDArray[np.float64]
 Form = Literal["plain", "skewed"]
@@ -194,3 +194,19 @@ class TileLayout:
         if kind == "first":
             return m + 0 * x, straight
         return (straight, turned) if kind == "plain" else (turned, straight)
+
+
+def coupled_width(outputs: int) -> int:
+    """Columns of the tiles of so many coupled outputs, at least: see `coupling_steps`."""
+    return 2 * power_of_two_at_least(outputs)
+
+
+def coupling_steps(outputs: int) -> tuple[int, ...]:
+    """Rotations by which a doubled tile of at least `coupled_width` columns becomes the sum over its outputs:
+    x + rot(x, step) for each step in turn.
+
+    They reach less than P = coupled_width / 2 columns ahead and P back: all outputs of a row from any of them, and
+    nothing of the row's other copy, which is a width away.
+    """
+    span = power_of_two_at_least(outputs)
+    return (*doublings(1, span), -span)

@@ -20,17 +20,20 @@ from tests.runs import largest_error, released, surely
 SMALL = {"width": 8, "ring_dim": 1 << 9}
 
 
-def coupled(classes, **changes):
+def coupled(classes, features=7, **changes):
     settings = {"batch": 8, "momentum": 0.5, "l2": 0.1, "learning_rate": 0.5, "iterations": 4, **changes}
     link = quadratic_softmax(classes, (-4.0, 4.0))
-    return workload((16, 5, 12), 7, outputs=classes, link=link, coupled=True, **settings)
+    return workload((16, 5, 12), features, outputs=classes, link=link, coupled=True, **settings)
 
 
 CASES = {
     "two classes": coupled(2),
     "three classes": coupled(3),
-    "as many as columns": coupled(8),
-    "no momentum": coupled(5, momentum=0.0, l2=0.0),
+    "as many as fit": coupled(4),
+    # both copies of an error are used
+    "two tiles of inputs": coupled(3, features=12),
+    "three tiles of inputs": coupled(4, features=17, learning_rate=0.25),
+    "no momentum": coupled(4, momentum=0.0, l2=0.0),
     "cosine": coupled(3, schedule="cosine"),
 }
 
@@ -91,7 +94,7 @@ def test_simulation_without_noise_is_the_twin(name):
     assert largest_error(found, twin) <= 1e-12
 
 
-@pytest.mark.parametrize("name", ["two classes", "three classes", "as many as columns"])
+@pytest.mark.parametrize("name", ["two classes", "as many as fit", "two tiles of inputs"])
 def test_encrypted_training_is_the_twins(name, real_evaluator):
     plan, shards = perceptron_plan_of(real_evaluator, CASES[name], **SMALL), table(CASES[name])
     assert plan.levels == 3
@@ -102,7 +105,9 @@ def test_encrypted_training_is_the_twins(name, real_evaluator):
 
 
 def test_coupled_outputs_lie_in_one_tile_without_hidden_layers():
-    with pytest.raises(ParameterError, match="coupled outputs are of one tile of 8 columns, without hidden layers"):
-        insecure_test_perceptron_plan(coupled(9), **SMALL)
-    with pytest.raises(ParameterError, match="coupled outputs are of one tile"):
+    with pytest.raises(
+        ParameterError, match="5 coupled outputs need a tile of 16 columns, without hidden layers"
+    ):
+        insecure_test_perceptron_plan(coupled(5), **SMALL)
+    with pytest.raises(ParameterError, match="3 coupled outputs need a tile of 8 columns, without hidden layers"):
         insecure_test_perceptron_plan(coupled(3, hidden=(4,), activation=square((-4.0, 4.0))), **SMALL)
