@@ -6,8 +6,8 @@ and of wall time of an iteration, of all but the first and the last one, the byt
 party, and the largest weight error.
 
 A machine that others use as well is not always equally fast. So some of the calibration is repeated before and after
-every job, and its pace recorded beside the job: how many times as long as at the calibration the same operations take.
-The ratios are given as they are, and divided by that pace.
+every job, and its pace recorded beside the job: how many times as long as at the calibration the same operations take,
+in CPU and in wall time. The ratios are given as they are, and as they would be had the machine kept its pace.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.environment import environment
 from benchmarks.together import Workers
-from benchmarks.units import pace
+from benchmarks.units import Pace, pace
 from models.cost import DEFAULT_UNITS
 from scripts.calibration import calibrate, units
 from scripts.config import parse_config
@@ -38,6 +38,9 @@ from scripts.train import read_summaries
 RESULT = Path(__file__).parent / "results" / "predictions.json"
 ROOT = Path(__file__).parents[1]
 ITERATIONS = 10
+SHORT_ITERATIONS = 40
+"""Where one takes a fraction of a second, so that what is measured lasts as long as elsewhere."""
+
 PACE_ROUNDS = 2
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -47,6 +50,7 @@ def _data(train: str, label: str) -> Mapping[str, Any]:
     return {"train": train, "label": label}
 
 
+SHORT: Settings = {"training": {"iterations": SHORT_ITERATIONS}}
 FEW_BITS: Settings = {"crypto": {"statistical_bits": 40}, "release": {"what": "nothing"}}
 
 JOBS: Mapping[str, tuple[int, Settings]] = {
@@ -56,9 +60,12 @@ JOBS: Mapping[str, tuple[int, Settings]] = {
         5,
         {"data": _data("synthetic:logistic?rows=2000&features=64", "y"), "network": {"arity": 3}},
     ),
-    "logistic, few bits": (3, {"data": _data("sklearn:breast_cancer", "target"), **FEW_BITS}),
+    "logistic, few bits": (3, {"data": _data("sklearn:breast_cancer", "target"), **SHORT, **FEW_BITS}),
     "linear": (3, {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}}),
-    "linear, few bits": (2, {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}, **FEW_BITS}),
+    "linear, few bits": (
+        2,
+        {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}, **SHORT, **FEW_BITS},
+    ),
     "softmax": (
         2,
         {
@@ -86,10 +93,10 @@ JOBS: Mapping[str, tuple[int, Settings]] = {
         },
     ),
 }
-"""Parties and configuration; each has ITERATIONS iterations."""
+"""Parties and configuration; each has ITERATIONS iterations, where it says nothing else."""
 
 
-def run_job(parties: int, given: Settings, pace: Callable[[], float]) -> dict[str, Any]:
+def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str, Any]:
     """One run: what was foretold, what was measured, and their ratios. pace: of the machine at the moment.
 
     Raises CalledProcessError if it fails."""
@@ -105,7 +112,7 @@ def run_job(parties: int, given: Settings, pace: Callable[[], float]) -> dict[st
         command = ["train", str(path), "--parties", str(parties), "--out", str(out)]
         before = pace()
         subprocess.run([sys.executable, "-m", "scripts.cli", *command], check=True, cwd=ROOT)
-        paces = [before, pace()]
+        mean_pace = Pace(*map(mean, zip(before, pace(), strict=True)))
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
         lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     # iterations differ, as long as there are batches to be encoded
@@ -128,8 +135,14 @@ def run_job(parties: int, given: Settings, pace: Callable[[], float]) -> dict[st
         "max_weight_error": result["max_weight_error"],
     }
     plain = ratios(predicted, measured)
-    found = {"parties": parties, "config": settings, "predicted": predicted, "measured": measured, "pace": paces}
-    return {**found, "ratios": plain, "ratios_at_pace": at_pace(plain, mean(paces))}
+    found = {
+        "parties": parties,
+        "config": settings,
+        "predicted": predicted,
+        "measured": measured,
+        "pace": mean_pace._asdict(),
+    }
+    return {**found, "ratios": plain, "ratios_at_pace": at_pace(plain, mean_pace)}
 
 
 def ratios(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, float | None]:
@@ -137,9 +150,10 @@ def ratios(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[st
     return {name: _ratio(predicted[name], value) for name, value in measured.items()}
 
 
-def at_pace(found: Mapping[str, float | None], pace: float) -> dict[str, float | None]:
+def at_pace(found: Mapping[str, float | None], pace: Pace) -> dict[str, float | None]:
     """The ratios of times, had the machine been as fast during the job as when it was calibrated."""
-    return {name: r and round(r * pace, 4) for name, r in found.items() if name.endswith("seconds")}
+    factors = {name: pace.cpu if "cpu" in name else pace.wall for name in found if name.endswith("seconds")}
+    return {name: None if (r := found[name]) is None else round(r * factor, 4) for name, factor in factors.items()}
 
 
 def _ratio(predicted: Any, measured: Any) -> float | None:
@@ -167,17 +181,21 @@ def as_toml(settings: Settings) -> str:
 def print_table(jobs: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Predicted over measured, of every job."""
     columns = ("job", "parties", "ring", "CPU", "wall", "bytes", "memory", "weight error", "training")
-    paced = ("pace", "CPU at pace", "wall at pace", "training at pace")
+    paced = ("pace (CPU, wall)", "CPU at pace", "wall at pace", "training at pace")
     table = Table(*columns, *paced, box=None, pad_edge=False)
     for job in jobs:
         ring = f"2^{job['predicted']['shape']['ring_dim'].bit_length() - 1}"
         times = ("iteration_cpu_seconds", "iteration_seconds", "training_seconds")
         names = (*times[:2], "iteration_bytes", "memory_bytes", "max_weight_error", times[2])
         plain = [job["ratios"][name] for name in names]
-        there = [mean(job["pace"]), *(job["ratios_at_pace"][name] for name in times)]
-        shown = ("-" if r is None else f"{r:.2f}" for r in (*plain, *there))
-        table.add_row(job["job"], str(job["parties"]), ring, *shown)
+        there = [job["ratios_at_pace"][name] for name in times]
+        pace = f"{job['pace']['cpu']:.2f}, {job['pace']['wall']:.2f}"
+        table.add_row(job["job"], str(job["parties"]), ring, *_shown(plain), pace, *_shown(there))
     console.print(table)
+
+
+def _shown(ratios: Sequence[float | None]) -> list[str]:
+    return ["-" if r is None else f"{r:.2f}" for r in ratios]
 
 
 def main(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,11 +84,21 @@ class Measured(Counted):
 
 @dataclass(frozen=True)
 class Group:
-    """What is measured on one chain, and the CPU seconds of each of its cases in every run so far."""
+    """What is measured on one chain: the CPU seconds of each of its cases in every run so far, and the wall seconds of
+    each CPU second in every round.
+    """
 
     chain: Chain
     cases: Sequence[Counted]
     seconds: Sequence[Sequence[float]]
+    wall_per_cpu: Sequence[float]
+
+
+class Pace(NamedTuple):
+    """How many times as long as at the calibration operations take: CPU seconds, and wall seconds on busy cores."""
+
+    cpu: float
+    wall: float
 
 
 def measure(say: Callable[[str], None], rounds: int = ROUNDS, processes: int | None = None) -> UnitCosts:
@@ -109,18 +119,24 @@ def measure(say: Callable[[str], None], rounds: int = ROUNDS, processes: int | N
         )
     if steady > UNSTEADY:
         say(f"the rounds differ by a factor of {steady:.1f}: calibrate again while the machine does nothing else")
-    return UnitCosts(rates_of(groups), "measured on this machine", base)
+    return UnitCosts(rates_of(groups), "measured on this machine", base, crowded(groups))
 
 
-def pace(workers: Workers, units: UnitCosts, rounds: int) -> float:
-    """How many times as long as `units` say operations take at this moment: the median over all that are measured."""
+def crowded(groups: Sequence[Group]) -> float:
+    """Wall seconds of a CPU second while all cores are busy: more than 1 where others take their part of them."""
+    found: float = median(each for group in groups for each in group.wall_per_cpu)
+    return max(found, 1.0)
+
+
+def pace(workers: Workers, units: UnitCosts, rounds: int) -> Pace:
+    """Of this moment against the calibration that `units` are from: medians over all that is measured."""
     groups = groups_of([workers.round(range(len(SHAPES))) for _ in range(rounds)])
-    found: float = median(
+    cpu: float = median(
         median(record) / (1e-6 * _foretold(units, work_on(group.chain), (*case.counts, *case.known)))
         for group in groups
         for case, record in zip(group.cases, group.seconds, strict=True)
     )
-    return found
+    return Pace(cpu, cpu * crowded(groups) / units.crowded)
 
 
 def _foretold(units: UnitCosts, work: Work, counts: Counts) -> float:
@@ -147,7 +163,8 @@ def groups_of(rounds: Sequence[Sequence[Sequence[Mapping[str, Any]]]]) -> list[G
         ring_dim, limb_bits, special_bits, digits = first["chain"]
         chain = Chain(ring_dim, tuple(limb_bits), tuple(special_bits), digits)
         cases = [Counted(*(tuple(map(tuple, counts)) for counts in case)) for case in first["cases"]]
-        groups.append(Group(chain, cases, list(zip(*(one["seconds"] for one in said), strict=True))))
+        seconds = list(zip(*(one["seconds"] for one in said), strict=True))
+        groups.append(Group(chain, cases, seconds, [one["wall"] / sum(one["seconds"]) for one in said]))
     return groups
 
 
@@ -182,7 +199,7 @@ def spread(groups: Sequence[Group], processes: int) -> float:
             relative.append(
                 [median(record[start : start + processes]) / usual for start in range(0, len(record), processes)]
             )
-    rounds = [median(each) for each in zip(*relative, strict=True)]
+    rounds: list[float] = [median(each) for each in zip(*relative, strict=True)]
     return max(rounds) / min(rounds)
 
 
@@ -212,19 +229,21 @@ class Bench:
         self._runs = 0
 
     def round(self) -> dict[str, Any]:
-        """All cases once: the chain, what each case counts for, and its CPU seconds, as JSON."""
-        seconds = []
+        """All cases once, as JSON: the chain, what each counts for, its CPU seconds, and the wall seconds of all."""
+        seconds, wall = [], 0.0
         for case in self._cases:
             given = case.prepare()
-            start = time.process_time()
+            started, start = time.perf_counter(), time.process_time()
             case.run(given)
             seconds.append(time.process_time() - start)
+            wall += time.perf_counter() - started
         self._runs += 1
         chain = Chain.of(self.parameters)
         return {
             "chain": [chain.ring_dim, chain.limb_bits, chain.special_bits, chain.digits],
             "cases": [(case.counts, case.known) for case in self._cases],
             "seconds": seconds,
+            "wall": wall,
         }
 
     def _one(self, some: Sequence[Any]) -> Any:

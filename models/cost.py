@@ -22,6 +22,12 @@ FAST_BITS = 48
 LONG_BITS = PIECE_BITS + 1
 """Primes from this size on are lifted in two pieces."""
 
+
+def size_class(bits: int) -> int:
+    """Primes of one class cost alike."""
+    return (bits >= LONG_BITS) + (bits > FAST_BITS)
+
+
 TRANSFORM, WIDE_TRANSFORM = 1.0, 1.5
 """Work for a limb below 2^50, and for a wider one, whose arithmetic is in 64-bit words: of a transform. These and the
 next ones are measured by `python -m benchmarks.limbs`."""
@@ -254,11 +260,13 @@ class UnitCosts:
     rates: measured at a few rings and limbs each; between those limbs linearly, beyond them as at the nearest, and in a
     ring that was not measured as in the nearest one that was. source: where they are from, in words. mapped: how much
     more a share and an end of a refresh cost for a linear map on the way. base_bytes: of a process before it trains.
+    crowded: wall seconds of a CPU second while all cores are busy.
     """
 
     rates: Rates
     source: str
     base_bytes: int
+    crowded: float = 1.0
 
     def seconds(self, work: Work, name: str, limbs: int) -> float:
         return work.of(name, limbs) * self._rate(name, work.chain.ring_dim, limbs) * 1e-6
@@ -283,31 +291,32 @@ ALIKE = {"conjugate": "rotate", "own_encryption": "rerandomise", "add_plain": "a
 """Operations that are not measured, and what they cost as much as, by the unit of work."""
 
 DEFAULT_RATES: Mapping[str, float] = {
-    "encode": 125.0,
-    "add": 350.0,
-    "times_i": 350.0,
-    "multiply_accumulate_plain": 53.0,
-    "relinearise": 110.0,
-    "multiply_accumulate": 55.0,
-    "rotate": 105.0,
-    "decompose": 112.0,
-    "rotate_hoisted": 112.0,
-    "rotate_and_sum": 110.0,
-    "rotated_sum": 110.0,
-    "rescale": 125.0,
+    "encode": 140.0,
+    "add": 115.0,
+    "times_i": 250.0,
+    "multiply_accumulate_plain": 135.0,
+    "relinearise": 135.0,
+    "multiply_accumulate": 145.0,
+    "rotate": 120.0,
+    "decompose": 125.0,
+    "rotate_hoisted": 125.0,
+    "rotate_and_sum": 115.0,
+    "rotated_sum": 115.0,
+    "rescale": 105.0,
     "rerandomise": 115.0,
     "mask": 210.0,
     "fresh": 210.0,
-    "lift": 185.0,
-    "mapped_fresh": 600.0,
-    "mapped_lift": 480.0,
-    "send": 930.0,
-    "receive": 1050.0,
-    "aggregate": 260.0,
-    "relin_key": 160.0,
-    "rotation_key": 340.0,
+    "lift": 145.0,
+    "mapped_fresh": 995.0,
+    "mapped_lift": 740.0,
+    "send": 300.0,
+    "receive": 345.0,
+    "aggregate": 65.0,
+    "relin_key": 200.0,
+    "rotation_key": 390.0,
 }
-"""Microseconds of a unit of work on one core of an Intel Xeon (Sapphire Rapids) at 2 GHz that others use as well."""
+"""Microseconds of a unit of work, as `benchmarks.units` measures it in rings of 2^14 and 2^15: on two cores of an Intel
+Xeon (Sapphire Rapids) at 2 GHz, both busy, of a virtual machine on a host that others use as well."""
 
 DEFAULT_BASE_BYTES = 166 << 20
 """A process with all modules of a run, before it computes."""

@@ -33,7 +33,8 @@ def units() -> UnitCosts:
         name: {int(n): {int(limbs): float(rate) for limbs, rate in rings.items()} for n, rings in by_ring.items()}
         for name, by_ring in stored["units"]["rates"].items()
     }
-    return UnitCosts(rates, stored["units"]["source"], stored["units"]["base_bytes"])
+    kept = stored["units"]
+    return UnitCosts(rates, kept["source"], kept["base_bytes"], kept["crowded"])
 
 
 def calibrate(say: Callable[[str], None]) -> UnitCosts:

@@ -232,7 +232,7 @@ class Forecast:
         if self.link is not None:
             return longest + alone + sum(self.link.transfer_seconds(self.tree, t) for t in transfers)
         shared = max(longest, sum(seconds * n for seconds, n in together) / self.cores)
-        return shared + alone + HOP_SECONDS * self.tree.depth * len(transfers)
+        return shared * self.units.crowded + alone + HOP_SECONDS * self.tree.depth * len(transfers)
 
     def _computed(self, counts: Counts) -> float:
         return self.units.total(self._work, counts)
