@@ -106,11 +106,10 @@ def measure(say: Callable[[str], None], rounds: int = ROUNDS, processes: int | N
 
     Raises BackendError if the rounds differ so much that they say nothing, or if a process ends.
     """
-    base = resident_bytes()
     with Workers("benchmarks.units", processes) as workers:
         say(f"operations in {len(SHAPES)} rings, in {workers.count} processes at once")
         found = [workers.round(range(len(SHAPES))) for _ in range(rounds)]
-        groups = groups_of(found)
+        groups, base = groups_of(found), max(workers.ready)
     steady = spread(groups, workers.count)
     if steady > REFUSED:
         raise BackendError(
@@ -370,11 +369,14 @@ class Bench:
 
 
 def _worker() -> None:
-    """A process of `measure`: makes what it needs, runs all of it once to compile it, then rounds as it is told."""
+    """A process of `measure`: makes what it needs, runs all of it once to compile it, says what memory it had before,
+    then makes rounds as it is told.
+    """
+    base = resident_bytes()
     benches = [Bench(shape) for shape in SHAPES]
     for bench in benches:
         bench.round()
-    serve(lambda place: benches[place].round())
+    serve(base, lambda place: benches[place].round())
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ Objective = Literal["time", "traffic", "memory"]
 KEPT_DIAGONALS_BYTES = 1 << 30
 """Encoded diagonals are kept across iterations as long as they take no more than this per party."""
 
-LOADED_BYTES = 90 << 20
-"""Compiled loops and the buffers of MPI."""
+LOADED_BYTES = 110 << 20
+"""Compiled loops, modules of a run that computing alone does not need, and the buffers of MPI."""
 
 SCRATCH_POLYNOMIALS = 36
 """Polynomials modulo Q*P beside keys and ciphertexts: tables of the transforms, shares, their totals, and frames under

@@ -23,7 +23,7 @@ def said(rotation, hoisted, wall=1.0):
 class Recorded:
     """Processes that say what was written down."""
 
-    count = 2
+    count, ready = 2, (7, 9)
 
     def __init__(self, rounds):
         self._rounds = iter(rounds)
@@ -72,6 +72,7 @@ def test_rounds_that_differ_are_told_and_refused(monkeypatch):
     found, told = measured(2.0)
     assert "differ by a factor of 2.0" in told[-1]
     assert found.rates["rotate"][1 << 13][3] > 0
+    assert found.base_bytes == 9
     with pytest.raises(BackendError, match=r"4\.0 times as long as the quickest; need less than 3"):
         measured(4.0)
 
@@ -97,15 +98,15 @@ def test_everything_that_a_plan_counts_is_measured():
 
 
 def test_a_process_that_ends_is_told():
-    with pytest.raises(BackendError, match="a process that measures ended with code 0"), Workers("platform", 1):
+    with pytest.raises(BackendError, match="a process that measures ended with code 0"), Workers("keyword", 1):
         raise AssertionError("it was taken for one that measures")
 
 
 def test_processes_measure_in_step(tmp_path, monkeypatch):
-    (tmp_path / "doubles.py").write_text(
-        "from benchmarks.together import serve\nif __name__ == '__main__':\n    serve(lambda place: 2 * place)\n"
-    )
+    program = "if __name__ == '__main__':\n    serve('here', lambda place: 2 * place)\n"
+    (tmp_path / "doubles.py").write_text(f"from benchmarks.together import serve\n{program}")
     monkeypatch.chdir(tmp_path)
     with Workers("doubles", 2) as workers:
+        assert workers.ready == ["here", "here"]
         assert workers.round([3, 5]) == [[6, 6], [10, 10]]
         assert workers.round([1]) == [[2, 2]]
