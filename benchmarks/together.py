@@ -1,8 +1,8 @@
 """Processes that measure at the same time, as parties on one machine work at the same time.
 
 A process is `python -m MODULE`, whose main calls `serve`: it says something when it is ready, and for every number that
-it reads it makes one measurement and answers with a line of JSON. All start a measurement when the last one has ended the
-one before. They are started anew, never forked: threads of numerical libraries do not survive that.
+it reads it makes one measurement and answers with a line of JSON. All start a measurement when the last one has ended
+the one before. They are started anew, never forked: threads of numerical libraries do not survive that.
 """
 
 from __future__ import annotations
