@@ -112,7 +112,7 @@ def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str
         command = ["train", str(path), "--parties", str(parties), "--out", str(out)]
         before = pace()
         subprocess.run([sys.executable, "-m", "scripts.cli", *command], check=True, cwd=ROOT)
-        mean_pace = Pace(*map(mean, zip(before, pace(), strict=True)))
+        paces = {"before": before, "after": pace()}
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
         lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     # iterations differ, as long as there are batches to be encoded
@@ -140,9 +140,10 @@ def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str
         "config": settings,
         "predicted": predicted,
         "measured": measured,
-        "pace": mean_pace._asdict(),
+        "pace": {when: each._asdict() for when, each in paces.items()},
     }
-    return {**found, "ratios": plain, "ratios_at_pace": at_pace(plain, mean_pace)}
+    usual = Pace(*map(mean, zip(*paces.values(), strict=True)))
+    return {**found, "ratios": plain, "ratios_at_pace": at_pace(plain, usual)}
 
 
 def ratios(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, float | None]:
@@ -181,7 +182,7 @@ def as_toml(settings: Settings) -> str:
 def print_table(jobs: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Predicted over measured, of every job."""
     columns = ("job", "parties", "ring", "CPU", "wall", "bytes", "memory", "weight error", "training")
-    paced = ("pace (CPU, wall)", "CPU at pace", "wall at pace", "training at pace")
+    paced = ("pace (CPU, wall; before, after)", "CPU at pace", "wall at pace", "training at pace")
     table = Table(*columns, *paced, box=None, pad_edge=False)
     for job in jobs:
         ring = f"2^{job['predicted']['shape']['ring_dim'].bit_length() - 1}"
@@ -189,8 +190,8 @@ def print_table(jobs: Sequence[Mapping[str, Any]], console: Console) -> None:
         names = (*times[:2], "iteration_bytes", "memory_bytes", "max_weight_error", times[2])
         plain = [job["ratios"][name] for name in names]
         there = [job["ratios_at_pace"][name] for name in times]
-        pace = f"{job['pace']['cpu']:.2f}, {job['pace']['wall']:.2f}"
-        table.add_row(job["job"], str(job["parties"]), ring, *_shown(plain), pace, *_shown(there))
+        paces = [f"{one['cpu']:.2f}, {one['wall']:.2f}" for one in job["pace"].values()]
+        table.add_row(job["job"], str(job["parties"]), ring, *_shown(plain), "; ".join(paces), *_shown(there))
     console.print(table)
 
 
