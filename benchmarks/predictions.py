@@ -1,8 +1,13 @@
 """`python -m benchmarks.predictions`: what `mhe plan` foretells against what runs take, on small jobs of every kind.
 
 Every job is one `mhe train` with its own processes, as a user would start it, foretold for this machine by the costs
-that were measured on it (`mhe plan --calibrate`, made first where it was not). Compared are CPU seconds of an iteration
-that finds its rows encoded, its wall time, its bytes, the peak memory of every party, and the largest weight error.
+that were measured on it (`mhe plan --calibrate`, made first where it was not). Compared are the medians of CPU seconds
+and of wall time of an iteration, of all but the first and the last one, the bytes of one, the peak memory of every
+party, and the largest weight error.
+
+A machine that others use as well is not always equally fast. So some of the calibration is repeated before and after
+every job, and its pace recorded beside the job: how many times as long as at the calibration the same operations take,
+in CPU and in wall time. The ratios are given as they are, and as they would be had the machine kept its pace.
 """
 
 from __future__ import annotations
@@ -11,9 +16,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import environment
+from benchmarks.together import Workers
+from benchmarks.units import Pace, pace
 from models.cost import DEFAULT_UNITS
 from scripts.calibration import calibrate, units
 from scripts.config import parse_config
@@ -30,7 +37,11 @@ from scripts.train import read_summaries
 
 RESULT = Path(__file__).parent / "results" / "predictions.json"
 ROOT = Path(__file__).parents[1]
-ITERATIONS = 6
+ITERATIONS = 10
+SHORT_ITERATIONS = 40
+"""Where one takes a fraction of a second, so that what is measured lasts as long as elsewhere."""
+
+PACE_ROUNDS = 2
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -39,6 +50,7 @@ def _data(train: str, label: str) -> Mapping[str, Any]:
     return {"train": train, "label": label}
 
 
+SHORT: Settings = {"training": {"iterations": SHORT_ITERATIONS}}
 FEW_BITS: Settings = {"crypto": {"statistical_bits": 40}, "release": {"what": "nothing"}}
 
 JOBS: Mapping[str, tuple[int, Settings]] = {
@@ -48,9 +60,12 @@ JOBS: Mapping[str, tuple[int, Settings]] = {
         5,
         {"data": _data("synthetic:logistic?rows=2000&features=64", "y"), "network": {"arity": 3}},
     ),
-    "logistic, few bits": (3, {"data": _data("sklearn:breast_cancer", "target"), **FEW_BITS}),
+    "logistic, few bits": (3, {"data": _data("sklearn:breast_cancer", "target"), **SHORT, **FEW_BITS}),
     "linear": (3, {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}}),
-    "linear, few bits": (2, {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}, **FEW_BITS}),
+    "linear, few bits": (
+        2,
+        {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}, **SHORT, **FEW_BITS},
+    ),
     "softmax": (
         2,
         {
@@ -78,11 +93,13 @@ JOBS: Mapping[str, tuple[int, Settings]] = {
         },
     ),
 }
-"""Parties and configuration; each has ITERATIONS iterations."""
+"""Parties and configuration; each has ITERATIONS iterations, where it says nothing else."""
 
 
-def run_job(parties: int, given: Settings) -> dict[str, Any]:
-    """One run: what was foretold, what was measured, and their ratios. Raises CalledProcessError if it fails."""
+def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str, Any]:
+    """One run: what was foretold, what was measured, and their ratios. pace: of the machine at the moment.
+
+    Raises CalledProcessError if it fails."""
     settings = {**given, "training": {"iterations": ITERATIONS, **given.get("training", {})}}
     config = parse_config(settings)
     summaries, target = read_summaries(config, parties)
@@ -93,10 +110,20 @@ def run_job(parties: int, given: Settings) -> dict[str, Any]:
         path, out = Path(folder) / "job.toml", Path(folder) / "out"
         path.write_text(as_toml(settings), encoding="utf-8")
         command = ["train", str(path), "--parties", str(parties), "--out", str(out)]
+        before = pace()
         subprocess.run([sys.executable, "-m", "scripts.cli", *command], check=True, cwd=ROOT)
+        paces = {"before": before, "after": pace()}
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
         lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    predicted = {**forecast_as_json(forecast), "max_weight_error": plan.precision.weight_error}
+    # iterations differ, as long as there are batches to be encoded
+    compared = range(2, plan.workload.iterations)
+    ranks = range(parties)
+    predicted = {
+        **forecast_as_json(forecast),
+        "iteration_seconds": median(map(forecast.seconds_of, compared)),
+        "iteration_cpu_seconds": [median(forecast.cpu_seconds_of(r, n) for n in compared) for r in ranks],
+        "max_weight_error": plan.precision.weight_error,
+    }
     usages = result["per_party"]
     measured = {
         "iteration_seconds": median(json.loads(line)["seconds"] for line in lines[1:-1]),
@@ -107,13 +134,27 @@ def run_job(parties: int, given: Settings) -> dict[str, Any]:
         "training_seconds": result["seconds"]["training"],
         "max_weight_error": result["max_weight_error"],
     }
-    found = {"parties": parties, "config": settings, "predicted": predicted, "measured": measured}
-    return {**found, "ratios": ratios(predicted, measured)}
+    plain = ratios(predicted, measured)
+    found = {
+        "parties": parties,
+        "config": settings,
+        "predicted": predicted,
+        "measured": measured,
+        "pace": {when: each._asdict() for when, each in paces.items()},
+    }
+    usual = Pace(*map(mean, zip(*paces.values(), strict=True)))
+    return {**found, "ratios": plain, "ratios_at_pace": at_pace(plain, usual)}
 
 
 def ratios(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, float | None]:
     """Predicted over measured: of lists, of the worst party, which is the one farthest from 1."""
     return {name: _ratio(predicted[name], value) for name, value in measured.items()}
+
+
+def at_pace(found: Mapping[str, float | None], pace: Pace) -> dict[str, float | None]:
+    """The ratios of times, had the machine been as fast during the job as when it was calibrated."""
+    factors = {name: pace.cpu if "cpu" in name else pace.wall for name in found if name.endswith("seconds")}
+    return {name: None if (r := found[name]) is None else round(r * factor, 4) for name, factor in factors.items()}
 
 
 def _ratio(predicted: Any, measured: Any) -> float | None:
@@ -140,13 +181,22 @@ def as_toml(settings: Settings) -> str:
 
 def print_table(jobs: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Predicted over measured, of every job."""
-    table = Table("job", "parties", "ring", "CPU", "wall", "bytes", "memory", "weight error", box=None, pad_edge=False)
+    columns = ("job", "parties", "ring", "CPU", "wall", "bytes", "memory", "weight error", "training")
+    paced = ("pace (CPU, wall; before, after)", "CPU at pace", "wall at pace", "training at pace")
+    table = Table(*columns, *paced, box=None, pad_edge=False)
     for job in jobs:
         ring = f"2^{job['predicted']['shape']['ring_dim'].bit_length() - 1}"
-        names = ("iteration_cpu_seconds", "iteration_seconds", "iteration_bytes", "memory_bytes", "max_weight_error")
-        shown = ("-" if (r := job["ratios"][name]) is None else f"{r:.2f}" for name in names)
-        table.add_row(job["job"], str(job["parties"]), ring, *shown)
+        times = ("iteration_cpu_seconds", "iteration_seconds", "training_seconds")
+        names = (*times[:2], "iteration_bytes", "memory_bytes", "max_weight_error", times[2])
+        plain = [job["ratios"][name] for name in names]
+        there = [job["ratios_at_pace"][name] for name in times]
+        paces = [f"{one['cpu']:.2f}, {one['wall']:.2f}" for one in job["pace"].values()]
+        table.add_row(job["job"], str(job["parties"]), ring, *_shown(plain), "; ".join(paces), *_shown(there))
     console.print(table)
+
+
+def _shown(ratios: Sequence[float | None]) -> list[str]:
+    return ["-" if r is None else f"{r:.2f}" for r in ratios]
 
 
 def main(
@@ -158,11 +208,13 @@ def main(
     if units() is DEFAULT_UNITS:
         calibrate(console.print)
     jobs = []
-    for name in only or JOBS:
-        console.print(f"[bold]{name}[/bold]")
-        jobs.append({"job": name, **run_job(*JOBS[name])})
-        document = {"environment": before, "costs": units().source, "jobs": jobs}
-        into.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    costs = units()
+    with Workers("benchmarks.units") as workers:
+        for name in only or JOBS:
+            console.print(f"[bold]{name}[/bold]")
+            jobs.append({"job": name, **run_job(*JOBS[name], lambda: pace(workers, costs, PACE_ROUNDS))})
+            document = {"environment": before, "costs": costs.source, "jobs": jobs}
+            into.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print_table(jobs, console)
 
 

@@ -14,22 +14,47 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 from mhe.parameters import Parameters, Shape
+from mhe.ring.vector_basis import MAX_ROWS, PIECE_BITS
 
 FAST_BITS = 48
 """Primes next to 2^48 stay below 2^49, and are computed with in float64 (`mhe.ring.vectors`)."""
 
-TRANSFORM, WIDE_TRANSFORM = 1.0, 1.37
-"""Work for a limb below 2^50, and for a wider one, whose arithmetic is in 64-bit words: of a transform. These and the
-next two are measured by `python -m benchmarks.limbs`."""
+LONG_BITS = PIECE_BITS + 1
+"""Primes from this size on are lifted in two pieces."""
 
-PRODUCT, WIDE_PRODUCT = 0.26, 0.39
+
+def size_class(bits: int) -> int:
+    """Primes of one class cost alike."""
+    return (bits >= LONG_BITS) + (bits > FAST_BITS)
+
+
+TRANSFORM, WIDE_TRANSFORM = 1.0, 1.5
+"""Work for a limb below 2^50, and for a wider one, whose arithmetic is in 64-bit words: of a transform. These and the
+next ones are measured by `python -m benchmarks.limbs`."""
+
+PRODUCT, WIDE_PRODUCT = 0.16, 0.19
 """The same: of a product that is added up."""
 
-LIFT = 0.37
-"""Of one limb's part in one limb of a change of basis, whatever their sizes."""
+SUM, WIDE_SUM = 0.28, 0.6
+"""The same: of a sum of products of any length, for its end, where it is reduced and written."""
 
-PASS = 0.13
-"""Of one limb that is read, and written: an addition, a check, a copy, a turn."""
+LIFT_START, LIFT_SOURCE = 0.85, 0.4
+"""Of a change of basis, and of each limb that goes into it, whatever comes out (`mhe.ring.basis.Lifting`)."""
+
+LIFT, LIFT_PIECE, WIDE_LIFT_PIECE = 0.3, 0.045, 0.07
+"""Of each limb that comes out, and for each piece of a source that goes into it (`mhe.ring.vector_basis`)."""
+
+LONG_LIFT, LONG_LIFT_SOURCE = 0.4, 0.22
+"""The same where there are more pieces than `mhe.ring.vector_basis` takes: for each source."""
+
+SAMPLE = 1.5
+"""Of a small random polynomial, whatever its limbs."""
+
+DIVIDE = 0.45
+"""Of one limb of the end of a division: difference, product, turn."""
+
+PASS = 0.45
+"""Of one limb of a sum of two, or of one that is checked, copied or turned."""
 
 _UNIT_DIM = 1 << 14
 
@@ -72,10 +97,9 @@ class Work:
         return found
 
     def _of(self, name: str, n: int) -> float:
-        both = 2 * n * self._pass
         full = len(self.chain.limb_bits)
-        if name in ("add", "add_plain"):
-            return both if name == "add" else both / 2
+        if name in ("add", "add_plain", "times_i"):
+            return 2 * n * self._pass
         if name == "encode":
             return self._transforms(1) + self._transforms(n)
         if name == "multiply_accumulate_plain":
@@ -89,21 +113,26 @@ class Work:
         if name == "rotate_hoisted":
             return self._inner(n) + self._divide(n)
         if name == "rotate_and_sum":
-            return self._decompose(n) + self._inner(n) + 3 * (n + self._n_special) * self._pass
+            return self._decompose(n) + self._inner(n) + (3 * n + 2 * self._n_special) * self._pass
         if name == "rotated_sum":
             return self._divide(n)
         if name == "rescale":
-            return 2 * (self._transforms(n) + n * self._lift)
+            return 2 * self._rescaled(n)
         if name in ("rerandomise", "own_encryption"):
-            # an encryption at one limb more: three small polynomials, two products, and their division
+            # an encryption at one limb more, where there is one: three small polynomials, each sampled and reduced, two
+            # products, a message, and their division
             up = min(n + 1, full)
-            return 3 * self._transforms(up) + self._products(up) + 2 * (self._transforms(up) + n * self._lift)
+            small = 3 * (self._size * SAMPLE + self._transforms(up)) + 4 * up * self._pass
+            divided = 2 * self._rescaled(up) if up > n else 0.0
+            return small + self._products(up) + self._sums(up) + divided
         if name == "mask":
             return self._transforms(n) + self._products(n) / 2 + full * self._pass
         if name in ("fresh", "mapped_fresh"):
-            return self._transforms(n) + self._products(n) / 2 + 4 * n * self._pass
+            return self._transforms(n) + self._products(n) / 2 + 2 * n * self._pass
         if name in ("lift", "mapped_lift"):
-            return self._transforms(full) + max(full - n, 1) * n * self._lift
+            # the floor takes about half of the limbs
+            low = (full + 1) // 2
+            return self._transforms(full) + self._lift(self.chain.limb_bits[:low], self.chain.limb_bits[low:])
         if name in ("send", "receive", "aggregate"):
             return n * self._pass
         if name in ("relin_key", "rotation_key"):
@@ -120,20 +149,36 @@ class Work:
         """Back to coefficients, then every digit to all the limbs that are not its own: each limb is the own one of one
         digit, which pays for the way back.
         """
-        width = self._digit_width
-        whole, rest = divmod(limbs, width)
-        lifts = limbs * (limbs + self._n_special) - whole * width**2 - rest**2
-        transforms = self._active_digits(limbs) * (self._transforms(limbs) + self._special_transforms)
-        return transforms + lifts * self._lift
+        bits, width = self.chain.limb_bits[:limbs], self._digit_width
+        starts = range(0, limbs, width)
+        lifts = sum(
+            self._lift(bits[i : i + width], bits[:i] + bits[i + width :] + self.chain.special_bits) for i in starts
+        )
+        return lifts + len(starts) * (self._transforms(limbs) + self._special_transforms)
 
     def _inner(self, limbs: int) -> float:
-        """Products with the key."""
-        return self._active_digits(limbs) * (self._products(limbs) + self._special_products)
+        """Products with the key, and their sums."""
+        products = self._products(limbs) + self._special_products
+        return self._active_digits(limbs) * products + self._sums(limbs) + self._special_sums
 
     def _divide(self, limbs: int) -> float:
         """Both halves divided by P."""
-        lifts = 2 * self._n_special * limbs * self._lift
-        return 2 * (self._special_transforms + self._transforms(limbs)) + lifts + self._products(limbs)
+        lifts = self._lift(self.chain.special_bits, self.chain.limb_bits[:limbs])
+        return 2 * (self._special_transforms + self._transforms(limbs) + lifts + limbs * DIVIDE * self._size)
+
+    def _rescaled(self, limbs: int) -> float:
+        """One polynomial of so many limbs, divided by the last one's prime."""
+        kept, last = self.chain.limb_bits[: limbs - 1], self.chain.limb_bits[limbs - 1 : limbs]
+        return self._transforms(limbs) + self._lift(last, kept) + len(kept) * DIVIDE * self._size
+
+    def _lift(self, source: tuple[int, ...], target: tuple[int, ...]) -> float:
+        """A change of basis from primes of these sizes to others."""
+        start = LIFT_START + len(source) * LIFT_SOURCE
+        pieces = sum(1 + (bits >= LONG_BITS) for bits in source)
+        if pieces + 1 > MAX_ROWS:
+            return self._size * (start + len(target) * (LONG_LIFT + LONG_LIFT_SOURCE * len(source)))
+        per_limb = (LIFT + LIFT_PIECE * pieces, LIFT + WIDE_LIFT_PIECE * pieces)
+        return self._size * (start + self._sum(target, per_limb))
 
     def _active_digits(self, limbs: int) -> int:
         return -(-limbs // self._digit_width)
@@ -161,6 +206,14 @@ class Work:
     def _special_products(self) -> float:
         return 2 * self._sum(self.chain.special_bits, self._product)
 
+    def _sums(self, limbs: int) -> float:
+        """The ends of sums of products, of both halves of a ciphertext."""
+        return 2 * self._sum(self.chain.limb_bits[:limbs], self._end_of_sum)
+
+    @cached_property
+    def _special_sums(self) -> float:
+        return 2 * self._sum(self.chain.special_bits, self._end_of_sum)
+
     @staticmethod
     def _sum(bits: tuple[int, ...], work: tuple[float, float]) -> float:
         wide = sum(b > FAST_BITS + 1 for b in bits)
@@ -177,9 +230,9 @@ class Work:
     def _product(self) -> tuple[float, float]:
         return self._size * PRODUCT, self._size * WIDE_PRODUCT
 
-    @property
-    def _lift(self) -> float:
-        return self._size * LIFT
+    @cached_property
+    def _end_of_sum(self) -> tuple[float, float]:
+        return self._size * SUM, self._size * WIDE_SUM
 
     @property
     def _pass(self) -> float:
@@ -207,11 +260,13 @@ class UnitCosts:
     rates: measured at a few rings and limbs each; between those limbs linearly, beyond them as at the nearest, and in a
     ring that was not measured as in the nearest one that was. source: where they are from, in words. mapped: how much
     more a share and an end of a refresh cost for a linear map on the way. base_bytes: of a process before it trains.
+    crowded: wall seconds of a CPU second while all cores are busy.
     """
 
     rates: Rates
     source: str
     base_bytes: int
+    crowded: float = 1.0
 
     def seconds(self, work: Work, name: str, limbs: int) -> float:
         return work.of(name, limbs) * self._rate(name, work.chain.ring_dim, limbs) * 1e-6
@@ -236,33 +291,35 @@ ALIKE = {"conjugate": "rotate", "own_encryption": "rerandomise", "add_plain": "a
 """Operations that are not measured, and what they cost as much as, by the unit of work."""
 
 DEFAULT_RATES: Mapping[str, float] = {
-    "encode": 125.0,
-    "add": 350.0,
-    "multiply_accumulate_plain": 53.0,
-    "relinearise": 110.0,
-    "multiply_accumulate": 55.0,
-    "rotate": 105.0,
-    "decompose": 112.0,
-    "rotate_hoisted": 112.0,
-    "rotate_and_sum": 110.0,
-    "rotated_sum": 110.0,
-    "rescale": 125.0,
+    "encode": 140.0,
+    "add": 115.0,
+    "times_i": 250.0,
+    "multiply_accumulate_plain": 135.0,
+    "relinearise": 135.0,
+    "multiply_accumulate": 145.0,
+    "rotate": 120.0,
+    "decompose": 125.0,
+    "rotate_hoisted": 125.0,
+    "rotate_and_sum": 115.0,
+    "rotated_sum": 115.0,
+    "rescale": 105.0,
     "rerandomise": 115.0,
     "mask": 210.0,
     "fresh": 210.0,
-    "lift": 185.0,
-    "mapped_fresh": 600.0,
-    "mapped_lift": 480.0,
-    "send": 930.0,
-    "receive": 1050.0,
-    "aggregate": 260.0,
-    "relin_key": 160.0,
-    "rotation_key": 340.0,
+    "lift": 145.0,
+    "mapped_fresh": 995.0,
+    "mapped_lift": 740.0,
+    "send": 300.0,
+    "receive": 345.0,
+    "aggregate": 65.0,
+    "relin_key": 200.0,
+    "rotation_key": 390.0,
 }
-"""Microseconds of a unit of work on one core of an Intel Xeon (Sapphire Rapids) at 2 GHz that others use as well."""
+"""Microseconds of a unit of work, as `benchmarks.units` measures it in rings of 2^14 and 2^15: on two cores of an Intel
+Xeon (Sapphire Rapids) at 2 GHz, both busy, of a virtual machine on a host that others use as well."""
 
-DEFAULT_BASE_BYTES = 166 << 20
-"""A process with all modules of a run, before it computes."""
+DEFAULT_BASE_BYTES = 146 << 20
+"""A process with the modules that it computes with, before it does, and some to spare."""
 
 DEFAULT_UNITS = UnitCosts(
     {name: {_UNIT_DIM: {1: rate}} for name, rate in DEFAULT_RATES.items()},

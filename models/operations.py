@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,18 +31,33 @@ Counts = Mapping[tuple[str, int], int]
 
 @dataclass(frozen=True)
 class Operations:
-    """Of one party. preparation: what is made once before the first iteration. first: an iteration that encodes its
-    batch. later: one that finds it encoded. alone: the part of either that the root makes while the others wait.
+    """Of one party. preparation: what is made once before the first iteration. opening: the first iteration of a run,
+    of which the gradient may be made in the clear. first: an iteration that encodes its batch. later: one that finds it
+    encoded. alone: the part of any of them that the root makes while the others wait. refresh, refresh_alone: the parts
+    of all and of `alone` that belong to the refresh of the weights, which a run's last iteration has not.
     """
 
     preparation: Counts
+    opening: Counts
     first: Counts
     later: Counts
     alone: Counts
+    refresh: Counts
+    refresh_alone: Counts
+
+    @property
+    def opens_in_clear(self) -> bool:
+        """Whether the first iteration leaves its batch to be encoded when it is used again."""
+        return self.opening != self.first
 
     def moved(self, limbs: int) -> Operations:
         """The same on a chain whose refresh is at so many limbs more: every operation is as much higher."""
-        return Operations(*(_moved(c, limbs) for c in (self.preparation, self.first, self.later, self.alone)))
+        return self.mapped(lambda name: _moved(getattr(self, name), limbs))
+
+    @staticmethod
+    def mapped(part: Callable[[str], Counts]) -> Operations:
+        """Made part by part, each from its name."""
+        return Operations(**{each.name: part(each.name) for each in fields(Operations)})
 
 
 def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
@@ -54,12 +69,7 @@ def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operation
     # blocks are alike: what a second one adds, every other one adds
     two = _run(plan, 2, is_root=is_root, keep=keep)
 
-    def grown(part: Callable[[Operations], Counts]) -> Counts:
-        return _sum((part(two), blocks - 1), (part(one), 2 - blocks))
-
-    return Operations(
-        grown(lambda o: o.preparation), grown(lambda o: o.first), grown(lambda o: o.later), grown(lambda o: o.alone)
-    )
+    return Operations.mapped(lambda name: _sum((getattr(two, name), blocks - 1), (getattr(one, name), 2 - blocks)))
 
 
 def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) -> Counts:
@@ -100,31 +110,46 @@ class Counted:
 def _run(plan: Plan, blocks: int, *, is_root: bool, keep: bool) -> Operations:
     party = TrackingParty(plan.parameters, is_root=is_root)
     model = model_of(plan)
-    batch = _batch(plan, blocks, keep)
+    batch, untouched = (_batch(plan, blocks, keep) for _ in range(2))
     weights = [party.encrypted(1.0, 0.0, plan.weight_scale, plan.weights_period)] * plan.n_ciphertexts
     prepared = model.prepare(party, [batch])
     preparation = _taken(party)
-    first, _ = _iteration(party, model, weights, prepared, batch)
-    later, alone = _iteration(party, model, weights, prepared, batch)
-    return Operations(preparation, first, later, alone)
+    opening = _iteration(party, model, weights, prepared, untouched, opens=True)
+    first = _iteration(party, model, weights, prepared, batch)
+    later = _iteration(party, model, weights, prepared, batch)
+    alone = _sum((later.step_alone, 1), (later.refresh_alone, 1))
+    return Operations(preparation, opening.all, first.all, later.all, alone, later.refresh, later.refresh_alone)
+
+
+class _Iteration(NamedTuple):
+    """All operations of one, those of its refresh, and the parts of step and refresh that only the root has."""
+
+    all: Counts
+    refresh: Counts
+    step_alone: Counts
+    refresh_alone: Counts
 
 
 def _iteration(
-    party: TrackingParty, model: Model, weights: list[Ciphertext], prepared: list[Ciphertext], batch: Any
-) -> tuple[Counts, Counts]:
-    """(all, the part that only the root has) of one iteration, as `models.training.train` makes it."""
+    party: TrackingParty,
+    model: Model,
+    weights: list[Ciphertext],
+    prepared: list[Ciphertext],
+    batch: Any,
+    *,
+    opens: bool = False,
+) -> _Iteration:
+    """As `models.training.train` makes it. opens: whether it is the first of a run."""
     ahead = model.look_ahead(party.backend, weights, weights)
-    totals = party.sum(model.gradients(party, ahead, batch))
+    totals = party.sum(model.gradients(party, ahead, batch, first=opens))
     before = _taken(party)
     updated = model.step(party, prepared, ahead, totals)
     step = _taken(party)
     model.refresh(party, updated)
     refresh = _taken(party)
-    alone = Counter(step) if party.is_root else Counter[tuple[str, int]]()
-    alone.update({key: n for key, n in refresh.items() if party.is_root and "lift" in key[0]})
-    for key in [key for key in alone if key[0] in SHARED]:
-        del alone[key]
-    return _sum((before, 1), (step, 1), (refresh, 1)), alone
+    step_alone = {key: n for key, n in step.items() if party.is_root and key[0] not in SHARED}
+    refresh_alone = {key: n for key, n in refresh.items() if party.is_root and "lift" in key[0]}
+    return _Iteration(_sum((before, 1), (step, 1), (refresh, 1)), refresh, step_alone, refresh_alone)
 
 
 SHARED = ("mask", "fresh", "mapped_fresh", "rerandomise")

@@ -17,7 +17,7 @@ from mhe.parameters import (
     digit_ranges,
     refresh_floor_bits,
 )
-from models.cost import DEFAULT_UNITS, FAST_BITS, Chain, work_on
+from models.cost import DEFAULT_UNITS, FAST_BITS, Chain, size_class, work_on
 from models.model import Plan
 from models.operations import Counted
 from models.plan import CircuitPlan
@@ -305,7 +305,7 @@ def _free(workload: Workload, choice: Choice, ring_dim: int) -> list[_Candidate]
                 shape = candidate.shape
                 work = (
                     shape.n_limbs, shape.digits, shape.special_limbs,
-                    shape.first_bits > FAST_BITS, scale_bits > FAST_BITS, shape.special_bits > FAST_BITS,
+                    *map(size_class, (shape.first_bits, scale_bits, shape.special_bits)),
                     candidate.margin // MARGIN_STEP,
                 )  # fmt: skip
                 largest.setdefault(work, candidate)

@@ -14,6 +14,9 @@ from models.precision import ReleasePrecision
 from models.prediction import TWO_BUDGETS, Prediction, flooded_std
 from models.workload import Workload
 
+REFRESH_PASSES = 3
+"""Of `TrainingPlan.refresh_transfers`; those of the weights are the last ones of an iteration."""
+
 
 @dataclass(frozen=True)
 class PolynomialInputs:

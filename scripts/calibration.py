@@ -16,7 +16,7 @@ from benchmarks.environment import cpu_model
 from mhe.ring.vectors import HAS_FMA
 from models.cost import DEFAULT_UNITS, UnitCosts
 
-FORMAT = 1
+FORMAT = 2
 """Raised when operations, or the work in them, change their meaning."""
 
 PACKAGES = ("numpy", "numba", "llvmlite")
@@ -33,11 +33,15 @@ def units() -> UnitCosts:
         name: {int(n): {int(limbs): float(rate) for limbs, rate in rings.items()} for n, rings in by_ring.items()}
         for name, by_ring in stored["units"]["rates"].items()
     }
-    return UnitCosts(rates, stored["units"]["source"], stored["units"]["base_bytes"])
+    kept = stored["units"]
+    return UnitCosts(rates, kept["source"], kept["base_bytes"], kept["crowded"])
 
 
 def calibrate(say: Callable[[str], None]) -> UnitCosts:
-    """Measure, and keep what was found. Takes some ten seconds on a quiet machine."""
+    """Measure, and keep what was found. Takes half a minute on a quiet machine.
+
+    Raises as `benchmarks.units.measure`; nothing is kept then.
+    """
     from benchmarks.units import measure
 
     found, path = measure(say), cache_file()

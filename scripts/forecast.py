@@ -22,6 +22,7 @@ from models.newton_plan import FixedHessianPlan
 from models.operations import Counted, Counts, Operations, probe_operations
 from models.plan import CircuitPlan
 from models.range_probe import RangeProbe
+from models.training_plan import REFRESH_PASSES
 from network.link import Link
 from network.topology import Tree
 from network.traffic import predict
@@ -31,8 +32,8 @@ Objective = Literal["time", "traffic", "memory"]
 KEPT_DIAGONALS_BYTES = 1 << 30
 """Encoded diagonals are kept across iterations as long as they take no more than this per party."""
 
-LOADED_BYTES = 90 << 20
-"""Compiled loops and the buffers of MPI."""
+LOADED_BYTES = 110 << 20
+"""Compiled loops, modules of a run that computing alone does not need, and the buffers of MPI."""
 
 SCRATCH_POLYNOMIALS = 36
 """Polynomials modulo Q*P beside keys and ciphertexts: tables of the transforms, shares, their totals, and frames under
@@ -80,12 +81,45 @@ class Forecast:
     @cached_property
     def encoding_seconds(self) -> float:
         """What the first use of every batch takes beyond that, in all."""
-        plan, spent = self.plan, []
+        spent = []
         for rank, n in self._alike:
             each = self._operations(rank)
-            batches = min(plan.batches(rank), plan.workload.iterations)
-            spent.append((batches * (self._computed(each.first) - self._computed(each.later)), n))
+            encoded = sum(self._encodes(rank, number) for number in range(1, self._iterations_that_differ + 1))
+            spent.append((encoded * (self._computed(each.first) - self._computed(each.later)), n))
         return self._elapsed(spent, 0.0, ())
+
+    def cpu_seconds_of(self, rank: int, number: int) -> float:
+        """CPU time of this party in the iteration of this number, from 1: the first may make its gradient in the clear,
+        the last has no refresh.
+        """
+        each, last = self._operations(rank), number == self.plan.workload.iterations
+        found = each.opening if number == 1 else each.first if self._encodes(rank, number) else each.later
+        refresh = self._computed(each.refresh) if last else 0.0
+        return self._computed(found) - refresh + self._carried(rank, self._transfers_of(number))
+
+    def seconds_of(self, number: int) -> float:
+        """Wall time of the iteration of this number, from 1."""
+        at_root = self._operations(self.tree.root)
+        alone = self._computed(at_root.alone)
+        if number == self.plan.workload.iterations:
+            alone -= self._computed(at_root.refresh_alone)
+        together = [(self.cpu_seconds_of(r, number) - alone * (r == self.tree.root), n) for r, n in self._alike]
+        return self._elapsed(together, alone, self._transfers_of(number))
+
+    def _encodes(self, rank: int, number: int) -> bool:
+        """Whether the party encodes its batch in this iteration: the first time that it computes on it encrypted."""
+        in_clear, batches = self._operations(rank).opens_in_clear, self.plan.batches(rank)
+        return number > in_clear and number <= batches + in_clear
+
+    def _transfers_of(self, number: int) -> tuple[Transfer, ...]:
+        transfers = self.plan.iteration_transfers
+        return transfers[:-REFRESH_PASSES] if number == self.plan.workload.iterations else transfers
+
+    @cached_property
+    def _iterations_that_differ(self) -> int:
+        """So many at the start of the run, in which batches are still to be encoded."""
+        most = 1 + max(self.plan.batches(rank) for rank, _ in self._alike)
+        return min(most, self.plan.workload.iterations)
 
     # the whole run
 
@@ -122,9 +156,11 @@ class Forecast:
 
     @property
     def training_seconds(self) -> float:
-        """Wall time of all iterations, the first uses of their batches and range probes included."""
-        iterations = self.plan.workload.iterations * self.iteration_seconds
-        return iterations + self.encoding_seconds + self.plan.workload.probes * self.probe_seconds
+        """Wall time of all iterations, each as it is (`cpu_seconds_of`), and of the range probes in them."""
+        last, differ = self.plan.workload.iterations, self._iterations_that_differ
+        apart = {*range(1, differ + 1), last}
+        iterations = sum(map(self.seconds_of, apart)) + (last - len(apart)) * self.iteration_seconds
+        return iterations + self.plan.workload.probes * self.probe_seconds
 
     # traffic
 
@@ -210,7 +246,7 @@ class Forecast:
         if self.link is not None:
             return longest + alone + sum(self.link.transfer_seconds(self.tree, t) for t in transfers)
         shared = max(longest, sum(seconds * n for seconds, n in together) / self.cores)
-        return shared + alone + HOP_SECONDS * self.tree.depth * len(transfers)
+        return shared * self.units.crowded + alone + HOP_SECONDS * self.tree.depth * len(transfers)
 
     def _computed(self, counts: Counts) -> float:
         return self.units.total(self._work, counts)

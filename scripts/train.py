@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -239,14 +241,14 @@ class _Recorder:
     def whole_iteration(self) -> Mapping[str, float] | None:
         """Bytes and rounds of one iteration with its refresh, at this party; None if the only one had none.
 
-        And CPU seconds, the mean over all but the first one, which encodes rows, and the last one, which has no
-        refresh; of fewer than three there is none.
+        And CPU seconds, the median over all but the first one, which may be in the clear, and the last one, which has
+        no refresh; of fewer than three there is none. The second one may encode rows, and loads compiled loops.
         """
         if len(self._snapshots) < 3:
             return None
         found = {name: self._snapshots[1][name] for name in ("bytes_sent", "bytes_received", "rounds")}
         if len(self._cpu) > 2:
-            found["cpu_seconds"] = round((self._cpu[-2] - self._cpu[0]) / (len(self._cpu) - 2), 4)
+            found["cpu_seconds"] = round(median(b - a for a, b in pairwise(self._cpu[:-1])), 4)
         return found
 
 

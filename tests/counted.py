@@ -88,5 +88,9 @@ class Counted:
         self.counts["conjugate", a.limbs] += 1
         return self._backend.conjugate(a)
 
+    def times_i(self, a: Ciphertext, power: int = 1) -> Any:
+        self.counts["times_i", a.limbs] += 1
+        return self._backend.times_i(a, power)
+
     def parts(self, a: Ciphertext) -> Any:
         return rules.parts(self, a)

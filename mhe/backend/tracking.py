@@ -213,12 +213,14 @@ class TrackingBackend:
         return self._switched(self.size(a), rules.Form(a.limbs, a.scale, a.period))
 
     def times_i(self, a: Ciphertext, power: int = 1) -> Ciphertext:
+        self.counts["times_i", a.limbs] += 1
         return self._result(self.size(a), rules.Form(a.limbs, a.scale, a.period))
 
     def parts(self, a: Ciphertext) -> tuple[Ciphertext, Ciphertext]:
         """Real and imaginary parts are equally large; noise is that of a real part all the way."""
         size, form = self.size(self.conjugate(a)), rules.Form(a.limbs, 2 * a.scale, a.period)
         self.counts["add", a.limbs] += 2
+        self.counts["times_i", a.limbs] += 2
         part = self._result(replace(size, value=size.value * math.sqrt(0.5)), form)
         return part, part
 

@@ -124,6 +124,39 @@ def test_operations_of_a_probe_are_its_calls(name):
         assert [n for (name, _), n in found.items() if name == "rerandomise"] == [1]
 
 
+@pytest.mark.parametrize("name", PLANS)
+def test_the_first_iteration_is_counted_as_it_is(name):
+    """Regressions make its gradient in the clear; its batch is encoded when it is used again."""
+    plan = PLANS[name]
+    shards = table(plan.workload)
+
+    def program(collective):
+        party = make_party("native", collective, plan, wrap=Counted)
+        party.make_keys(plan.key_plan)
+        model, rank = model_of(plan), collective.rank
+        features, targets = shards[rank]
+        pieces = batch_indices(len(features), plan.workload.batch, 0, rank)[:1]
+        (batch,) = model.batches(features, targets, pieces, keep=True)
+        weights = model.start(party)
+        prepared = model.prepare(party, [batch])
+        party.backend.counts.clear()
+        ahead = model.look_ahead(party.backend, weights, weights)
+        totals = party.sum(model.gradients(party, ahead, batch, first=True))
+        model.refresh(party, model.step(party, prepared, ahead, totals))
+        party.close()
+        return dict(+party.backend.counts)
+
+    for rank, calls in enumerate(run_parties(plan.workload.n_parties, program)):
+        found = operations(plan, rank, is_root=rank == 0, keep=True)
+        assert evaluated(found.opening) == calls
+        in_clear = name not in ("softmax", "perceptron")
+        assert found.opens_in_clear == in_clear
+        assert ("own_encryption", plan.error_limbs) in found.opening if in_clear else found.opening == found.first
+        # a share, and at the root its end
+        assert found.refresh and {key[0].removeprefix("mapped_") for key in found.refresh} <= {"mask", "fresh", "lift"}
+        assert (Counter(found.alone) - Counter(found.refresh_alone) == {}) == (rank != 0)
+
+
 @pytest.mark.parametrize("name", ["logistic", "perceptron"])
 def test_key_switches_inside_the_evaluator_are_those_counted(name, monkeypatch):
     """Decompositions and divisions by P of the native key switch itself, by limbs, over one iteration."""

@@ -178,7 +178,11 @@ def test_inputs_that_the_limbs_do_not_hold_are_outside():
     assert probe.judge(1, -(2.0**60)).outside
 
 
-@pytest.mark.parametrize("name", ["two parties", "blocks", "degree 7", "interval of another middle", *TILED])
+# of inputs far outside the bound says nothing (SECURITY.md)
+@pytest.mark.parametrize(
+    "name",
+    ["two parties", "blocks", "degree 7", "interval of another middle", *(t for t in TILED if "outside" not in t)],
+)
 def test_noise_of_what_is_opened_is_below_its_bound(name, real_evaluator, monkeypatch):
     shards, plan = table(CASES[name]), plan_for(real_evaluator, name)
     probe = range_probe(plan)

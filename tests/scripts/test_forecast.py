@@ -15,7 +15,7 @@ from network.topology import Tree
 from network.traffic import predict
 from scripts import calibration, cli
 from scripts.forecast import Forecast, Goal
-from tests.insecure import insecure_test_newton_plan, insecure_test_plan, workload
+from tests.insecure import insecure_test_newton_plan, insecure_test_perceptron_plan, insecure_test_plan, workload
 
 PLAN = insecure_test_plan(workload((200, 150, 100), 8, momentum=0.5))
 TREE = Tree(3)
@@ -36,6 +36,35 @@ def test_cpu_time_is_that_of_the_operations_and_of_what_is_carried():
         carried = found.cpu_seconds(rank) - computed
         assert 0 < carried < 4 * rows * sum(DEFAULT_UNITS.seconds(work, n, 1) for n in ("send", "receive", "aggregate"))
     assert found.cpu_seconds(0) > found.cpu_seconds(1)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 9])
+def test_training_is_all_its_iterations_each_as_it_is(iterations):
+    plan = insecure_test_plan(workload((200, 150, 100), 8, momentum=0.5, batch=80, iterations=iterations))
+    found = forecast(plan=plan)
+    assert max(plan.batches(r) for r in range(3)) == 3
+    every = [found.seconds_of(n) for n in range(1, iterations + 1)]
+    assert found.training_seconds == pytest.approx(sum(every))
+    # the gradient at weights of zero is made in the clear, and leaves its batch to be encoded
+    assert every[0] < found.iteration_seconds / 2
+    encoded = [n for n in range(1, iterations + 1) if found.cpu_seconds_of(0, n) > 1.001 * found.cpu_seconds(0)]
+    assert encoded == [n for n in (2, 3, 4) if n <= iterations]
+    # the last one has no refresh
+    if iterations > 5:
+        assert every[5] == pytest.approx(found.iteration_seconds)
+        assert found.cpu_seconds_of(0, 9) < found.cpu_seconds_of(0, 8)
+
+
+def test_the_first_iteration_of_a_perceptron_encodes_its_batch():
+    task = workload((20, 20), 5, outputs=4, batch=8, momentum=0.5, iterations=5)
+    found = forecast(plan=insecure_test_perceptron_plan(task, ring_dim=1 << 11), tree=Tree(2))
+    assert [found.cpu_seconds_of(1, n) > 1.001 * found.cpu_seconds(1) for n in range(1, 6)] == [True] * 3 + [False] * 2
+    assert found.training_seconds == pytest.approx(sum(found.seconds_of(n) for n in range(1, 6)))
+
+
+def test_what_others_take_of_busy_cores_lengthens_what_is_done_together():
+    crowded = forecast(units=replace(DEFAULT_UNITS, crowded=2.0)).iteration_seconds
+    assert 1.3 * forecast().iteration_seconds < crowded < 2 * forecast().iteration_seconds
 
 
 def test_parties_share_the_cores_of_one_machine():
@@ -92,7 +121,8 @@ def test_only_the_root_has_the_keys_of_the_root():
 def test_what_was_measured_is_found_again_with_the_same_versions_only(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert calibration.units() is DEFAULT_UNITS
-    measured = UnitCosts({name: {1 << 14: {4: 2.5, 8: 3.5}} for name in DEFAULT_RATES}, "measured on this machine", 7)
+    rates = {name: {1 << 14: {4: 2.5, 8: 3.5}} for name in DEFAULT_RATES}
+    measured = UnitCosts(rates, "measured on this machine", 7, 1.25)
     monkeypatch.setattr("benchmarks.units.measure", lambda say: measured)
     said = []
     assert calibration.calibrate(said.append) == measured
@@ -102,20 +132,6 @@ def test_what_was_measured_is_found_again_with_the_same_versions_only(tmp_path, 
     assert calibration.units() is DEFAULT_UNITS
     calibration.cache_file().write_text("{")
     assert calibration.units() is DEFAULT_UNITS
-
-
-def test_the_units_of_a_small_ring_are_measured(monkeypatch):
-    """Every operation that a plan may count has a rate, and none costs nothing."""
-    from benchmarks import units
-
-    monkeypatch.setattr(units, "SHAPES", units.SHAPES[:1])
-    said = []
-    found = units.measure(said.append, runs=1)
-    assert found.rates.keys() == DEFAULT_UNITS.rates.keys()
-    assert all(rate >= 0 for rings in found.rates.values() for limbs in rings.values() for rate in limbs.values())
-    assert found.rates["rotate"][1 << 13][4] > 0
-    assert found.base_bytes > 1 << 20
-    assert said == ["operations in the ring of dimension 8192"]
 
 
 def test_the_command_says_what_else_could_be(tmp_path, monkeypatch):
