@@ -16,6 +16,7 @@ from models.newton_plan import FixedHessianPlan
 from models.search import (
     FIRST_BITS,
     LOGIT_ERROR,
+    NOT_ALLOWED,
     RING_DIMS,
     ROUNDING_BITS,
     TOLERATED,
@@ -84,6 +85,9 @@ def choose_chains(
             except ParameterError:
                 continue  # no primes for this shape, or their sizes miss a bound by a hair
             plans += [(judge(plan), -shape.scale_bits, plan) for plan in made if _is_wished(choice, plan)]
+    possible, plans = bool(plans), [each for each in plans if each[0] < math.inf]
+    if possible and not plans:
+        raise ParameterError(NOT_ALLOWED)
     plans.sort(key=lambda each: each[:2])
     found: list[P] = []
     missed: list[tuple[float, P]] = []

@@ -25,7 +25,7 @@ from models.workload import Workload
 
 MakeModuli = Callable[[Shape], Primes]
 Judge = Callable[[Plan], float]
-"""What a plan costs: the search looks for the smallest."""
+"""What a plan costs: the search looks for the smallest. An infinite one is not to be taken at all."""
 
 RING_DIMS = tuple(1 << k for k in range(12, 17))
 FIRST_BITS = 60
@@ -52,6 +52,8 @@ DIGITS = range(1, 9)
 
 TOLERATED = 10
 """Where no parameters are as precise as asked for, the most precise ones do if they miss it by this factor at most."""
+
+NOT_ALLOWED = "every chain that fits costs more than is allowed; allow more, or lower [crypto] statistical_bits"
 
 LOGIT_ERROR = 0.05
 """What is asked of delivered logits where the precision asked of the weights is finer: a probability moves by at most
@@ -140,6 +142,9 @@ def choose_plans(
         for estimate in _plans(workload, choice, candidate, generate_moduli, centred=free)
     ]
     costs = {id(estimate): judge(estimate) for estimate, _ in estimates}
+    estimates = [each for each in estimates if costs[id(each[0])] < math.inf]
+    if not estimates:
+        raise ParameterError(NOT_ALLOWED)
     estimates.sort(key=lambda each: (costs[id(each[0])], -each[1].shape.scale_bits, -each[1].margin))
     missed: list[tuple[float, CircuitPlan, _Candidate]] = []
     found: list[CircuitPlan] = []

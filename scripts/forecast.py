@@ -7,10 +7,11 @@ for the stated link.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -28,7 +29,7 @@ from network.traffic import predict
 Objective = Literal["time", "traffic", "memory"]
 
 KEPT_DIAGONALS_BYTES = 1 << 30
-"""Encoded diagonals are kept across iterations as long as they take no more than this per party."""
+"""Where memory has no limit, encoded diagonals are kept across iterations if they take no more than this per party."""
 
 LOADED_BYTES = 90 << 20
 """Compiled loops and the buffers of MPI."""
@@ -41,11 +42,6 @@ HOP_SECONDS = 1e-3
 """How much later a party on the same machine sees a message: those who wait look again after a sleep."""
 
 
-def keeps_diagonals(plan: Plan, rank: int, sharing: int = 1) -> bool:
-    """sharing: parties that share the memory of a process."""
-    return plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
-
-
 @lru_cache(maxsize=64)
 def _places(tree: Tree) -> tuple[tuple[int, bool], ...]:
     """(children, whether there is a parent) of every party."""
@@ -54,7 +50,11 @@ def _places(tree: Tree) -> tuple[tuple[int, bool], ...]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one plan, over a tree. link: between machines of one party each; None: all parties on this machine."""
+    """Of one plan, over a tree. link: between machines of one party each; None: all parties on this machine.
+
+    keep_within: bytes of memory within which a party keeps its rows encoded from one iteration to the next, which takes
+    less time than to encode them anew; None: as long as they take no more than KEPT_DIAGONALS_BYTES.
+    """
 
     plan: Plan
     tree: Tree
@@ -62,6 +62,7 @@ class Forecast:
     link: Link | None = None
     cores: int = os.cpu_count() or 1
     counted: Counted = field(default_factory=Counted, repr=False)
+    keep_within: int | None = None
 
     # one iteration
 
@@ -141,9 +142,23 @@ class Forecast:
 
         Two parts are not derived but fitted to runs (`benchmarks.predictions`): LOADED_BYTES, SCRATCH_POLYNOMIALS.
         """
+        return self._memory_bytes(rank, keep=self.keeps_diagonals(rank))
+
+    @property
+    def most_memory_bytes(self) -> int:
+        """Of the party with the highest peak."""
+        return max(map(self.memory_bytes, range(self.tree.n_parties)))
+
+    def keeps_diagonals(self, rank: int, sharing: int = 1) -> bool:
+        """Whether this party keeps its rows encoded. sharing: parties of one process, where memory has no limit."""
+        if self.keep_within is None:
+            return self.plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
+        return self._memory_bytes(rank, keep=True) <= self.keep_within
+
+    def _memory_bytes(self, rank: int, *, keep: bool) -> int:
         plan = self.plan
         encoded = plan.encoded_bytes(rank)
-        if not keeps_diagonals(plan, rank):
+        if not keep:
             # a perceptron's batch is encoded for one iteration, of which it serves both ways
             encoded = 0 if isinstance(plan, CircuitPlan) else encoded // plan.batches(rank)
         process = self.units.base_bytes + LOADED_BYTES
@@ -184,7 +199,7 @@ class Forecast:
         members: Counter[int] = Counter()
         for rank, (children, parent) in enumerate(_places(self.tree)):
             blocks = self.plan.blocks(rank) if isinstance(self.plan, CircuitPlan) else 1
-            key = (blocks, children, parent, self.plan.batches(rank), keeps_diagonals(self.plan, rank))
+            key = (blocks, children, parent, self.plan.batches(rank), self.keeps_diagonals(rank))
             members[first.setdefault(key, rank)] += 1
         return list(members.items())
 
@@ -219,7 +234,7 @@ class Forecast:
 
     def _operations(self, rank: int) -> Operations:
         plan, root = self.plan, rank == self.tree.root
-        return self.counted.of(plan, rank, is_root=root, keep=keeps_diagonals(plan, rank))
+        return self.counted.of(plan, rank, is_root=root, keep=self.keeps_diagonals(rank))
 
     @cached_property
     def _work(self) -> Work:
@@ -238,21 +253,43 @@ class Forecast:
 class Goal:
     """What the search for parameters makes small: seconds of an iteration (and of the preparation, spread over all of
     them), the most bytes that a party sends in one, or the most memory of a party.
+
+    trees: of which each plan takes the one that suits it best. memory_limit: bytes that no party may exceed.
     """
 
     objective: Objective
-    tree: Tree
+    trees: tuple[Tree, ...]
     units: UnitCosts
     link: Link | None = None
     counted: Counted = field(default_factory=Counted, repr=False)
+    memory_limit: int | None = None
 
     def forecast(self, plan: Plan) -> Forecast:
-        return Forecast(plan, self.tree, self.units, self.link, counted=self.counted)
+        """Over the tree on which the plan does best; of equally good ones, the fastest."""
+        found = self.forecasts(plan)
+        return found[0] if len(found) == 1 else min(found, key=lambda f: (self._cost(f), f.iteration_seconds))
+
+    def over(self, tree: Tree) -> Goal:
+        """The same over this tree."""
+        return replace(self, trees=(tree,))
+
+    def forecasts(self, plan: Plan) -> list[Forecast]:
+        """Over every tree."""
+        within = 0 if self.objective == "memory" else self.memory_limit
+        return [Forecast(plan, t, self.units, self.link, counted=self.counted, keep_within=within) for t in self.trees]
+
+    def allowance(self, plan: Plan) -> float:
+        """0, or infinite where a party would take more than memory_limit: a `Judge` of whether a plan may be taken."""
+        # what a party takes does not depend on where it is in the tree, but for the keys of the root
+        taken = 0 if self.memory_limit is None else self.forecasts(plan)[0].most_memory_bytes
+        return math.inf if self.memory_limit is not None and taken > self.memory_limit else 0.0
 
     def __call__(self, plan: Plan) -> float:
-        forecast, ranks = self.forecast(plan), range(self.tree.n_parties)
+        return self.allowance(plan) or min(map(self._cost, self.forecasts(plan)))
+
+    def _cost(self, forecast: Forecast) -> float:
         if self.objective == "traffic":
-            return max(map(forecast.iteration_bytes, ranks))
+            return max(map(forecast.iteration_bytes, range(forecast.tree.n_parties)))
         if self.objective == "memory":
-            return max(map(forecast.memory_bytes, ranks))
-        return forecast.iteration_seconds + forecast.preparation_seconds / plan.workload.iterations
+            return forecast.most_memory_bytes
+        return forecast.iteration_seconds + forecast.preparation_seconds / forecast.plan.workload.iterations

@@ -74,7 +74,7 @@ def test_every_operation_of_a_plan_has_a_default():
 
 @pytest.mark.parametrize("objective", ["time", "traffic", "memory"])
 def test_a_goal_is_what_it_says(objective):
-    found, goal = forecast(cores=Forecast(PLAN, TREE, DEFAULT_UNITS).cores), Goal(objective, TREE, DEFAULT_UNITS)
+    found, goal = forecast(cores=Forecast(PLAN, TREE, DEFAULT_UNITS).cores), Goal(objective, (TREE,), DEFAULT_UNITS)
     expected = {
         "time": found.iteration_seconds,
         "traffic": max(predict(TREE, r, PLAN.iteration_transfers).bytes_sent for r in range(3)),
