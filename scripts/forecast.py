@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from mhe.collective import Transfer
 from mhe.parameters import WORD_BYTES
@@ -63,17 +63,24 @@ class Forecast:
     cores: int = os.cpu_count() or 1
     counted: Counted = field(default_factory=Counted, repr=False)
     keep_within: int | None = None
+    _known: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def over(self, tree: Tree) -> Forecast:
+        """The same over another tree with the same root: what parties do by themselves is not worked out again."""
+        other = replace(self, tree=tree)
+        object.__setattr__(other, "_known", self._known)
+        return other
 
     # one iteration
 
     def cpu_seconds(self, rank: int) -> float:
         """CPU time of this party in an iteration that finds its rows encoded."""
-        return self._computed(self._operations(rank).later) + self._carried(rank, self.plan.iteration_transfers)
+        return self._seconds(rank, "later") + self._carried(rank, self.plan.iteration_transfers)
 
     @cached_property
     def iteration_seconds(self) -> float:
         """Wall time of an iteration that finds its rows encoded."""
-        alone = self._computed(self._operations(self.tree.root).alone)
+        alone = self._seconds(self.tree.root, "alone")
         together = [(self.cpu_seconds(r) - alone * (r == self.tree.root), n) for r, n in self._alike]
         return self._elapsed(together, alone, self.plan.iteration_transfers)
 
@@ -82,9 +89,8 @@ class Forecast:
         """What the first use of every batch takes beyond that, in all."""
         plan, spent = self.plan, []
         for rank, n in self._alike:
-            each = self._operations(rank)
             batches = min(plan.batches(rank), plan.workload.iterations)
-            spent.append((batches * (self._computed(each.first) - self._computed(each.later)), n))
+            spent.append((batches * (self._seconds(rank, "first") - self._seconds(rank, "later")), n))
         return self._elapsed(spent, 0.0, ())
 
     # the whole run
@@ -198,9 +204,7 @@ class Forecast:
         first: dict[tuple[object, ...], int] = {}
         members: Counter[int] = Counter()
         for rank, (children, parent) in enumerate(_places(self.tree)):
-            blocks = self.plan.blocks(rank) if isinstance(self.plan, CircuitPlan) else 1
-            key = (blocks, children, parent, self.plan.batches(rank), self.keeps_diagonals(rank))
-            members[first.setdefault(key, rank)] += 1
+            members[first.setdefault((*self._load(rank), children, parent), rank)] += 1
         return list(members.items())
 
     def _elapsed(self, together: Sequence[tuple[float, int]], alone: float, transfers: Sequence[Transfer]) -> float:
@@ -212,6 +216,22 @@ class Forecast:
             return longest + alone + sum(self.link.transfer_seconds(self.tree, t) for t in transfers)
         shared = max(longest, sum(seconds * n for seconds, n in together) / self.cores)
         return shared + alone + HOP_SECONDS * self.tree.depth * len(transfers)
+
+    def _load(self, rank: int) -> tuple[int, int, bool]:
+        """(blocks of a batch, batches, whether they are kept encoded): what parties differ in, but for their place."""
+        found: tuple[int, int, bool] | None = self._known.get(("load", rank))
+        if found is None:
+            blocks = self.plan.blocks(rank) if isinstance(self.plan, CircuitPlan) else 1
+            found = self._known["load", rank] = blocks, self.plan.batches(rank), self.keeps_diagonals(rank)
+        return found
+
+    def _seconds(self, rank: int, part: Literal["first", "later", "alone"]) -> float:
+        """CPU time of this part of a party's `Operations`."""
+        key = (part, *self._load(rank), rank == self.tree.root)
+        if key not in self._known:
+            self._known[key] = self._computed(getattr(self._operations(rank), part))
+        seconds: float = self._known[key]
+        return seconds
 
     def _computed(self, counts: Counts) -> float:
         return self.units.total(self._work, counts)
@@ -276,7 +296,9 @@ class Goal:
     def forecasts(self, plan: Plan) -> list[Forecast]:
         """Over every tree."""
         within = 0 if self.objective == "memory" else self.memory_limit
-        return [Forecast(plan, t, self.units, self.link, counted=self.counted, keep_within=within) for t in self.trees]
+        tree, *others = self.trees
+        first = Forecast(plan, tree, self.units, self.link, counted=self.counted, keep_within=within)
+        return [first, *map(first.over, others)]
 
     def allowance(self, plan: Plan) -> float:
         """0, or infinite where a party would take more than memory_limit: a `Judge` of whether a plan may be taken."""
