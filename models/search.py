@@ -18,8 +18,10 @@ from mhe.parameters import (
     refresh_floor_bits,
 )
 from models.cost import DEFAULT_UNITS, FAST_BITS, Chain, work_on
+from models.least_operations import least_operations
+from models.mlp_plan import PerceptronPlan
 from models.model import Plan
-from models.operations import Counted
+from models.operations import Counted, Counts
 from models.plan import CircuitPlan
 from models.workload import Workload
 
@@ -62,18 +64,20 @@ an eightieth."""
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a search found: a chain, and the baby steps of the products on it."""
+    """What a search found: a chain, the baby steps of the products on it, and where there are tiles, their width."""
 
     shape: Shape
     baby: int
+    width: int | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
     """Constraints and explicit wishes; None leaves a value to the search.
 
-    judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. pinned: the only
-    chain that is looked at, for a party that is told what another one found; it must keep all constraints.
+    judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. bound: what a
+    perceptron costs at least, by `judge`, and at once. pinned: the only chain that is looked at, for a party that is
+    told what another one found; it must keep all constraints.
     """
 
     security_bits: int = 128
@@ -84,6 +88,7 @@ class Choice:
     digits: int | None = None
     limbs: int | None = None
     judge: Judge | None = None
+    bound: Judge | None = None
     pinned: Pinned | None = None
 
 
@@ -186,7 +191,14 @@ class RootWork:
 
     def __call__(self, plan: Plan) -> float:
         busiest = max(range(plan.workload.n_parties), key=lambda rank: plan.workload.batch_rows[rank])
-        counts = self._counted.of(plan, busiest, is_root=True, keep=True).later
+        return self._seconds(plan, self._counted.of(plan, busiest, is_root=True, keep=True).later)
+
+    def least(self, plan: Plan) -> float:
+        """No more than that, of a perceptron at once."""
+        return self._seconds(plan, least_operations(plan)) if isinstance(plan, PerceptronPlan) else self(plan)
+
+    @staticmethod
+    def _seconds(plan: Plan, counts: Counts) -> float:
         return DEFAULT_UNITS.total(work_on(Chain.of(plan.parameters)), counts)
 
 
@@ -199,7 +211,12 @@ def is_like(a: Parameters, b: Parameters) -> bool:
 
 def pinned(plan: Plan) -> Pinned:
     """What another party needs to make this plan itself."""
-    return Pinned(shape_of(plan.parameters), plan.layout.baby)
+    return Pinned(shape_of(plan.parameters), plan.layout.baby, tile_width(plan))
+
+
+def tile_width(plan: Plan) -> int | None:
+    """Of a plan whose weights lie in tiles."""
+    return plan.layout.width if isinstance(plan, PerceptronPlan) else None
 
 
 def shape_of(p: Parameters) -> Shape:

@@ -14,7 +14,7 @@ from rich.table import Table
 from mhe.errors import ParameterError
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
-from models.search import Choice, shape_of
+from models.search import Choice, shape_of, tile_width
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
@@ -176,6 +176,12 @@ def _print(found: Explanation, console: Console) -> None:
         time = seconds(new.iteration_seconds)
         table.add_row(variant.constraint, variant.instead, ring, time, difference, error, memory)
     console.print(table)
+    problems = [(v.constraint, v.instead, v.problem) for v in found.variants if v.forecast is None]
+    if problems:
+        console.print()
+        console.print("[bold]What is impossible[/bold]")
+        for constraint, instead, problem in problems:
+            console.print(f"{constraint}, {instead}: {problem}", markup=False)
     best = min(found.arities, key=lambda arity: found.arities[arity])
     now = chosen.tree.arity
     if len(found.arities) > 1:
@@ -236,6 +242,7 @@ def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
         "shape": asdict(shape_of(p)),
         "log_qp": round(p.log_qp, 2),
         "baby_steps": plan.layout.baby,
+        "tile_width": tile_width(plan),
         "security_bits": p.security_bits,
         "statistical_bits": p.statistical_bits,
         "release_bits": plan.workload.release_bits,

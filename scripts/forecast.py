@@ -18,6 +18,8 @@ from typing import Any, Literal
 from mhe.collective import Transfer
 from mhe.parameters import WORD_BYTES
 from models.cost import Chain, UnitCosts, Work, work_on
+from models.least_operations import LeastCounted
+from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.operations import Counted, Counts, Operations
@@ -61,7 +63,7 @@ class Forecast:
     units: UnitCosts
     link: Link | None = None
     cores: int = os.cpu_count() or 1
-    counted: Counted = field(default_factory=Counted, repr=False)
+    counted: Counted | LeastCounted = field(default_factory=Counted, repr=False)
     keep_within: int | None = None
     _known: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -281,7 +283,7 @@ class Goal:
     trees: tuple[Tree, ...]
     units: UnitCosts
     link: Link | None = None
-    counted: Counted = field(default_factory=Counted, repr=False)
+    counted: Counted | LeastCounted = field(default_factory=Counted, repr=False)
     memory_limit: int | None = None
 
     def forecast(self, plan: Plan) -> Forecast:
@@ -308,6 +310,13 @@ class Goal:
 
     def __call__(self, plan: Plan) -> float:
         return self.allowance(plan) or min(map(self._cost, self.forecasts(plan)))
+
+    def least(self, plan: Plan) -> float:
+        """No more than what a plan costs; of a perceptron, without counting what it takes."""
+        if self.objective != "time" or not isinstance(plan, PerceptronPlan):
+            return self(plan)
+        bound = replace(self, counted=LeastCounted())
+        return bound(plan)
 
     def _cost(self, forecast: Forecast) -> float:
         if self.objective == "traffic":

@@ -69,14 +69,15 @@ def best_plans(
     if goal is None:
         return _chosen(workload, choice, config, count)
     judge: Judge = goal if choice.pinned is None else goal.allowance
+    bound: Judge = goal.least if choice.pinned is None else goal.allowance
     try:
-        return _chosen(workload, replace(choice, judge=judge), config, count)
+        return _chosen(workload, replace(choice, judge=judge, bound=bound), config, count)
     except ParameterError:
         if goal.memory_limit is None:
             raise
     # raises what binds if it is not the memory
     smallest = replace(goal, objective="memory", memory_limit=None)
-    plan = _chosen(workload, replace(choice, judge=smallest), config, 1)[0]
+    plan = _chosen(workload, replace(choice, judge=smallest, bound=smallest), config, 1)[0]
     p, least = plan.parameters, smallest.forecast(plan).most_memory_bytes
     raise ParameterError(
         f"[crypto] memory_limit = {shown_bytes(goal.memory_limit)}: a party needs at least {shown_bytes(least)} "
