@@ -100,11 +100,15 @@ def choose_chains(
     found: list[P] = []
     missed: list[tuple[float, P]] = []
     smallest: dict[tuple[int, int | None], float] = {}
-    for plan in _in_order(plans, judge):
+
+    def is_too_noisy(plan: P) -> bool:
+        return plan.parameters.scale_bits < smallest.get(_place(plan), 0)
+
+    for plan in _in_order(plans, judge, is_too_noisy):
         p, place = plan.parameters, _place(plan)
         if place not in smallest:
             smallest[place] = _smallest_scale(alike[place], allowed, missed)
-        if p.scale_bits < smallest[place]:
+        if is_too_noisy(plan):
             continue
         if any(is_like(p, other.parameters) for other in found):
             continue
@@ -135,8 +139,10 @@ def _place(plan: P) -> tuple[int, int | None]:
     return plan.parameters.ring_dim, tile_width(plan)
 
 
-def _in_order(plans: Sequence[tuple[float, int, P]], judge: Judge) -> Iterator[P]:
-    """The cheapest first, of equally cheap ones that of the largest scale. plans: with what they cost at least."""
+def _in_order(plans: Sequence[tuple[float, int, P]], judge: Judge, is_out: Callable[[P], bool]) -> Iterator[P]:
+    """The cheapest first, of equally cheap ones that of the largest scale. plans: with what they cost at least. is_out:
+    asked before a plan's cost is worked out, for whether it is passed over anyway.
+    """
     heap = [(least, False, order, place) for place, (least, order, _) in enumerate(plans)]
     heapify(heap)
     while heap:
@@ -145,7 +151,7 @@ def _in_order(plans: Sequence[tuple[float, int, P]], judge: Judge) -> Iterator[P
         if is_known:
             yield plan
             continue
-        cost = judge(plan)
+        cost = math.inf if is_out(plan) else judge(plan)
         if cost < math.inf:
             heappush(heap, (cost, True, order, place))
 
