@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -78,9 +79,10 @@ def best_plans(
     # raises what binds if it is not the memory
     smallest = replace(goal, objective="memory", memory_limit=None)
     plan = _chosen(workload, replace(choice, judge=smallest, bound=smallest), config, 1)[0]
-    p, least = plan.parameters, smallest.forecast(plan).most_memory_bytes
+    # rounded up, so that what is said is enough
+    p, least = plan.parameters, math.ceil(smallest.forecast(plan).most_memory_bytes / 2**20)
     raise ParameterError(
-        f"[crypto] memory_limit = {shown_bytes(goal.memory_limit)}: a party needs at least {shown_bytes(least)} "
+        f"[crypto] memory_limit = {shown_bytes(goal.memory_limit)}: a party needs at least {least} MiB "
         f"(ring_dim {p.ring_dim}, scale 2^{shape_of(p).scale_bits}, {len(plan.key_plan.everywhere)} rotation keys of "
         f"{shown_bytes(p.evaluation_key_bytes)}); allow as much, or lower [crypto] statistical_bits, [release] "
         "statistical_bits or its precision, or train on smaller batches"
