@@ -33,9 +33,11 @@ def choose_perceptron_plans(
 
 
 def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:
-    """All widths of tiles that hold a batch, each with all numbers of baby steps that make a difference. Raises
+    """Widths of tiles that hold a batch, each with all numbers of baby steps that make a difference. Raises
     ParameterError if there is none.
 
+    Widths from half of the widest layer's to four times as much: the products and refreshes of narrower ones grow with
+    the square of the number of tiles. Where no batch fits so many columns, the widest tiles that hold it.
     Baby steps are those of products with inner weights, at most half of the turns; without hidden layers only answers
     have any, and one number does. Coupled outputs are of one tile.
     """
@@ -43,6 +45,8 @@ def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:
     widths = doublings(1, 1 + min(math.isqrt(n_slots // 2), n_slots // (2 * batch)))
     if workload.coupled:
         widths = tuple(width for width in widths if width >= workload.outputs)
+    widest = power_of_two_at_least(max((*workload.hidden, workload.outputs)))
+    widths = tuple(width for width in widths if widest <= 2 * width <= 8 * widest) or widths[-1:]
     if not widths:
         least = power_of_two_at_least(workload.outputs) if workload.coupled else 1
         raise ParameterError(
