@@ -48,10 +48,11 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class _Party:
-    """What is left of a party: its counters by phase, its passes, and at the root the outcome as JSON."""
+    """What is left of a party: counters by phase, passes and their tree, and at the root the outcome as JSON."""
 
     phases: Mapping[str, Mapping[str, float]]
     passes: Sequence[Pass]
+    tree: Tree
     result: dict[str, Any] | None
 
 
@@ -62,20 +63,20 @@ def run_cohosted(config: Config, n_parties: int, at_once: int, link: Link) -> di
     for parties in one process, and whatever the run raises.
     """
     _check(config)
-    tree = Tree(n_parties, config.network.arity, config.network.root)
+    root = config.network.root
     with TemporaryDirectory() as folder:
 
         def program(collective: TreeCollective) -> _Party:
             outcome = run_party(config, collective, Path(folder), force=True)
             result = as_json(outcome) if collective.is_root else None
-            return _Party(collective.metrics.snapshot(), collective.passes or (), result)
+            return _Party(collective.metrics.snapshot(), collective.passes or (), collective.tree, result)
 
         before, start, cpu = environment(), time.perf_counter(), time.process_time()
         parties = run_parties(
             n_parties,
             program,
-            arity=tree.arity,
-            root=tree.root,
+            arity=config.network.first_arity,
+            root=root,
             timeout_seconds=LIMIT_SECONDS,
             at_once=at_once,
             recorded=True,
@@ -88,8 +89,8 @@ def run_cohosted(config: Config, n_parties: int, at_once: int, link: Link) -> di
             **{name: round(value, 2) for name, value in whole.items()},
             "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         },
-        **_figures(tree, parties, link),
-        "result": _without_phases(parties[tree.root].result),
+        **_figures(parties[root].tree, parties, link),
+        "result": _without_phases(parties[root].result),
     }
 
 

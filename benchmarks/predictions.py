@@ -104,7 +104,7 @@ def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str
     config = parse_config(settings)
     summaries, target = read_summaries(config, parties)
     goal = goal_of(config, parties, units())
-    plan = make_plan(config, summaries, target.outputs, judge=goal)
+    plan = make_plan(config, summaries, target.outputs, goal=goal)
     forecast = goal.forecast(plan)
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder) / "job.toml", Path(folder) / "out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 from typing import TypeVar
 
 from mhe.errors import ParameterError
@@ -16,13 +17,16 @@ from models.newton_plan import FixedHessianPlan
 from models.search import (
     FIRST_BITS,
     LOGIT_ERROR,
+    NOT_ALLOWED,
     RING_DIMS,
     ROUNDING_BITS,
     TOLERATED,
     Choice,
+    Judge,
     MakeModuli,
     RootWork,
     is_like,
+    tile_width,
 )
 from models.workload import Workload
 
@@ -58,17 +62,19 @@ def choose_chains(
     60 bits.
 
     The search is complete over SCALE_BITS, rings, digits and layouts: costs are closed forms of what one run of the
-    code counts for each ring and layout, so that all of them are known before any noise is followed. Then plans are
-    looked at from the cheapest on, and the first that is precise enough is the best there is. Noise falls with the
-    scale; the special primes always cover the digits, so that on these nothing depends. Hence a plan is passed over if
-    one in its ring with at least its scale was not precise enough; and the smallest scale that is comes from a
-    bisection, which starts at the largest one of the ring. Raises ParameterError naming the binding constraint if
-    nothing fits.
+    code counts for each ring and layout, so that all of them can be known before any noise is followed. Plans are
+    looked at from the cheapest on, and the first that is precise enough is the best there is. A layout of tiles is
+    counted only when its lower bound is what is cheapest (best first: no plan that is left can cost less). Noise falls
+    with the scale; the special primes always cover the digits, so that on these nothing depends. Hence a plan is passed
+    over if one in its ring, in tiles as wide, with at least its scale was not precise enough; and the smallest scale
+    that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding constraint
+    if nothing fits.
     """
     allowed = workload.precision
     if workload.release in ("predictions", "encrypted"):
         allowed = max(allowed, LOGIT_ERROR)
-    judge = choice.judge or RootWork()
+    work = RootWork()
+    judge, bound = (work, work.least) if choice.judge is None else (choice.judge, choice.bound or choice.judge)
     problem: ParameterError | None = None
     plans: list[tuple[float, int, P]] = []
     for ring_dim in _rings(choice):
@@ -83,16 +89,26 @@ def choose_chains(
                 made = [make(_parameters(workload, choice, make_moduli, demand, shape)) for make in makers]
             except ParameterError:
                 continue  # no primes for this shape, or their sizes miss a bound by a hair
-            plans += [(judge(plan), -shape.scale_bits, plan) for plan in made if _is_wished(choice, plan)]
+            plans += [(bound(plan), -shape.scale_bits, plan) for plan in made if _is_wished(choice, plan)]
+    possible, plans = bool(plans), [each for each in plans if each[0] < math.inf]
+    if possible and not plans:
+        raise ParameterError(NOT_ALLOWED)
     plans.sort(key=lambda each: each[:2])
+    alike: dict[tuple[int, int | None], list[P]] = {}
+    for _, _, plan in plans:
+        alike.setdefault(_place(plan), []).append(plan)
     found: list[P] = []
     missed: list[tuple[float, P]] = []
-    smallest: dict[int, float] = {}
-    for _, _, plan in plans:
-        p = plan.parameters
-        if p.ring_dim not in smallest:
-            smallest[p.ring_dim] = _smallest_scale([q for _, _, q in plans], p.ring_dim, allowed, missed)
-        if p.scale_bits < smallest[p.ring_dim]:
+    smallest: dict[tuple[int, int | None], float] = {}
+
+    def is_too_noisy(plan: P) -> bool:
+        return plan.parameters.scale_bits < smallest.get(_place(plan), 0)
+
+    for plan in _in_order(plans, judge, is_too_noisy):
+        p, place = plan.parameters, _place(plan)
+        if place not in smallest:
+            smallest[place] = _smallest_scale(alike[place], allowed, missed)
+        if is_too_noisy(plan):
             continue
         if any(is_like(p, other.parameters) for other in found):
             continue
@@ -118,12 +134,34 @@ def choose_chains(
     )
 
 
-def _smallest_scale(plans: Sequence[P], ring_dim: int, allowed: float, missed: list[tuple[float, P]]) -> float:
-    """The smallest scale_bits of this ring at which its cheapest plan is precise enough, infinite if there is none.
+def _place(plan: P) -> tuple[int, int | None]:
+    """What precision depends on beside the scale: the ring, and the width of tiles."""
+    return plan.parameters.ring_dim, tile_width(plan)
+
+
+def _in_order(plans: Sequence[tuple[float, int, P]], judge: Judge, is_out: Callable[[P], bool]) -> Iterator[P]:
+    """The cheapest first, of equally cheap ones that of the largest scale. plans: with what they cost at least. is_out:
+    asked before a plan's cost is worked out, for whether it is passed over anyway.
+    """
+    heap = [(least, False, order, place) for place, (least, order, _) in enumerate(plans)]
+    heapify(heap)
+    while heap:
+        _, is_known, order, place = heappop(heap)
+        plan = plans[place][2]
+        if is_known:
+            yield plan
+            continue
+        cost = math.inf if is_out(plan) else judge(plan)
+        if cost < math.inf:
+            heappush(heap, (cost, True, order, place))
+
+
+def _smallest_scale(plans: Sequence[P], allowed: float, missed: list[tuple[float, P]]) -> float:
+    """The smallest scale_bits at which the cheapest of these plans is precise enough, infinite if there is none.
 
     missed: is told of those that were not.
     """
-    by_scale = {p.parameters.scale_bits: p for p in reversed(plans) if p.parameters.ring_dim == ring_dim}
+    by_scale = {p.parameters.scale_bits: p for p in reversed(plans)}
     scales = sorted(by_scale)
 
     def suffices(index: int) -> bool:
@@ -149,7 +187,8 @@ def _rings(choice: Choice) -> Sequence[int]:
 
 
 def _is_wished(choice: Choice, plan: P) -> bool:
-    return choice.pinned is None or plan.layout.baby == choice.pinned.baby
+    wished = choice.pinned
+    return wished is None or (plan.layout.baby, tile_width(plan)) == (wished.baby, wished.width)
 
 
 def _parameters(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
 from models.chains import Demand, choose_chains
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
+from models.packing import doublings, power_of_two_at_least
 from models.search import Choice, MakeModuli
 from models.tiles import TileLayout, coupled_width
 from models.workload import Workload
@@ -26,22 +26,31 @@ def choose_perceptron_plans(
     demand = Demand(perceptron_levels(workload.model), lambda _: perceptron_message_bits(workload))
 
     def in_ring(n_slots: int) -> list[Callable[[Parameters], PerceptronPlan]]:
-        layout = choose_tiles(workload, n_slots)
-        near = (layout.baby, layout.baby // 2, 2 * layout.baby)
-        layouts = [replace(layout, baby=baby) for baby in near if 1 <= baby <= layout.width]
+        layouts = tile_layouts(workload, n_slots)
         return [partial(PerceptronPlan, workload, layout=each, centred=free) for each in layouts]
 
     return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)
 
 
-def choose_tiles(workload: Workload, n_slots: int) -> TileLayout:
-    """Tiles as wide as the widest layer of outputs, or as the slots allow. ParameterError if a batch has more rows."""
+def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:
+    """Widths of tiles that hold a batch, each with all numbers of baby steps that make a difference. Raises
+    ParameterError if there is none.
+
+    Widths from half of the widest layer's to four times as much: the products and refreshes of narrower ones grow with
+    the square of the number of tiles. Where no batch fits so many columns, the widest tiles that hold it.
+    Baby steps are those of products with inner weights, at most half of the turns; without hidden layers only answers
+    have any, and one number does. Coupled outputs are of one tile.
+    """
     batch = max(workload.batch_rows)
-    widest = max((*workload.hidden, coupled_width(workload.outputs) if workload.coupled else workload.outputs))
-    most = math.isqrt(n_slots // 2)
-    width = min(1 << max(widest - 1, 0).bit_length(), 1 << most.bit_length() - 1)
-    if batch > n_slots // (2 * width):
-        rows = n_slots // (2 * width)
-        raise ParameterError(f"a batch of {batch} rows does not fit {rows} rows of {2 * width} slots; use smaller ones")
-    baby = 1 << (width.bit_length() // 2)
-    return TileLayout(n_slots, width, min(baby, width))
+    widths = doublings(1, 1 + min(math.isqrt(n_slots // 2), n_slots // (2 * batch)))
+    least = coupled_width(workload.outputs) if workload.coupled else 1
+    widths = tuple(width for width in widths if width >= least)
+    widest = max(least, power_of_two_at_least(max((*workload.hidden, workload.outputs))))
+    widths = tuple(width for width in widths if widest <= 2 * width <= 8 * widest) or widths[-1:]
+    if not widths:
+        raise ParameterError(
+            f"a batch of {batch} rows does not fit {n_slots // (2 * least)} rows of {2 * least} slots; use smaller ones"
+        )
+    if not workload.hidden:
+        return [TileLayout(n_slots, width, min(1 << (width.bit_length() // 2), width)) for width in widths]
+    return [TileLayout(n_slots, width, baby) for width in widths for baby in doublings(1, max(2, width))]

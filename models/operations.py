@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from mhe.ciphertext import Ciphertext
+from mhe.backend.tracking import Size, TrackingBackend
+from mhe.ciphertext import Ciphertext, Plaintext
 from mhe.tracking_party import TrackingParty
+from models.clear_tiles import ClearTiles
 from models.linalg import PackedBlock
 from models.mlp import PerceptronModel
 from models.mlp_plan import PerceptronPlan
@@ -24,6 +28,8 @@ from models.newton_plan import FixedHessianPlan
 from models.plan import CircuitPlan
 from models.range_probe import RangeProbe
 from models.regression import Batch
+
+Floats = npt.NDArray[np.float64]
 
 Counts = Mapping[tuple[str, int], int]
 """How often each operation is made, by its name and limbs."""
@@ -88,6 +94,9 @@ def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) ->
     return _sum((_taken(party), 1), (without, -1))
 
 
+SOME_PRECISION, SOME_BITS = 0.5, 40
+
+
 class Counted:
     """The operations of the plans of one workload, each layout's counted once.
 
@@ -100,7 +109,9 @@ class Counted:
     def of(self, plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
         """As `operations`."""
         low, blocks = plan.parameters.refresh_limbs, plan.blocks(rank) if isinstance(plan, CircuitPlan) else 1
-        key = (plan.workload, plan.layout, plan.parameters.depth, blocks, is_root, keep)
+        # how precise the release is has no part in an iteration
+        task = replace(plan.workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
+        key = (task, plan.layout, plan.parameters.depth, blocks, is_root, keep)
         if key not in self._known:
             self._known[key] = low, operations(plan, rank, is_root=is_root, keep=keep)
         at, found = self._known[key]
@@ -109,6 +120,7 @@ class Counted:
 
 def _run(plan: Plan, blocks: int, *, is_root: bool, keep: bool) -> Operations:
     party = TrackingParty(plan.parameters, is_root=is_root)
+    party.backend = _Counting(plan.parameters)
     model = model_of(plan)
     batch, untouched = (_batch(plan, blocks, keep) for _ in range(2))
     weights = [party.encrypted(1.0, 0.0, plan.weight_scale, plan.weights_period)] * plan.n_ciphertexts
@@ -168,7 +180,8 @@ def _batch(plan: Plan, blocks: int, keep: bool) -> Any:
     """A batch of ones, in so many blocks."""
     if isinstance(plan, PerceptronPlan):
         rows, net = max(plan.workload.batch_rows), plan.network
-        return PerceptronModel(plan).batch(np.ones((rows, net.inputs)), np.ones((rows, net.outputs)), keep=keep)
+        batch = PerceptronModel(plan).batch(np.ones((rows, net.inputs)), np.ones((rows, net.outputs)), keep=keep)
+        return replace(batch, rows=_TilesOfOnes(**vars(batch.rows)))
     layout = plan.layout
     diagonal, labels = np.ones(layout.period), np.ones(layout.rows)
     places = {(g, b): diagonal for g in layout.giant_steps for b in layout.baby_steps}
@@ -177,6 +190,25 @@ def _batch(plan: Plan, blocks: int, keep: bool) -> Any:
     if isinstance(plan, FixedHessianPlan):
         return GramBatch(packed, at_zero, np.eye(plan.workload.features))
     return Batch(packed, at_zero)
+
+
+class _Counting(TrackingBackend):
+    """Counts, and looks at nothing of what is encoded but its length."""
+
+    def encode(self, values: Floats, limbs: int, scale: float | None = None) -> Plaintext:
+        self.counts["encode", limbs] += 1
+        return Plaintext(Size(1.0, 0.0), limbs, self.parameters.scale if scale is None else scale, len(values))
+
+
+class _TilesOfOnes(ClearTiles):
+    """Tiles all of whose diagonals are the same."""
+
+    def _diagonal(self, pair: int, giant: int, baby: int) -> Floats:
+        return self._ones
+
+    @cached_property
+    def _ones(self) -> Floats:
+        return np.ones(self.layout.n_slots)
 
 
 def _moved(counts: Counts, limbs: int) -> Counts:

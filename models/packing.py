@@ -61,13 +61,16 @@ class BlockLayout:
 
     @property
     def alternatives(self) -> tuple[BlockLayout, ...]:
-        """Itself, and those with half and twice the baby steps.
+        """Itself, and those with other numbers of baby steps among which the best one is, whatever is to be small.
 
         Work falls and rises again with the number of baby steps, and is least at the square root of the diagonals times
-        a ratio of costs; `choose_layout` assumes one that is right within a factor of 4, so the best one is here.
+        a ratio of costs; `choose_layout` assumes one that is right within a factor of 4. The memory of keys and
+        rotations is least at the square root itself, within a factor of 2.
         """
-        near = (self.baby // 2, 2 * self.baby)
-        return (self, *(replace(self, baby=b) for b in near if 1 <= b <= self.n_diagonals))
+        balanced = 1 << (self.n_diagonals.bit_length() - 1) // 2
+        least, most = min(self.baby, balanced) // 2, min(2 * max(self.baby, balanced), self.n_diagonals)
+        others = (b for b in doublings(max(least, 1), most + 1) if b != self.baby)
+        return (self, *(replace(self, baby=b) for b in others))
 
     @cached_property
     def baby_steps(self) -> tuple[int, ...]:

@@ -18,14 +18,16 @@ from mhe.parameters import (
     refresh_floor_bits,
 )
 from models.cost import DEFAULT_UNITS, FAST_BITS, Chain, size_class, work_on
+from models.least_operations import least_operations
+from models.mlp_plan import PerceptronPlan
 from models.model import Plan
-from models.operations import Counted
+from models.operations import Counted, Counts
 from models.plan import CircuitPlan
 from models.workload import Workload
 
 MakeModuli = Callable[[Shape], Primes]
 Judge = Callable[[Plan], float]
-"""What a plan costs: the search looks for the smallest."""
+"""What a plan costs: the search looks for the smallest. An infinite one is not to be taken at all."""
 
 RING_DIMS = tuple(1 << k for k in range(12, 17))
 FIRST_BITS = 60
@@ -53,6 +55,8 @@ DIGITS = range(1, 9)
 TOLERATED = 10
 """Where no parameters are as precise as asked for, the most precise ones do if they miss it by this factor at most."""
 
+NOT_ALLOWED = "every chain that fits costs more than is allowed; allow more, or lower [crypto] statistical_bits"
+
 LOGIT_ERROR = 0.05
 """What is asked of delivered logits where the precision asked of the weights is finer: a probability moves by at most
 an eightieth."""
@@ -60,18 +64,20 @@ an eightieth."""
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a search found: a chain, and the baby steps of the products on it."""
+    """What a search found: a chain, the baby steps of the products on it, and where there are tiles, their width."""
 
     shape: Shape
     baby: int
+    width: int | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
     """Constraints and explicit wishes; None leaves a value to the search.
 
-    judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. pinned: the only
-    chain that is looked at, for a party that is told what another one found; it must keep all constraints.
+    judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. bound: what a
+    perceptron costs at least, by `judge`, and at once. pinned: the only chain that is looked at, for a party that is
+    told what another one found; it must keep all constraints.
     """
 
     security_bits: int = 128
@@ -82,6 +88,7 @@ class Choice:
     digits: int | None = None
     limbs: int | None = None
     judge: Judge | None = None
+    bound: Judge | None = None
     pinned: Pinned | None = None
 
 
@@ -140,6 +147,9 @@ def choose_plans(
         for estimate in _plans(workload, choice, candidate, generate_moduli, centred=free)
     ]
     costs = {id(estimate): judge(estimate) for estimate, _ in estimates}
+    estimates = [each for each in estimates if costs[id(each[0])] < math.inf]
+    if not estimates:
+        raise ParameterError(NOT_ALLOWED)
     estimates.sort(key=lambda each: (costs[id(each[0])], -each[1].shape.scale_bits, -each[1].margin))
     missed: list[tuple[float, CircuitPlan, _Candidate]] = []
     found: list[CircuitPlan] = []
@@ -181,7 +191,14 @@ class RootWork:
 
     def __call__(self, plan: Plan) -> float:
         busiest = max(range(plan.workload.n_parties), key=lambda rank: plan.workload.batch_rows[rank])
-        counts = self._counted.of(plan, busiest, is_root=True, keep=True).later
+        return self._seconds(plan, self._counted.of(plan, busiest, is_root=True, keep=True).later)
+
+    def least(self, plan: Plan) -> float:
+        """No more than that, of a perceptron at once."""
+        return self._seconds(plan, least_operations(plan)) if isinstance(plan, PerceptronPlan) else self(plan)
+
+    @staticmethod
+    def _seconds(plan: Plan, counts: Counts) -> float:
         return DEFAULT_UNITS.total(work_on(Chain.of(plan.parameters)), counts)
 
 
@@ -194,7 +211,12 @@ def is_like(a: Parameters, b: Parameters) -> bool:
 
 def pinned(plan: Plan) -> Pinned:
     """What another party needs to make this plan itself."""
-    return Pinned(shape_of(plan.parameters), plan.layout.baby)
+    return Pinned(shape_of(plan.parameters), plan.layout.baby, tile_width(plan))
+
+
+def tile_width(plan: Plan) -> int | None:
+    """Of a plan whose weights lie in tiles."""
+    return plan.layout.width if isinstance(plan, PerceptronPlan) else None
 
 
 def shape_of(p: Parameters) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -83,7 +84,7 @@ class Workload:
     def n_parties(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def batch_rows(self) -> tuple[int, ...]:
         """Rows that every party brings to one iteration."""
         return tuple(rows if self.batch is None else min(rows, self.batch) for rows in self.rows)

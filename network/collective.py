@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TypeVar
 
 from mhe.codec import DIGEST_BYTES, Frame
@@ -54,6 +55,10 @@ class TreeCollective:
     def bind(self, digest: bytes) -> None:
         """From now on, messages carry and need this parameters digest. Every party binds at the same point."""
         self._digest = digest
+
+    def rearrange(self, arity: int) -> None:
+        """From now on, messages travel over a tree of this arity with the same root. As `bind`."""
+        self.tree = replace(self.tree, arity=arity)
 
     def reduce(self, share: Share) -> Share | None:
         start = self._start(1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mhe import codec
 from mhe.collective import Transfer
@@ -57,8 +58,7 @@ class Link:
 
     def transfer_seconds(self, tree: Tree, transfer: Transfer) -> float:
         """From when all parties are ready until the last one that waits for it has it: the root, or everybody."""
-        clocks = self.after(tree, transfer, [0.0] * tree.n_parties)
-        return clocks[tree.root] if transfer.kind == "reduce" else max(clocks)
+        return _transfer_seconds(self, tree, transfer)
 
     def after(self, tree: Tree, transfer: Transfer, clocks: Sequence[float]) -> list[float]:
         """When each party is done with a transfer that it is ready for at clocks[rank] (seconds)."""
@@ -100,6 +100,13 @@ class Link:
         widest = max(len(tree.children(rank)) for rank in range(tree.n_parties))
         chunk = self.seconds(n_bytes)
         return max(widest * chunk, (2 * self.latency_seconds + chunk) / WINDOW)
+
+
+@lru_cache(maxsize=1 << 14)
+def _transfer_seconds(link: Link, tree: Tree, transfer: Transfer) -> float:
+    """Kept, for plans that are compared have most of their transfers in common."""
+    clocks = link.after(tree, transfer, [0.0] * tree.n_parties)
+    return clocks[tree.root] if transfer.kind == "reduce" else max(clocks)
 
 
 def _outwards(tree: Tree) -> list[int]:

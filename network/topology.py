@@ -57,3 +57,18 @@ class Tree:
 
     def _rank(self, position: int) -> int:
         return (position + self.root) % self.n_parties
+
+
+MOST_CHILDREN = 8
+"""Up to here every arity is worth a look, beyond only those that make a tree less deep."""
+
+
+def sensible_arities(n_parties: int) -> tuple[int, ...]:
+    """Arities of which one is best for so many parties, whatever hops and children cost: all small ones, and of the
+    larger ones the smallest of each depth; a larger one of the same depth gives some party more children for nothing.
+    """
+    depths = {arity: Tree(n_parties, arity).depth for arity in range(1, max(n_parties, 2))}
+    first = dict[int, int]()
+    for arity, depth in depths.items():
+        first.setdefault(depth, arity)
+    return tuple(arity for arity, depth in depths.items() if arity <= MOST_CHILDREN or first[depth] == arity)

@@ -76,26 +76,28 @@ def agree_on_data(config: Config, collective: TreeCollective) -> tuple[Shard, Ta
 
 def agree_on_plan(
     config: Config, collective: TreeCollective, summaries: Sequence[Mapping[str, Any]], outputs: int
-) -> tuple[Plan, Forecast | None]:
+) -> Forecast:
     """The root searches, with what operations cost on its machine; the others make the plan of what it found, and
-    check that it keeps every constraint. The forecast that the search went by is the root's; None elsewhere.
+    check that it keeps every constraint. From then on all messages travel over the tree that was found with it.
+
+    The forecast of that plan is by what operations cost on this party's machine.
     """
+    goal = goal_of(config, collective.n_parties, units())
 
     def search() -> Forecast | None:
-        if not collective.is_root:
-            return None
-        goal = goal_of(config, collective.n_parties, units())
-        return goal.forecast(make_plan(config, summaries, outputs, judge=goal))
+        return goal.forecast(make_plan(config, summaries, outputs, goal=goal)) if collective.is_root else None
 
-    forecast = together(collective, search)
-    found = None if forecast is None else forecast.plan
-    blob = b"" if found is None else json.dumps(asdict(pinned(found))).encode()
-    told = json.loads(collective.allgather(blob)[collective.tree.root])
-    same = Pinned(Shape(**told["shape"]), told["baby"])
-    plan = together(
-        collective, lambda: collective.once("plan", lambda: found or make_plan(config, summaries, outputs, pinned=same))
-    )
-    return plan, forecast
+    found = together(collective, search)
+    blob = b"" if found is None else json.dumps([asdict(pinned(found.plan)), found.tree.arity]).encode()
+    told, arity = json.loads(collective.allgather(blob)[collective.tree.root])
+    same = Pinned(Shape(**told["shape"]), told["baby"], told["width"])
+
+    def made() -> Plan:
+        return make_plan(config, summaries, outputs, goal=goal, pinned=same) if found is None else found.plan
+
+    plan = together(collective, lambda: collective.once("plan", made))
+    collective.rearrange(arity)
+    return found or goal.over(collective.tree).forecast(plan)
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mhe.errors import ConfigError
 from models.data import DataSource
 from models.inverse import MAX_CONDITION
 from models.kinds import KINDS, Coupling, KindName, Loss, Schedule, Solver, Task, target_kind
 from models.readers.sources import OWN_TEST
+from network.link import Link
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+FIRST_ARITY = 2
+"""Where the arity is still to be agreed on."""
+
 ALLOWED = {
+    ("crypto", "memory_limit"): 'must be a size above 0 such as "2GiB" or "500MB"',
+    ("network", "arity"): 'must be "auto" or a number of at least 1',
+    ("network", "link"): 'must be a rate and a delay such as "1gbps/20ms" or "100mbps/5ms"',
     ("training", "batch"): 'must be "full" or a number of rows of at least 1',
     ("model", "interval"): "must be [low, high], two numbers with low < 0 < high",
     ("model", "hidden"): "must be a list of layer widths such as [64, 64], whole numbers of at least 1",
@@ -136,7 +152,8 @@ class CryptoConfig(Section):
     """[crypto]: the security asked for. What is None, the plan chooses.
 
     statistical_bits: how well the masks of a refresh hide the message. message_bound: largest absolute weight assumed.
-    threads: of each party's native evaluator. objective: what the plan makes small.
+    threads: of each party's native evaluator. objective: what the plan makes small. memory_limit: bytes that no party
+    may take, by what the plan foretells, in words such as "2GiB".
     """
 
     backend: Literal["native", "openfhe", "clear"] = "native"
@@ -145,6 +162,7 @@ class CryptoConfig(Section):
     message_bound: Annotated[float, Field(gt=0, le=2**20)] = 32.0
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     objective: Literal["time", "traffic", "memory"] = "time"
+    memory_limit: Annotated[ByteSize, Field(gt=0)] | None = None
     ring_dim: Annotated[int, Field(ge=2**10, le=2**16)] | None = None
     scale_bits: Annotated[int, Field(ge=20, le=60)] | None = None
     first_bits: Annotated[int, Field(ge=20, le=60)] | None = None
@@ -160,10 +178,30 @@ class CryptoConfig(Section):
 
 
 class NetworkConfig(Section):
-    """[network]: the tree of the parties."""
+    """[network]: the tree of the parties.
 
-    arity: Annotated[int, Field(ge=1)] = 2
+    arity: "auto" leaves it to the plan. link: rate and delay of the line of each party, in words such as "1gbps/20ms",
+    by which plans are compared; without it, as if all parties shared the cores of one machine.
+    """
+
+    arity: Literal["auto"] | Annotated[int, Field(ge=1)] = 2
     root: Annotated[int, Field(ge=0)] = 0
+    link: str | None = None
+
+    @field_validator("link")
+    @classmethod
+    def _is_a_link(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                Link.parse(value)
+            except ConfigError as error:
+                raise ValueError(ALLOWED["network", "link"]) from error
+        return value
+
+    @property
+    def first_arity(self) -> int:
+        """Of the tree over which the parties agree on everything that comes before the keys, the arity included."""
+        return FIRST_ARITY if self.arity == "auto" else self.arity
 
 
 class AuditConfig(Section):

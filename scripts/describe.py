@@ -18,7 +18,7 @@ from models.range_probe import range_probe
 from network.topology import Tree
 from network.traffic import predict
 from scripts.config import Config
-from scripts.forecast import Forecast, keeps_diagonals
+from scripts.forecast import Forecast
 
 
 def describe(forecast: Forecast, config: Config, console: Console) -> None:
@@ -61,9 +61,9 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
 
 def _memory(forecast: Forecast) -> str:
     plan, ranks = forecast.plan, range(forecast.tree.n_parties)
-    most = max(forecast.memory_bytes(r) for r in ranks)
-    rows = {_mib(plan.encoded_bytes(r)) if keeps_diagonals(plan, r) else "at each use" for r in ranks}
-    return f"about {_mib(most)}, of which keys {_mib(plan.key_bytes)}, encoded rows " + " / ".join(sorted(rows))
+    rows = {_mib(plan.encoded_bytes(r)) if forecast.keeps_diagonals(r) else "at each use" for r in ranks}
+    most, keys = _mib(forecast.most_memory_bytes), _mib(plan.key_bytes)
+    return f"about {most}, of which keys {keys}, encoded rows " + " / ".join(sorted(rows))
 
 
 def _time(forecast: Forecast) -> str:

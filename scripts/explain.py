@@ -14,20 +14,19 @@ from rich.table import Table
 from mhe.errors import ParameterError
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
-from models.search import Choice, shape_of
+from models.search import Choice, shape_of, tile_width
 from models.workload import Workload
 from network.link import Link
-from network.topology import Tree
+from network.topology import Tree, sensible_arities
 from scripts.calibration import calibrate, fingerprint, units
 from scripts.config import Config
 from scripts.describe import describe, seconds
 from scripts.forecast import Forecast, Goal
-from scripts.planning import best_plans, choice_of, goal_of, workload_of
+from scripts.planning import best_plans, choice_of, goal_of, shown_bytes, workload_of
 from scripts.progress import make_console
 from scripts.train import read_summaries
 
 ALTERNATIVES = 3
-ARITIES = (1, 2, 3, 4, 6, 8)
 
 OTHER_SECURITY = {128: 192, 192: 128}
 FEW_STATISTICAL_BITS, MANY_STATISTICAL_BITS = 40, 128
@@ -83,25 +82,38 @@ def plan(
 
 def explain(config: Config, workload: Workload, goal: Goal) -> Explanation:
     """Raises ParameterError, naming the binding constraint, if nothing keeps them all."""
-    choice = replace(choice_of(config), judge=goal)
-    chosen, *others = (goal.forecast(p) for p in best_plans(workload, choice, config, 1 + ALTERNATIVES))
+    choice = choice_of(config)
+    chosen, *others = (goal.forecast(p) for p in best_plans(workload, choice, config, 1 + ALTERNATIVES, goal))
     variants = []
-    for constraint, instead, task, other in _relaxed(workload, choice, chosen.plan):
+    for constraint, instead, task, other, aim in _constraints(workload, choice, goal, chosen):
         try:
-            best = best_plans(task, other, config, 1)[0]
-            variants.append(Variant(constraint, instead, goal.forecast(best)))
+            best = best_plans(task, other, config, 1, aim)[0]
+            variants.append(Variant(constraint, instead, aim.forecast(best)))
         except ParameterError as error:
             variants.append(Variant(constraint, instead, None, str(error)))
+    n, root = chosen.tree.n_parties, chosen.tree.root
     arities = {
-        arity: replace(chosen, tree=Tree(goal.tree.n_parties, arity, goal.tree.root)).iteration_seconds
-        for arity in sorted({*ARITIES, goal.tree.arity})
-        if arity < max(goal.tree.n_parties, 2) or arity == goal.tree.arity
+        arity: replace(chosen, tree=Tree(n, arity, root)).iteration_seconds
+        for arity in sorted({*sensible_arities(n), chosen.tree.arity})
     }
     return Explanation(config, chosen, tuple(others), tuple(variants), arities)
 
 
-def _relaxed(workload: Workload, choice: Choice, plan: Plan) -> Iterator[tuple[str, str, Workload, Choice]]:
+def _constraints(
+    workload: Workload, choice: Choice, goal: Goal, chosen: Forecast
+) -> Iterator[tuple[str, str, Workload, Choice, Goal]]:
     """(a constraint, what it is instead, the same with that) for everything that costs something."""
+    for constraint, instead, task, other in _relaxed(workload, choice, chosen.plan):
+        yield constraint, instead, task, other, goal
+    limit, half = goal.memory_limit, chosen.most_memory_bytes // 2
+    now = "memory without a limit" if limit is None else f"memory {shown_bytes(limit)}"
+    if limit is not None:
+        yield now, "without a limit", workload, choice, replace(goal, memory_limit=None)
+    yield now, f"{shown_bytes(half)}, half of the chosen plan's", workload, choice, replace(goal, memory_limit=half)
+
+
+def _relaxed(workload: Workload, choice: Choice, plan: Plan) -> Iterator[tuple[str, str, Workload, Choice]]:
+    """(a constraint, what it is instead, the same with that) for all but memory."""
     bits = choice.statistical_bits
     other_bits = FEW_STATISTICAL_BITS if bits > FEW_STATISTICAL_BITS else MANY_STATISTICAL_BITS
     other_security = OTHER_SECURITY[choice.security_bits]
@@ -157,20 +169,31 @@ def _print(found: Explanation, console: Console) -> None:
             continue
         new = variant.forecast
         change = new.iteration_seconds / chosen.iteration_seconds - 1
-        memory = _mib(_most_memory(new))
+        memory = shown_bytes(new.most_memory_bytes)
         ring = f"2^{new.plan.parameters.ring_dim.bit_length() - 1}"
         difference = "none" if abs(change) < 5e-3 else f"{100 * change:+.0f} %"
         error = f"{new.plan.precision.released_error:.1g}"
         time = seconds(new.iteration_seconds)
         table.add_row(variant.constraint, variant.instead, ring, time, difference, error, memory)
     console.print(table)
+    problems = [(v.constraint, v.instead, v.problem) for v in found.variants if v.forecast is None]
+    if problems:
+        console.print()
+        console.print("[bold]What is impossible[/bold]")
+        for constraint, instead, problem in problems:
+            console.print(f"{constraint}, {instead}: {problem}", markup=False)
     best = min(found.arities, key=lambda arity: found.arities[arity])
     now = chosen.tree.arity
     if len(found.arities) > 1:
         said = ", ".join(f"{arity}: {seconds(s)}" for arity, s in found.arities.items())
-        better = f"; set \\[network] arity = {best}" if found.arities[best] < 0.99 * found.arities[now] else ""
         console.print()
-        console.print(f"[bold]Iteration by arity of the tree[/bold] (now {now}): {said}{better}")
+        if found.config.network.arity == "auto":
+            aim, where = found.config.crypto.objective, chosen.link or "parties that share the cores of one machine"
+            console.print(f"[bold]Arity of the tree[/bold]: {now}, for the least {aim} with {where}; iteration: {said}")
+        else:
+            gain = found.arities[best] < 0.99 * found.arities[now]
+            better = f'; \\[network] arity = "auto" takes the best, {best}' if gain else ""
+            console.print(f"[bold]Iteration by arity of the tree[/bold] (now {now}): {said}{better}")
 
 
 def _row(forecast: Forecast) -> tuple[str, ...]:
@@ -184,17 +207,9 @@ def _row(forecast: Forecast) -> tuple[str, ...]:
         f"2^{shape.scale_bits}",
         f"{forecast.plan.precision.released_error:.1g}",
         seconds(forecast.iteration_seconds),
-        _mib(sent),
-        _mib(_most_memory(forecast)),
+        shown_bytes(sent),
+        shown_bytes(forecast.most_memory_bytes),
     )
-
-
-def _most_memory(forecast: Forecast) -> int:
-    return max(forecast.memory_bytes(r) for r in range(forecast.tree.n_parties))
-
-
-def _mib(n_bytes: float) -> str:
-    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 100 << 20 else f"{n_bytes / 2**20:.0f} MiB"
 
 
 def as_json(found: Explanation) -> dict[str, Any]:
@@ -203,6 +218,7 @@ def as_json(found: Explanation) -> dict[str, Any]:
         "objective": found.config.crypto.objective,
         "costs": found.forecast.units.source,
         "machine": dict(fingerprint()),
+        "memory_limit": found.config.crypto.memory_limit,
         "link": None if found.forecast.link is None else str(found.forecast.link),
         "chosen": forecast_as_json(found.forecast),
         "alternatives": [forecast_as_json(each) for each in found.others],
@@ -226,6 +242,7 @@ def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
         "shape": asdict(shape_of(p)),
         "log_qp": round(p.log_qp, 2),
         "baby_steps": plan.layout.baby,
+        "tile_width": tile_width(plan),
         "security_bits": p.security_bits,
         "statistical_bits": p.statistical_bits,
         "release_bits": plan.workload.release_bits,
@@ -239,5 +256,6 @@ def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
         "training_seconds": forecast.training_seconds,
         "iteration_bytes": [forecast.iteration_bytes(r) for r in ranks],
         "rounds": len(plan.iteration_transfers),
+        "keeps_encoded_rows": [forecast.keeps_diagonals(r) for r in ranks],
         "memory_bytes": [forecast.memory_bytes(r) for r in ranks],
     }

@@ -7,16 +7,19 @@ for the stated link.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from mhe.collective import Transfer
 from mhe.parameters import WORD_BYTES
 from models.cost import Chain, UnitCosts, Work, work_on
+from models.least_operations import LeastCounted
+from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.operations import Counted, Counts, Operations, probe_operations
@@ -30,7 +33,7 @@ from network.traffic import predict
 Objective = Literal["time", "traffic", "memory"]
 
 KEPT_DIAGONALS_BYTES = 1 << 30
-"""Encoded diagonals are kept across iterations as long as they take no more than this per party."""
+"""Where memory has no limit, encoded diagonals are kept across iterations if they take no more than this per party."""
 
 LOADED_BYTES = 110 << 20
 """Compiled loops, modules of a run that computing alone does not need, and the buffers of MPI."""
@@ -43,11 +46,6 @@ HOP_SECONDS = 1e-3
 """How much later a party on the same machine sees a message: those who wait look again after a sleep."""
 
 
-def keeps_diagonals(plan: Plan, rank: int, sharing: int = 1) -> bool:
-    """sharing: parties that share the memory of a process."""
-    return plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
-
-
 @lru_cache(maxsize=64)
 def _places(tree: Tree) -> tuple[tuple[int, bool], ...]:
     """(children, whether there is a parent) of every party."""
@@ -56,25 +54,37 @@ def _places(tree: Tree) -> tuple[tuple[int, bool], ...]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one plan, over a tree. link: between machines of one party each; None: all parties on this machine."""
+    """Of one plan, over a tree. link: between machines of one party each; None: all parties on this machine.
+
+    keep_within: bytes of memory within which a party keeps its rows encoded from one iteration to the next, which takes
+    less time than to encode them anew; None: as long as they take no more than KEPT_DIAGONALS_BYTES.
+    """
 
     plan: Plan
     tree: Tree
     units: UnitCosts
     link: Link | None = None
     cores: int = os.cpu_count() or 1
-    counted: Counted = field(default_factory=Counted, repr=False)
+    counted: Counted | LeastCounted = field(default_factory=Counted, repr=False)
+    keep_within: int | None = None
+    _known: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def over(self, tree: Tree) -> Forecast:
+        """The same over another tree with the same root: what parties do by themselves is not worked out again."""
+        other = replace(self, tree=tree)
+        object.__setattr__(other, "_known", self._known)
+        return other
 
     # one iteration
 
     def cpu_seconds(self, rank: int) -> float:
         """CPU time of this party in an iteration that finds its rows encoded."""
-        return self._computed(self._operations(rank).later) + self._carried(rank, self.plan.iteration_transfers)
+        return self._seconds(rank, "later") + self._carried(rank, self.plan.iteration_transfers)
 
     @cached_property
     def iteration_seconds(self) -> float:
         """Wall time of an iteration that finds its rows encoded."""
-        alone = self._computed(self._operations(self.tree.root).alone)
+        alone = self._seconds(self.tree.root, "alone")
         together = [(self.cpu_seconds(r) - alone * (r == self.tree.root), n) for r, n in self._alike]
         return self._elapsed(together, alone, self.plan.iteration_transfers)
 
@@ -83,9 +93,8 @@ class Forecast:
         """What the first use of every batch takes beyond that, in all."""
         spent = []
         for rank, n in self._alike:
-            each = self._operations(rank)
             encoded = sum(self._encodes(rank, number) for number in range(1, self._iterations_that_differ + 1))
-            spent.append((encoded * (self._computed(each.first) - self._computed(each.later)), n))
+            spent.append((encoded * (self._seconds(rank, "first") - self._seconds(rank, "later")), n))
         return self._elapsed(spent, 0.0, ())
 
     def cpu_seconds_of(self, rank: int, number: int) -> float:
@@ -150,7 +159,7 @@ class Forecast:
         probe = RangeProbe(self.plan)
         spent = []
         for rank, n in self._alike:
-            counts = probe_operations(self.plan, rank, probe, keep=keeps_diagonals(self.plan, rank))
+            counts = probe_operations(self.plan, rank, probe, keep=self.keeps_diagonals(rank))
             spent.append((self._computed(counts) + self._carried(rank, probe.transfers), n))
         return self._elapsed(spent, 0.0, probe.transfers)
 
@@ -191,9 +200,23 @@ class Forecast:
 
         Two parts are not derived but fitted to runs (`benchmarks.predictions`): LOADED_BYTES, SCRATCH_POLYNOMIALS.
         """
+        return self._memory_bytes(rank, keep=self.keeps_diagonals(rank))
+
+    @property
+    def most_memory_bytes(self) -> int:
+        """Of the party with the highest peak."""
+        return max(map(self.memory_bytes, range(self.tree.n_parties)))
+
+    def keeps_diagonals(self, rank: int, sharing: int = 1) -> bool:
+        """Whether this party keeps its rows encoded. sharing: parties of one process, where memory has no limit."""
+        if self.keep_within is None:
+            return self.plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
+        return self._memory_bytes(rank, keep=True) <= self.keep_within
+
+    def _memory_bytes(self, rank: int, *, keep: bool) -> int:
         plan = self.plan
         encoded = plan.encoded_bytes(rank)
-        if not keeps_diagonals(plan, rank):
+        if not keep:
             # a perceptron's batch is encoded for one iteration, of which it serves both ways
             encoded = 0 if isinstance(plan, CircuitPlan) else encoded // plan.batches(rank)
         process = self.units.base_bytes + LOADED_BYTES
@@ -233,9 +256,7 @@ class Forecast:
         first: dict[tuple[object, ...], int] = {}
         members: Counter[int] = Counter()
         for rank, (children, parent) in enumerate(_places(self.tree)):
-            blocks = self.plan.blocks(rank) if isinstance(self.plan, CircuitPlan) else 1
-            key = (blocks, children, parent, self.plan.batches(rank), keeps_diagonals(self.plan, rank))
-            members[first.setdefault(key, rank)] += 1
+            members[first.setdefault((*self._load(rank), children, parent), rank)] += 1
         return list(members.items())
 
     def _elapsed(self, together: Sequence[tuple[float, int]], alone: float, transfers: Sequence[Transfer]) -> float:
@@ -247,6 +268,22 @@ class Forecast:
             return longest + alone + sum(self.link.transfer_seconds(self.tree, t) for t in transfers)
         shared = max(longest, sum(seconds * n for seconds, n in together) / self.cores)
         return shared * self.units.crowded + alone + HOP_SECONDS * self.tree.depth * len(transfers)
+
+    def _load(self, rank: int) -> tuple[int, int, bool]:
+        """(blocks of a batch, batches, whether they are kept encoded): what parties differ in, but for their place."""
+        found: tuple[int, int, bool] | None = self._known.get(("load", rank))
+        if found is None:
+            blocks = self.plan.blocks(rank) if isinstance(self.plan, CircuitPlan) else 1
+            found = self._known["load", rank] = blocks, self.plan.batches(rank), self.keeps_diagonals(rank)
+        return found
+
+    def _seconds(self, rank: int, part: Literal["first", "later", "alone"]) -> float:
+        """CPU time of this part of a party's `Operations`."""
+        key = (part, *self._load(rank), rank == self.tree.root)
+        if key not in self._known:
+            self._known[key] = self._computed(getattr(self._operations(rank), part))
+        seconds: float = self._known[key]
+        return seconds
 
     def _computed(self, counts: Counts) -> float:
         return self.units.total(self._work, counts)
@@ -269,7 +306,7 @@ class Forecast:
 
     def _operations(self, rank: int) -> Operations:
         plan, root = self.plan, rank == self.tree.root
-        return self.counted.of(plan, rank, is_root=root, keep=keeps_diagonals(plan, rank))
+        return self.counted.of(plan, rank, is_root=root, keep=self.keeps_diagonals(rank))
 
     @cached_property
     def _work(self) -> Work:
@@ -288,21 +325,52 @@ class Forecast:
 class Goal:
     """What the search for parameters makes small: seconds of an iteration (and of the preparation, spread over all of
     them), the most bytes that a party sends in one, or the most memory of a party.
+
+    trees: of which each plan takes the one that suits it best. memory_limit: bytes that no party may exceed.
     """
 
     objective: Objective
-    tree: Tree
+    trees: tuple[Tree, ...]
     units: UnitCosts
     link: Link | None = None
-    counted: Counted = field(default_factory=Counted, repr=False)
+    counted: Counted | LeastCounted = field(default_factory=Counted, repr=False)
+    memory_limit: int | None = None
 
     def forecast(self, plan: Plan) -> Forecast:
-        return Forecast(plan, self.tree, self.units, self.link, counted=self.counted)
+        """Over the tree on which the plan does best; of equally good ones, the fastest."""
+        found = self.forecasts(plan)
+        return found[0] if len(found) == 1 else min(found, key=lambda f: (self._cost(f), f.iteration_seconds))
+
+    def over(self, tree: Tree) -> Goal:
+        """The same over this tree."""
+        return replace(self, trees=(tree,))
+
+    def forecasts(self, plan: Plan) -> list[Forecast]:
+        """Over every tree."""
+        within = 0 if self.objective == "memory" else self.memory_limit
+        tree, *others = self.trees
+        first = Forecast(plan, tree, self.units, self.link, counted=self.counted, keep_within=within)
+        return [first, *map(first.over, others)]
+
+    def allowance(self, plan: Plan) -> float:
+        """0, or infinite where a party would take more than memory_limit: a `Judge` of whether a plan may be taken."""
+        # what a party takes does not depend on where it is in the tree, but for the keys of the root
+        taken = 0 if self.memory_limit is None else self.forecasts(plan)[0].most_memory_bytes
+        return math.inf if self.memory_limit is not None and taken > self.memory_limit else 0.0
 
     def __call__(self, plan: Plan) -> float:
-        forecast, ranks = self.forecast(plan), range(self.tree.n_parties)
+        return self.allowance(plan) or min(map(self._cost, self.forecasts(plan)))
+
+    def least(self, plan: Plan) -> float:
+        """No more than what a plan costs; of a perceptron, without counting what it takes."""
+        if self.objective != "time" or not isinstance(plan, PerceptronPlan):
+            return self(plan)
+        bound = replace(self, counted=LeastCounted())
+        return bound(plan)
+
+    def _cost(self, forecast: Forecast) -> float:
         if self.objective == "traffic":
-            return max(map(forecast.iteration_bytes, ranks))
+            return max(map(forecast.iteration_bytes, range(forecast.tree.n_parties)))
         if self.objective == "memory":
-            return max(map(forecast.memory_bytes, ranks))
-        return forecast.iteration_seconds + forecast.preparation_seconds / plan.workload.iterations
+            return forecast.most_memory_bytes
+        return forecast.iteration_seconds + forecast.preparation_seconds / forecast.plan.workload.iterations

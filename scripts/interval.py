@@ -50,7 +50,7 @@ def run(config: Config) -> None:
     """Propose, as the party that this MPI process is; the root prints."""
     with mpi_channel() as channel:
         agree_on_settings(config, TreeCollective(channel))
-        collective = TreeCollective(channel, arity=config.network.arity, root=config.network.root)
+        collective = TreeCollective(channel, arity=config.network.first_arity, root=config.network.root)
         found = propose(config, collective)
         console = make_console(quiet=not collective.is_root)
         low, high = found.reach.interval

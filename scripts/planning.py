@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli as generate_own_moduli
 from models.activations import (
     Polynomial,
@@ -29,10 +31,10 @@ from models.mlp_search import choose_perceptron_plans
 from models.model import Plan
 from models.newton_search import choose_newton_plans
 from models.range_probe import range_probe
-from models.search import Choice, Judge, MakeModuli, Pinned, choose_plans
+from models.search import Choice, Judge, MakeModuli, Pinned, choose_plans, shape_of
 from models.workload import Workload
 from network.link import Link
-from network.topology import Tree
+from network.topology import Tree, sensible_arities
 from scripts.config import Config, ModelConfig
 from scripts.forecast import Goal
 
@@ -44,22 +46,55 @@ def make_plan(
     summaries: Sequence[Mapping[str, Any]],
     outputs: int,
     *,
-    judge: Judge | None = None,
+    goal: Goal | None = None,
     pinned: Pinned | None = None,
 ) -> Plan:
     """The plan for parties with these summaries (models.data.summary) and a model of so many outputs.
 
-    judge: what a plan costs, by default the root's operations. pinned: what another party found, to be made again here.
+    goal: what a plan costs, by default the root's operations. pinned: what another party found, to be made again here.
     Raises ParameterError if there is none.
     """
-    choice = replace(choice_of(config), judge=judge, pinned=pinned)
-    plan = best_plans(workload_of(config, summaries, outputs), choice, config, 1)[0]
+    choice = replace(choice_of(config), pinned=pinned)
+    plan = best_plans(workload_of(config, summaries, outputs), choice, config, 1, goal)[0]
     range_probe(plan)  # which may not be possible
     return plan
 
 
-def best_plans(workload: Workload, choice: Choice, config: Config, count: int) -> Sequence[Plan]:
-    """The best plans, on up to `count` different chains. Raises ParameterError if there is none."""
+def best_plans(
+    workload: Workload, choice: Choice, config: Config, count: int, goal: Goal | None = None
+) -> Sequence[Plan]:
+    """The best plans, on up to `count` different chains. Raises ParameterError, naming what binds, if there is none.
+
+    goal: what a plan costs and may take, in place of `choice.judge`.
+    """
+    if goal is None:
+        return _chosen(workload, choice, config, count)
+    judge: Judge = goal if choice.pinned is None else goal.allowance
+    bound: Judge = goal.least if choice.pinned is None else goal.allowance
+    try:
+        return _chosen(workload, replace(choice, judge=judge, bound=bound), config, count)
+    except ParameterError:
+        if goal.memory_limit is None:
+            raise
+    # raises what binds if it is not the memory
+    smallest = replace(goal, objective="memory", memory_limit=None)
+    plan = _chosen(workload, replace(choice, judge=smallest, bound=smallest), config, 1)[0]
+    # rounded up, so that what is said is enough
+    p, least = plan.parameters, math.ceil(smallest.forecast(plan).most_memory_bytes / 2**20)
+    raise ParameterError(
+        f"[crypto] memory_limit = {shown_bytes(goal.memory_limit)}: a party needs at least {least} MiB "
+        f"(ring_dim {p.ring_dim}, scale 2^{shape_of(p).scale_bits}, {len(plan.key_plan.everywhere)} rotation keys of "
+        f"{shown_bytes(p.evaluation_key_bytes)}); allow as much, or lower [crypto] statistical_bits, [release] "
+        "statistical_bits or its precision, or train on smaller batches"
+    )
+
+
+def shown_bytes(n_bytes: float) -> str:
+    """In MiB."""
+    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 100 << 20 else f"{n_bytes / 2**20:.0f} MiB"
+
+
+def _chosen(workload: Workload, choice: Choice, config: Config, count: int) -> Sequence[Plan]:
     choose: Callable[..., Sequence[Plan]] = choose_plans
     if workload.outputs > 1 or workload.hidden:
         choose = choose_perceptron_plans
@@ -118,8 +153,19 @@ def choice_of(config: Config) -> Choice:
 
 
 def goal_of(config: Config, n_parties: int, units: UnitCosts, link: Link | None = None) -> Goal:
-    """What [crypto] objective asks for, over the tree of [network]."""
-    return Goal(config.crypto.objective, Tree(n_parties, config.network.arity, config.network.root), units, link)
+    """What [crypto] objective asks for within its memory_limit, over the tree of [network], or the trees that suit.
+
+    link: in place of that of [network].
+    """
+    network, crypto = config.network, config.crypto
+    arities = sensible_arities(n_parties) if network.arity == "auto" else (network.arity,)
+    return Goal(
+        crypto.objective,
+        tuple(Tree(n_parties, arity, network.root) for arity in arities),
+        units,
+        link or (None if network.link is None else Link.parse(network.link)),
+        memory_limit=crypto.memory_limit,
+    )
 
 
 def _free(config: Config) -> bool:

@@ -61,6 +61,7 @@ class Outcome:
 
     config: Config
     plan: Plan
+    tree: Tree
     target: Target
     summaries: Sequence[Mapping[str, Any]]
     seconds: Mapping[str, float]
@@ -102,7 +103,6 @@ def iteration_line(iteration: Iteration, before: Mapping[str, float], after: Map
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The content of result.json; the README documents it, and it is stable."""
     plan, config, p = outcome.plan, outcome.config, outcome.plan.parameters
-    tree = Tree(p.n_parties, config.network.arity, config.network.root)
     clear, nothing = outcome.clear, dict.fromkeys(NAMES[outcome.target.kind])
     return {
         "model": config.model.kind,
@@ -131,7 +131,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "max_weight_error": outcome.max_weight_error,
         "predicted": {
             "max_weight_error": plan.precision.weight_error,
-            "iteration": [asdict(predict(tree, rank, plan.iteration_transfers)) for rank in range(p.n_parties)],
+            "iteration": [asdict(predict(outcome.tree, rank, plan.iteration_transfers)) for rank in range(p.n_parties)],
         },
         "polynomials": {
             "interval": _interval(plan),
@@ -194,7 +194,6 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
     predicted.
     """
     clear, plan = outcome.clear, outcome.plan
-    tree = Tree(plan.workload.n_parties, outcome.config.network.arity, outcome.config.network.root)
     table = Table(title="result", title_justify="left", box=None, pad_edge=False)
     reference = "scikit-learn" if plan.network.hidden else "exact optimum"
     for name in ("", "encrypted", "clear twin", reference):
@@ -232,7 +231,7 @@ def print_table(console: Console, outcome: Outcome, out: Path) -> None:
     for name in ("party", "CPU s", "sent MB", "received MB", "rounds", "peak MiB", "iteration sent MB", "planned MB"):
         parties.add_column(name, justify="right")
     for rank, u in enumerate(outcome.usages):
-        planned = predict(tree, rank, plan.iteration_transfers).bytes_sent / 1e6
+        planned = predict(outcome.tree, rank, plan.iteration_transfers).bytes_sent / 1e6
         real = u.iteration is not None and outcome.config.crypto.backend != "clear"
         one = f"{u.iteration['bytes_sent'] / 1e6:.3f}" if u.iteration is not None and real else "-"
         sent, received = f"{u.bytes_sent / 1e6:.1f}", f"{u.bytes_received / 1e6:.1f}"

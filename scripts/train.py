@@ -54,7 +54,6 @@ from scripts.agreement import (
 )
 from scripts.config import Config
 from scripts.describe import describe
-from scripts.forecast import keeps_diagonals
 from scripts.keep import Keeping, keep
 from scripts.launch import check_output
 from scripts.progress import Reporter, make_console
@@ -86,7 +85,7 @@ def run(config: Config, out: Path, force: bool, keeping: Keeping | None = None) 
     """Run the party that this MPI process is. keeping: for a model that stays encrypted."""
     with mpi_channel() as channel:
         agree_on_settings(config, TreeCollective(channel))
-        collective = TreeCollective(channel, arity=config.network.arity, root=config.network.root)
+        collective = TreeCollective(channel, arity=config.network.first_arity, root=config.network.root)
         run_party(config, collective, out, force, keeping)
 
 
@@ -101,9 +100,10 @@ def run_party(
     together(collective, lambda: _check_keeping(config, collective, keeping))
     together(collective, lambda: check_output(out, force) if collective.is_root else None)
     shard, target, summaries = agree_on_data(config, collective)
-    circuit, forecast = agree_on_plan(config, collective, summaries, target.outputs)
+    forecast = agree_on_plan(config, collective, summaries, target.outputs)
+    circuit = forecast.plan
     collective.bind(circuit.parameters.digest)
-    if forecast is not None:
+    if collective.is_root:
         describe(forecast, config, console)
     model = model_of(circuit)
     stops = config.audit.range_action == "stop"
@@ -119,7 +119,7 @@ def run_party(
         rank = collective.rank
         targets = scales.target(targets_of(shard.labels, target.outputs))
         with collective.phase("packing"):
-            keep_encoded = keeps_diagonals(circuit, rank, collective.host.parties)
+            keep_encoded = forecast.keeps_diagonals(rank, collective.host.parties)
             batches = pack_batches(model, rows, targets, config.training.seed, rank, keep_encoded)
     prepared = time.perf_counter()
     inverse = _prepared(party, model, batches, recorder.reporter)
@@ -151,7 +151,9 @@ def run_party(
         Usage(**json.loads(blob))
         for blob in collective.allgather(json.dumps(usage(collective, recorder.whole_iteration())).encode())
     ]
-    outcome = Outcome(config, circuit, target, summaries, seconds, usages, weights, found, clear, recorder.ranges)
+    outcome = Outcome(
+        config, circuit, collective.tree, target, summaries, seconds, usages, weights, found, clear, recorder.ranges
+    )
     if config.release.what == "predictions" and scores is not None:
         write_predictions(out, rank, target, scores)
     if collective.is_root:

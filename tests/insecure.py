@@ -19,14 +19,15 @@ from mhe.parameters import Parameters, Shape, refresh_floor_bits
 from models.activations import Polynomial, approximate, sigmoid
 from models.local_plan import LocalPlan
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
-from models.mlp_search import choose_tiles
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan, newton_levels, newton_message_bits
+from models.packing import doublings, power_of_two_at_least
 from models.plan import CircuitPlan
 from models.search import Choice
 from models.tiles import TileLayout
 from models.workload import Workload
 from scripts.config import Config
+from scripts.forecast import Goal
 from scripts.planning import moduli_maker
 
 Floats = npt.NDArray[np.float64]
@@ -136,6 +137,13 @@ def insecure_test_plan(
     return CircuitPlan(task, parameters) if task.local_iterations is None else LocalPlan(task, parameters)
 
 
+def widest_tiles(task: Workload, n_slots: int) -> TileLayout:
+    """As wide as the widest layer of outputs, or as the slots allow; a search would compare all widths."""
+    most = doublings(1, 1 + math.isqrt(n_slots // 2))[-1]
+    width = min(power_of_two_at_least(max((*task.hidden, task.outputs))), most)
+    return TileLayout(n_slots, width, min(1 << (width.bit_length() // 2), width))
+
+
 def insecure_test_perceptron_plan(
     task: Workload,
     *,
@@ -148,7 +156,7 @@ def insecure_test_perceptron_plan(
 ) -> PerceptronPlan:
     """INSECURE: the plan of a perceptron on the shortest chain that it needs, in a small ring."""
     n_slots, bits, levels = ring_dim // 2, perceptron_message_bits(task), perceptron_levels(task.model)
-    layout = choose_tiles(task, n_slots) if width is None else TileLayout(n_slots, width, max(1, width // 4))
+    layout = widest_tiles(task, n_slots) if width is None else TileLayout(n_slots, width, max(1, width // 4))
     floor = refresh_floor_bits(INSECURE_TEST_STATISTICAL_BITS, scale_bits, bits, task.n_parties)
     refresh_limbs = 1 + max(0, math.ceil((floor + 0.5 - FIRST_BITS) / scale_bits))
     parameters = insecure_test_parameters(
@@ -195,7 +203,7 @@ def choose_insecure_test_plan(task: Workload, choice: Choice, make_moduli: MakeM
 def finding(plan_of: Callable[..., Plan]) -> Callable[..., list[Plan]]:
     """In place of `scripts.planning.best_plans`, for runs in an INSECURE small ring: plan_of as `choose_plan`."""
 
-    def best_plans(workload: Workload, choice: Choice, config: Config, count: int) -> list[Plan]:
+    def best_plans(workload: Workload, choice: Choice, config: Config, count: int, goal: Goal | None) -> list[Plan]:
         backend = config.crypto.backend
         return [plan_of(workload, choice, moduli_maker(backend), free=backend != "openfhe")]
 

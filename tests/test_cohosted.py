@@ -17,6 +17,8 @@ from network.channel import Loopback
 from network.host import CoHost
 from network.link import Link
 from network.local import run_parties
+from network.topology import Tree
+from network.traffic import predict
 from scripts.config import parse_config
 from scripts.train import run_party
 from tests import oracle
@@ -54,6 +56,21 @@ def test_cohosted_parties_send_the_same_bytes_and_get_the_same_model(config, tmp
             assert {name: alone[phase][name] for name in SAME} == {name: here[phase][name] for name in SAME}
         assert max(outcome.max_weight_error, same.max_weight_error) < 1e-2 if outcome.clear else same.clear is None
         np.testing.assert_array_equal(same.weights[0], together[0][1].weights[0])
+
+
+@pytest.mark.parametrize(("link", "arity"), [("10gbps/1s", 4), ("1mbps/1us", 1)])
+def test_parties_agree_on_the_tree_that_suits_their_link(config, tmp_path, link, arity):
+    """And none sends a byte that the plan does not count on that tree."""
+    found = parse_config({**SETTINGS, "network": {"arity": "auto", "root": 2, "link": link}})
+
+    def program(collective):
+        outcome = run_party(found, collective, tmp_path / "out", True)
+        return collective.tree, outcome
+
+    for tree, outcome in run_parties(N_PARTIES, program, root=2, at_once=2):
+        assert tree == outcome.tree == Tree(N_PARTIES, arity, 2)
+        planned = [predict(tree, r, outcome.plan.iteration_transfers).bytes_sent for r in range(N_PARTIES)]
+        assert [usage.iteration["bytes_sent"] for usage in outcome.usages] == planned
 
 
 def test_no_party_reaches_the_secret_of_another(config, tmp_path, monkeypatch):

@@ -105,9 +105,7 @@ def test_encrypted_training_is_the_twins(name, real_evaluator):
 
 
 def test_coupled_outputs_lie_in_one_tile_without_hidden_layers():
-    with pytest.raises(
-        ParameterError, match="5 coupled outputs need a tile of 16 columns, without hidden layers"
-    ):
+    with pytest.raises(ParameterError, match="5 coupled outputs need a tile of 16 columns, without hidden layers"):
         insecure_test_perceptron_plan(coupled(5), **SMALL)
     with pytest.raises(ParameterError, match="3 coupled outputs need a tile of 8 columns, without hidden layers"):
         insecure_test_perceptron_plan(coupled(3, hidden=(4,), activation=square((-4.0, 4.0))), **SMALL)

@@ -10,11 +10,15 @@ from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, log2_product, refresh_floor_bits
 from models.activations import approximate, identity, sigmoid, square
-from models.mlp_plan import perceptron_levels, perceptron_message_bits
-from models.mlp_search import choose_perceptron_plans, choose_tiles
-from models.search import LOGIT_ERROR, TOLERATED, Choice
+from models.least_operations import least_operations
+from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
+from models.mlp_search import choose_perceptron_plans, tile_layouts
+from models.operations import operations
+from models.packing import doublings
+from models.search import LOGIT_ERROR, TOLERATED, Choice, RootWork, pinned
+from models.tiles import TileLayout
 from tests.evaluators import moduli_of
-from tests.insecure import sigmoid_polynomial, workload
+from tests.insecure import insecure_test_perceptron_plan, sigmoid_polynomial, workload
 
 SQUARE = square((-4.0, 4.0))
 CUBIC = approximate(sigmoid, 3, (-6.0, 6.0), "least_squares")
@@ -90,18 +94,69 @@ def test_explicit_values_are_taken(free, first):
 
 
 @pytest.mark.parametrize(
-    ("changes", "width", "rows"),
-    [({}, 16, 256), ({"hidden": (17,)}, 32, 128), ({"hidden": (), "outputs": 10}, 16, 256)],
+    ("changes", "widths"),
+    [
+        ({}, (8, 16, 32, 64)),
+        ({"hidden": ()}, (2, 4, 8, 16)),
+        ({"hidden": (), "coupled": True}, (4, 8, 16)),
+        ({"batch": 150}, (8, 16)),
+        ({"batch": None, "rows": (1500,)}, (2,)),
+    ],
 )
-def test_tiles_are_as_wide_as_the_widest_layer(changes, width, rows):
-    layout = choose_tiles(replace(CLASSES, **changes), 8192)
-    assert (layout.width, layout.rows) == (width, rows)
-    assert layout.width % layout.baby == 0
+def test_tiles_of_every_sensible_width_that_holds_a_batch_are_looked_at(changes, widths):
+    task = replace(CLASSES, **changes)
+    layouts = tile_layouts(task, 8192)
+    assert sorted({each.width for each in layouts}) == list(widths)
+    assert min(each.rows for each in layouts) >= max(task.batch_rows)
+    for width in widths:
+        babies = [each.baby for each in layouts if each.width == width]
+        assert len(babies) == (max(1, width.bit_length() - 1) if task.hidden else 1)
+        assert babies == sorted(set(babies))
 
 
-def test_tiles_are_no_wider_than_the_slots_allow():
-    layout = choose_tiles(replace(CLASSES, hidden=(500,)), 8192)
-    assert 2 * layout.width**2 == layout.n_slots
+NETWORKS = {
+    "no hidden layer": {"hidden": (), "outputs": 10},
+    "one hidden layer": {},
+    "two of different widths": {"hidden": (16, 5)},
+    "many inputs": {"features": 100, "hidden": (9,)},
+    "one output": {"hidden": (12, 4), "outputs": 1},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_cheapest_is_found_without_counting_all(name):
+    """Every layout of the chosen chain costs at least what is chosen, and at least its own lower bound."""
+    task = replace(WORKLOADS["nothing"], **NETWORKS[name])
+    plan, judge = choose(task), RootWork()
+    cost = judge(plan)
+    n_slots = plan.parameters.n_slots
+    narrow = [TileLayout(n_slots, width, width) for width in (1, 2, 4)]
+    for layout in (*narrow, *tile_layouts(task, n_slots)):
+        other = PerceptronPlan(task, plan.parameters, layout, centred=plan.centred)
+        counted = operations(other, 0, is_root=False, keep=True).later
+        for key, count in least_operations(other).items():
+            assert count <= counted.get(key, 0), (layout, key)
+        assert judge.least(other) <= judge(other)
+        assert judge(other) >= cost
+
+
+@pytest.mark.parametrize(("features", "outputs", "width"), [(60, 3, 8), (200, 20, 4), (20, 10, 16), (90, 30, 16)])
+def test_no_other_split_of_the_steps_of_clear_rows_is_cheaper(features, outputs, width, monkeypatch):
+    """`TileLayout.clear_baby` is a rule: against all numbers of baby steps."""
+    task = workload((40, 40), features, outputs=outputs, batch=16, link=sigmoid_polynomial(3))
+    plan = insecure_test_perceptron_plan(task, width=width)
+    chosen, costs = RootWork()(plan), []
+    for baby in doublings(1, 2 * width):
+        monkeypatch.setattr(TileLayout, "clear_baby", lambda *_, baby=baby: baby)
+        costs.append(RootWork()(plan))
+    assert len(set(costs)) > 1
+    assert chosen == min(costs)
+
+
+def test_what_one_party_found_another_one_makes_again():
+    plan = choose(CLASSES)
+    same = choose(CLASSES, Choice(pinned=pinned(plan)))
+    assert (same.layout, same.parameters) == (plan.layout, plan.parameters)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +165,13 @@ def test_tiles_are_no_wider_than_the_slots_allow():
         (Choice(ring_dim=4096), {}, r"log2\(QP\) is .* at ring_dim 4096; 128-bit security allows 106"),
         (Choice(ring_dim=8192, scale_bits=50), {}, "128-bit security allows 214 there: take ring_dim >= 32768"),
         (Choice(security_bits=192, ring_dim=16384), {}, "192-bit security allows"),
-        (Choice(ring_dim=1024), {}, "a batch of 64 rows does not fit 16 rows of 32 slots; use smaller ones"),
+        (
+            Choice(ring_dim=1024),
+            {"batch": None, "rows": (600,)},
+            "a batch of 600 rows does not fit 256 rows of 2 slots",
+        ),
         (Choice(limbs=5), {}, "limbs = 5 are too few: 3 levels are consumed between refreshes, and one with 128"),
-        (Choice(), {"batch": None, "rows": (5000,) * 4}, "a batch of 5000 rows does not fit 1024 rows"),
+        (Choice(), {"batch": None, "rows": (20000,) * 4}, "a batch of 20000 rows does not fit 16384 rows"),
         (Choice(), {"precision": 1e-9}, "precise to .* at best .* 1e-09 is asked for"),
         (Choice(), {"release_bits": 90}, "precise to .*smudging of 90 statistical bits is what costs precision"),
     ],

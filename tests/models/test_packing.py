@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhe.errors import KeyMismatchError, ParameterError
+from models.cost import DEFAULT_UNITS
 from models.linalg import backward, forward, pack, rotate_and_add
 from models.packing import BlockLayout, choose_layout, doublings, power_of_two_at_least
+from network.topology import Tree
+from scripts.forecast import Goal
 from tests.evaluators import World, parameters_of
-from tests.insecure import clear_backend, clear_ciphertext
+from tests.insecure import clear_backend, clear_ciphertext, insecure_test_plan, workload
 
 SHAPES = [(1, 2), (3, 2), (64, 2), (5, 40), (1, 64), (33, 33), (64, 64), (64, 17), (200, 9), (129, 64), (65, 2)]
 """(rows, features) against 64 slots: one row, tall, wide, square, full, several blocks."""
@@ -225,3 +230,16 @@ def test_what_does_not_fit_is_refused():
     for baby in (0, 3, 8):
         with pytest.raises(ParameterError, match=f"{baby} baby steps do not divide 4 diagonals"):
             BlockLayout(64, 16, 4, baby)
+
+
+@pytest.mark.parametrize("objective", ["time", "memory", "traffic"])
+@pytest.mark.parametrize("rows", [(20,), (700, 300, 300), (9000,) * 2])
+@pytest.mark.parametrize("features", [3, 60, 250])
+def test_no_number_of_baby_steps_is_better_than_those_that_are_looked_at(objective, rows, features):
+    plan = insecure_test_plan(workload(rows, features), ring_dim=1 << 11)
+    goal = Goal(objective, (Tree(len(rows)),), DEFAULT_UNITS)
+    every = [goal(replace(plan, baby=baby)) for baby in doublings(1, 2 * plan.layout.n_diagonals)]
+    looked_at = [goal(replace(plan, baby=layout.baby)) for layout in plan.layout.alternatives]
+    assert min(looked_at) == min(every)
+    if objective == "time":
+        assert goal(plan) == min(every)

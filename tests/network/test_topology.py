@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhe.errors import ConfigError
-from network.topology import Tree
+from network.topology import Tree, sensible_arities
 
 
 @st.composite
@@ -54,3 +54,12 @@ def test_party_outside_the_tree_is_refused(rank):
     for ask in (Tree(3).parent, Tree(3).children, Tree(3).subtree):
         with pytest.raises(ConfigError, match="not in a tree of 3"):
             ask(rank)
+
+
+@pytest.mark.parametrize("n_parties", [1, 2, 3, 10, 160])
+def test_every_depth_has_a_sensible_arity(n_parties):
+    found = sensible_arities(n_parties)
+    depths = {Tree(n_parties, arity).depth for arity in range(1, n_parties + 1)}
+    assert {Tree(n_parties, arity).depth for arity in found} == depths
+    assert found == tuple(sorted(set(found)))
+    assert len(found) < 13

@@ -92,7 +92,11 @@ def test_twin_only_where_one_table_was_split() -> None:
         ("crypto", "security_bits", 100, "128 or 192"),
         ("crypto", "ring_dim", 5000, "power of two"),
         ("crypto", "statistical_bits", 10, "30"),
-        ("network", "arity", 0, "1"),
+        ("network", "arity", 0, '"auto" or a number of at least 1'),
+        ("network", "arity", "most", '"auto" or a number of at least 1'),
+        ("network", "link", "fast", '"1gbps/20ms"'),
+        ("crypto", "memory_limit", "much", '"2GiB"'),
+        ("crypto", "memory_limit", "0", '"2GiB"'),
         ("audit", "clear_twin", "yes", "boolean"),
         ("audit", "range_every", 0, "greater than or equal to 1"),
         ("audit", "range_action", "panic", "'warn' or 'stop'"),
@@ -125,6 +129,13 @@ def test_every_problem_gets_a_line() -> None:
         "[training] speed",
         "[network]",
     ]
+
+
+def test_sizes_of_memory_are_bytes_in_any_unit() -> None:
+    sizes = [parse_config({"data": DATA, "crypto": {"memory_limit": text}}) for text in ("2GiB", "2048 MiB")]
+    assert sizes[0].crypto.memory_limit == 1 << 31
+    assert sizes[0].canonical == sizes[1].canonical
+    assert parse_config({"data": DATA}).crypto.memory_limit is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
+from mhe.errors import ParameterError
 from models.cost import DEFAULT_RATES, DEFAULT_UNITS, Chain, UnitCosts, Work
 from models.operations import operations
 from network.link import Link
-from network.topology import Tree
+from network.topology import Tree, sensible_arities
 from network.traffic import predict
 from scripts import calibration, cli
+from scripts.config import parse_config
 from scripts.forecast import Forecast, Goal
+from scripts.planning import best_plans, choice_of, goal_of, workload_of
+from scripts.train import read_summaries
 from tests.insecure import insecure_test_newton_plan, insecure_test_perceptron_plan, insecure_test_plan, workload
 
 PLAN = insecure_test_plan(workload((200, 150, 100), 8, momentum=0.5))
@@ -103,13 +109,83 @@ def test_every_operation_of_a_plan_has_a_default():
 
 @pytest.mark.parametrize("objective", ["time", "traffic", "memory"])
 def test_a_goal_is_what_it_says(objective):
-    found, goal = forecast(cores=Forecast(PLAN, TREE, DEFAULT_UNITS).cores), Goal(objective, TREE, DEFAULT_UNITS)
+    found, goal = forecast(cores=Forecast(PLAN, TREE, DEFAULT_UNITS).cores), Goal(objective, (TREE,), DEFAULT_UNITS)
     expected = {
         "time": found.iteration_seconds,
         "traffic": max(predict(TREE, r, PLAN.iteration_transfers).bytes_sent for r in range(3)),
-        "memory": max(found.memory_bytes(r) for r in range(3)),
+        "memory": max(forecast(keep_within=0).memory_bytes(r) for r in range(3)),
     }
     assert goal(PLAN) == pytest.approx(expected[objective])
+
+
+def test_rows_stay_encoded_as_long_as_that_fits():
+    free, tight = forecast(), forecast(keep_within=0)
+    rank = 0
+    kept, anew = free.memory_bytes(rank), tight.memory_bytes(rank)
+    assert kept - anew == PLAN.encoded_bytes(rank) > 0
+    assert free.keeps_diagonals(rank)
+    assert not tight.keeps_diagonals(rank)
+    assert forecast(keep_within=kept).memory_bytes(rank) == kept
+    assert forecast(keep_within=kept - 1).memory_bytes(rank) == anew
+    assert tight.cpu_seconds(rank) > free.cpu_seconds(rank)
+    assert tight.iteration_seconds > free.iteration_seconds
+
+
+def test_what_takes_more_memory_than_allowed_is_not_to_be_taken():
+    least = forecast(keep_within=0).most_memory_bytes
+    for limit, allowed in ((None, True), (least, True), (least - 1, False)):
+        goal = Goal("time", (TREE,), DEFAULT_UNITS, memory_limit=limit)
+        assert (goal.allowance(PLAN) == 0) == (goal(PLAN) < math.inf) == allowed
+        assert goal.forecast(PLAN).most_memory_bytes <= (forecast().most_memory_bytes if limit is None else least)
+
+
+PIMA = {"data": {"train": "builtin:pima", "label": "diabetes"}}
+
+
+@pytest.fixture(scope="module")
+def unlimited():
+    return limited(None)
+
+
+def limited(memory):
+    config = parse_config({**PIMA, "crypto": {} if memory is None else {"memory_limit": memory}})
+    summaries, target = read_summaries(config, 3)
+    goal = goal_of(config, 3, DEFAULT_UNITS)
+    task = workload_of(config, summaries, target.outputs)
+    return goal, best_plans(task, choice_of(config), config, 1, goal)[0]
+
+
+def test_a_plan_keeps_the_memory_limit_or_says_what_is_needed(unlimited):
+    goal, plan = unlimited
+    most = goal.forecast(plan).most_memory_bytes
+    with pytest.raises(ParameterError, match=r"memory_limit = 30.* MiB: a party needs at least (\d+) MiB") as refused:
+        limited("30MiB")
+    least = int(re.search(r"at least (\d+) MiB", str(refused.value))[1])
+    assert least << 20 < most
+    tight, other = limited(f"{least}MiB")
+    found = tight.forecast(other)
+    assert found.most_memory_bytes <= least << 20 < most
+    assert tight(other) >= goal(plan)
+    assert other.precision.released_error <= other.workload.precision
+    with pytest.raises(ParameterError, match=f"memory_limit = {least - 1} MiB: a party needs at least {least} MiB"):
+        limited(f"{least - 1}MiB")
+
+
+@pytest.mark.parametrize("link", [None, Link.parse("1gbps/20ms"), Link.parse("100mbps/1ms")])
+@pytest.mark.parametrize("n_parties", [1, 2, 5, 12, 33])
+def test_no_arity_is_better_than_the_sensible_ones(n_parties, link):
+    plan = insecure_test_plan(workload((50,) * n_parties, 8))
+    found = Goal("time", tuple(Tree(n_parties, a) for a in sensible_arities(n_parties)), DEFAULT_UNITS, link)
+    every = Goal("time", tuple(Tree(n_parties, a) for a in range(1, n_parties + 1)), DEFAULT_UNITS, link)
+    assert found(plan) == pytest.approx(every(plan), rel=1e-12)
+    assert found.forecast(plan).iteration_seconds == pytest.approx(found(plan))
+
+
+def test_the_link_decides_on_the_tree():
+    plan = insecure_test_plan(workload((50,) * 12, 8))
+    trees = tuple(Tree(12, a) for a in sensible_arities(12))
+    slow, far = (Goal("time", trees, DEFAULT_UNITS, Link.parse(t)).forecast(plan) for t in ("1mbps/1us", "10gbps/1s"))
+    assert slow.tree.arity < far.tree.arity == 11
 
 
 def test_only_the_root_has_the_keys_of_the_root():
@@ -151,6 +227,10 @@ def test_the_command_says_what_else_could_be(tmp_path, monkeypatch):
     assert found["objective"] == "memory"
     assert found["link"] == "1gbps/20ms"
     by_name = {each["constraint"]: each["plan"] for each in found["constraints"]}
+    # nothing takes half of the least memory
+    assert by_name["memory without a limit"] is None
+    assert "What is impossible" in said
+    assert found["chosen"]["keeps_encoded_rows"] == [False] * 3
     fewer = by_name["128 statistical bits of refreshes"]
     assert fewer["iteration_seconds"] < found["chosen"]["iteration_seconds"]
     timed = CliRunner().invoke(cli.app, [*arguments, "--json", str(out)])
