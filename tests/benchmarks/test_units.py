@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import units
@@ -106,6 +108,7 @@ def test_processes_measure_in_step(tmp_path, monkeypatch):
     program = "if __name__ == '__main__':\n    serve('here', lambda place: 2 * place)\n"
     (tmp_path / "doubles.py").write_text(f"from benchmarks.together import serve\n{program}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     with Workers("doubles", 2) as workers:
         assert workers.ready == ["here", "here"]
         assert workers.round([3, 5]) == [[6, 6], [10, 10]]

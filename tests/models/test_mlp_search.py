@@ -98,7 +98,7 @@ def test_explicit_values_are_taken(free, first):
     [
         ({}, (8, 16, 32, 64)),
         ({"hidden": ()}, (2, 4, 8, 16)),
-        ({"hidden": (), "coupled": True}, (4, 8, 16)),
+        ({"hidden": (), "coupled": True}, (8, 16, 32)),
         ({"batch": 150}, (8, 16)),
         ({"batch": None, "rows": (1500,)}, (2,)),
     ],
