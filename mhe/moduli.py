@@ -10,11 +10,13 @@ from mhe.ring.primes import ntt_primes
 
 @lru_cache(maxsize=4096)
 def generate_moduli(shape: Shape) -> Primes:
-    """(moduli, special moduli): primes next to the sizes that the shape asks for.
+    """(moduli, special moduli): primes next to the sizes that the shape asks for; shapes that ask for the same sizes get
+    the same primes.
 
     Raises ParameterError if the ring has not enough primes of a size.
     """
-    floor = min(shape.floor_limbs, shape.n_limbs)
+    # where all limbs are alike, nothing tells which of them are the floor
+    floor = shape.n_limbs if shape.first_bits == shape.scale_bits else min(shape.floor_limbs, shape.n_limbs)
     first = ntt_primes(shape.first_bits, shape.ring_dim, floor)
     moduli = first + ntt_primes(shape.scale_bits, shape.ring_dim, shape.n_limbs - floor, avoid=first)
     specials = shape.all_special_bits

@@ -186,10 +186,13 @@ def test_the_best_few_are_in_order_and_on_different_chains():
     assert len(chains) == len(plans) == 4
 
 
-@pytest.mark.parametrize("free", [True, False])
-def test_what_one_party_found_another_one_makes_again(free):
+# the last one has limbs of one size alone, which do not show how many of them are the floor
+@pytest.mark.parametrize(
+    ("free", "wished"), [(True, Choice()), (False, Choice()), (True, Choice(first_bits=57, scale_bits=57))]
+)
+def test_what_one_party_found_another_one_makes_again(free, wished):
     task = WORKLOADS["four parties"]
-    plan = choose_plan(task, Choice(), generate_moduli, free=free)
+    plan = choose_plan(task, wished, generate_moduli, free=free)
     assert choose_plan(task, Choice(pinned=pinned(plan)), generate_moduli, free=free) == plan
     larger = replace(pinned(plan), shape=replace(shape_of(plan.parameters), ring_dim=plan.parameters.ring_dim // 2))
     with pytest.raises(ParameterError, match="128-bit security allows"):
