@@ -50,7 +50,7 @@ def _data(train: str, label: str) -> Mapping[str, Any]:
     return {"train": train, "label": label}
 
 
-SHORT: Settings = {"training": {"iterations": SHORT_ITERATIONS}}
+SHORT: Settings = {"training": {"iterations": SHORT_ITERATIONS, "learning_rate": 0.1}}
 FEW_BITS: Settings = {"crypto": {"statistical_bits": 40}, "release": {"what": "nothing"}}
 
 JOBS: Mapping[str, tuple[int, Settings]] = {
@@ -61,7 +61,14 @@ JOBS: Mapping[str, tuple[int, Settings]] = {
         {"data": _data("synthetic:logistic?rows=2000&features=64", "y"), "network": {"arity": 3}},
     ),
     "logistic, few bits": (3, {"data": _data("sklearn:breast_cancer", "target"), **SHORT, **FEW_BITS}),
-    "linear": (3, {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}}),
+    "linear": (
+        3,
+        {
+            "data": _data("sklearn:diabetes", "target"),
+            "model": {"kind": "linear"},
+            "training": {"learning_rate": 0.1},
+        },
+    ),
     "linear, few bits": (
         2,
         {"data": _data("sklearn:diabetes", "target"), "model": {"kind": "linear"}, **SHORT, **FEW_BITS},
@@ -179,43 +186,50 @@ def as_toml(settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_table(jobs: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Predicted over measured, of every job."""
-    columns = ("job", "parties", "ring", "CPU", "wall", "bytes", "memory", "weight error", "training")
-    paced = ("pace (CPU, wall; before, after)", "CPU at pace", "wall at pace", "training at pace")
-    table = Table(*columns, *paced, box=None, pad_edge=False)
+COLUMNS = ("job", "parties", "ring", "CPU", "wall", "training", "bytes", "memory", "weight error", "CPU at pace")
+RATIOS = (
+    "iteration_cpu_seconds", "iteration_seconds", "training_seconds", "iteration_bytes", "memory_bytes",
+    "max_weight_error",
+)  # fmt: skip
+
+
+def rows_of(jobs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Predicted over measured, of every job, under COLUMNS."""
+    rows = []
     for job in jobs:
         ring = f"2^{job['predicted']['shape']['ring_dim'].bit_length() - 1}"
-        times = ("iteration_cpu_seconds", "iteration_seconds", "training_seconds")
-        names = (*times[:2], "iteration_bytes", "memory_bytes", "max_weight_error", times[2])
-        plain = [job["ratios"][name] for name in names]
-        there = [job["ratios_at_pace"][name] for name in times]
-        paces = [f"{one['cpu']:.2f}, {one['wall']:.2f}" for one in job["pace"].values()]
-        table.add_row(job["job"], str(job["parties"]), ring, *_shown(plain), "; ".join(paces), *_shown(there))
+        ratios = [*(job["ratios"][name] for name in RATIOS), job["ratios_at_pace"]["iteration_cpu_seconds"]]
+        rows.append((job["job"], str(job["parties"]), ring, *("-" if r is None else f"{r:.2f}" for r in ratios)))
+    return rows
+
+
+def print_table(jobs: Sequence[Mapping[str, Any]], console: Console) -> None:
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for row in rows_of(jobs):
+        table.add_row(*row)
     console.print(table)
-
-
-def _shown(ratios: Sequence[float | None]) -> list[str]:
-    return ["-" if r is None else f"{r:.2f}" for r in ratios]
 
 
 def main(
     into: Annotated[Path, typer.Option(help="File for the results.")] = RESULT,
     only: Annotated[list[str] | None, typer.Option(help="Jobs to run, all by default; may be repeated.")] = None,
 ) -> None:
-    """Run the jobs, print and write {environment, costs, jobs}."""
+    """Run the jobs, print all that the file holds, and write {jobs}; those in it that are not run stay."""
     before, console = environment(), Console()
     if units() is DEFAULT_UNITS:
         calibrate(console.print)
-    jobs = []
+    jobs: dict[str, Mapping[str, Any]] = {}
+    if only and into.exists():
+        jobs = {job["job"]: job for job in json.loads(into.read_text(encoding="utf-8"))["jobs"]}
     costs = units()
     with Workers("benchmarks.units") as workers:
         for name in only or JOBS:
             console.print(f"[bold]{name}[/bold]")
-            jobs.append({"job": name, **run_job(*JOBS[name], lambda: pace(workers, costs, PACE_ROUNDS))})
-            document = {"environment": before, "costs": costs.source, "jobs": jobs}
+            found = run_job(*JOBS[name], lambda: pace(workers, costs, PACE_ROUNDS))
+            jobs[name] = {"job": name, "environment": before, "costs": costs.source, **found}
+            document = {"jobs": list(jobs.values())}
             into.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print_table(jobs, console)
+    print_table(list(jobs.values()), console)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from network.topology import Tree
 PARTIES = (2, 4, 8, 16, 32, 64, 160)
 
 SHAPE = Shape(1 << 15, 52, 58, 8, 3, floor_limbs=4, special_bits=58, special_limbs=3)
-REFRESH_LIMBS, STATISTICAL_BITS, RELEASE_BITS = 4, 128, 40
+REFRESH_LIMBS, STATISTICAL_BITS, RELEASE_BITS = 4, 128, 30
 
 MESSAGE_BITS = 9.0
 """Of the sum of 160 numbers below 1."""

@@ -10,8 +10,8 @@ from mhe.ring.primes import ntt_primes
 
 @lru_cache(maxsize=4096)
 def generate_moduli(shape: Shape) -> Primes:
-    """(moduli, special moduli): primes next to the sizes that the shape asks for; shapes that ask for the same sizes get
-    the same primes.
+    """(moduli, special moduli): primes next to the sizes that the shape asks for, the same for shapes that ask for the
+    same sizes.
 
     Raises ParameterError if the ring has not enough primes of a size.
     """
