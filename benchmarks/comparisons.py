@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import table
+
 CHOICES = """
 ## What each choice gains
 
@@ -57,7 +59,7 @@ def choices_table(lines: Sequence[dict[str, Any]]) -> str:
         "choice", "evaluator", "levels", "rows / ciphertext", "rotation keys", "CPU s / iteration", "times",
         "iterations", "CPU s to quality", "times", "AUC of the clear twin", "AUC under encryption",
     )  # fmt: skip
-    rows = [_row(columns), "|" + "---|" * len(columns)]
+    rows: list[tuple[str, ...]] = []
     for before, line in zip([None, *lines], lines, strict=False):
         iteration, quality = line["cpu_seconds_per_party_and_iteration"], line["cpu_seconds_to_auc"]
         gains = ["-", "-"]
@@ -80,14 +82,14 @@ def choices_table(lines: Sequence[dict[str, Any]]) -> str:
             f"{line['clear_twin_auc']:.4f}",
             "-" if line["auc"] is None else f"{line['auc']:.4f}",
         )
-        rows.append(_row(cells))
-    return "\n".join(rows) + "\n"
+        rows.append(cells)
+    return table(columns, rows)
 
 
 def peers_table(records: Sequence[dict[str, Any]]) -> str:
     """One Markdown table, the cheapest iteration first."""
     columns = ("who", "CPU s / iteration", "accuracy", "weight error", "protects", "rows leave home")
-    rows = [_row(columns), "|" + "---|" * len(columns)]
+    rows: list[tuple[str, ...]] = []
     for r in sorted(records, key=lambda r: float(r["cpu_seconds_per_iteration"])):
         error = r["max_weight_error"]
         cells = (
@@ -98,16 +100,12 @@ def peers_table(records: Sequence[dict[str, Any]]) -> str:
             r["protects"],
             r["rows_leave"],
         )
-        rows.append(_row(cells))
-    return "\n".join(rows) + "\n"
+        rows.append(cells)
+    return table(columns, rows)
 
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2g}" if seconds < 1 else f"{seconds:.1f}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _read(path: Path) -> dict[str, Any]:

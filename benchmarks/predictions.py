@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import environment
+from benchmarks.scaling import Settings, toml
 from benchmarks.together import Workers
 from benchmarks.units import Pace, pace
 from models.cost import DEFAULT_UNITS
@@ -42,8 +43,6 @@ SHORT_ITERATIONS = 40
 """Where one takes a fraction of a second, so that what is measured lasts as long as elsewhere."""
 
 PACE_ROUNDS = 2
-
-Settings = Mapping[str, Mapping[str, Any]]
 
 
 def _data(train: str, label: str) -> Mapping[str, Any]:
@@ -115,7 +114,7 @@ def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str
     forecast = goal.forecast(plan)
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder) / "job.toml", Path(folder) / "out"
-        path.write_text(as_toml(settings), encoding="utf-8")
+        path.write_text(toml(settings), encoding="utf-8")
         command = ["train", str(path), "--parties", str(parties), "--out", str(out)]
         before = pace()
         subprocess.run([sys.executable, "-m", "scripts.cli", *command], check=True, cwd=ROOT)
@@ -176,14 +175,6 @@ def _ratio(predicted: Any, measured: Any) -> float | None:
 
 def _distance(ratio: float) -> float:
     return max(ratio, 1 / ratio)
-
-
-def as_toml(settings: Settings) -> str:
-    """Strings, numbers and lists of numbers are written in TOML as in JSON."""
-    lines = []
-    for section, values in settings.items():
-        lines += [f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
-    return "\n".join(lines) + "\n"
 
 
 COLUMNS = ("job", "parties", "ring", "CPU", "wall", "training", "bytes", "memory", "weight error", "CPU at pace")

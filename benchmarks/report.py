@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import comparisons, scaling_report
 from benchmarks.jobs import RESULTS, ROOT
+from benchmarks.markdown import table
 from benchmarks.plots import draw
 from benchmarks.predictions import COLUMNS, rows_of
 from models.kinds import KINDS, KindName
@@ -68,12 +69,12 @@ TITLES = {
 }
 
 
-def table(kind: KindName, records: Sequence[dict[str, Any]]) -> str:
+def runs_table(kind: KindName, records: Sequence[dict[str, Any]]) -> str:
     """One Markdown table of runs of one kind of model; the first of its figures is shown in the clear too."""
     first, *others = NAMES[KINDS[kind].target]
     names = [LABELS.get(name, name) for name in (first, *others)]
     columns = ("job", "backend", "parties", "arity", names[0], "clear twin", "exact", *names[1:], *COST_COLUMNS)
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    rows: list[tuple[str, ...]] = []
     for record in records:
         r = record["result"]
         twin, exact = r["clear_twin"] or {}, r["exact"] or {}
@@ -96,8 +97,8 @@ def table(kind: KindName, records: Sequence[dict[str, Any]]) -> str:
             f"{max(measured):.2f}" if measured else "-",
             f"{max(planned):.2f}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return table(columns, rows)
 
 
 def primitives_table(record: dict[str, Any]) -> str:
@@ -106,21 +107,24 @@ def primitives_table(record: dict[str, Any]) -> str:
     for entry in record["results"]:
         times.setdefault(entry["op"], {})[entry["backend"]] = entry["median_ms"]
     bars = {entry["op"]: entry["bar"] for entry in record["ratios"] if entry["bar"]}
-    lines = ["| operation | reference ms | native ms | ratio | native, own primes: ratio | goal |", "|" + "---|" * 6]
+    columns = ("operation", "reference ms", "native ms", "ratio", "native, own primes: ratio", "goal")
+    rows: list[tuple[str, ...]] = []
     for op, by_backend in times.items():
         reference = by_backend.get("openfhe", by_backend.get("scalar"))
         native, own = by_backend.get("native"), by_backend.get("native_own_primes")
         if reference is None or native is None:
             continue
         ratio, own_ratio = f"{reference / native:.2f}", "-" if own is None else f"{reference / own:.2f}"
-        lines.append(f"| {op} | {reference:.3f} | {native:.3f} | {ratio} | {own_ratio} | {bars.get(op, '-')} |")
-    return "\n".join(lines) + "\n"
+        rows.append((op, f"{reference:.3f}", f"{native:.3f}", ratio, own_ratio, str(bars.get(op, "-"))))
+    return table(columns, rows)
 
 
 def iteration_table(record: dict[str, Any]) -> str:
     """One Markdown table of whole iterations, with both parameter sets."""
-    lines = ["| backend | s / iteration | with encoding | ring | limbs | special | digits | weight error | planned |"]
-    lines.append("|" + "---|" * 9)
+    columns = (
+        "backend", "s / iteration", "with encoding", "ring", "limbs", "special", "digits", "weight error", "planned",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
     for run in {each["backend"]: each for each in record["runs"]}.values():
         name, p = run["backend"], run["parameters"]
         cells = (
@@ -134,8 +138,8 @@ def iteration_table(record: dict[str, Any]) -> str:
             f"{run['max_weight_error']:.1e}",
             f"{run['planned_weight_error']:.1e}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return table(columns, rows)
 
 
 def _figure(name: str, value: float | None) -> str:
@@ -152,7 +156,7 @@ def page() -> str:
     text = HEADER
     for kind in KINDS:
         own = [r for r in records if r["result"]["model"] == kind]
-        text += f"## {TITLES[kind]}\n\n{table(kind, own)}\n" if own else ""
+        text += f"## {TITLES[kind]}\n\n{runs_table(kind, own)}\n" if own else ""
     text += "Measured on: " + "; ".join(machines) + ".\n"
     primitives, iteration, predictions = map(recorded, ("primitives", "iteration", "predictions"))
     if primitives is not None:
@@ -161,8 +165,7 @@ def page() -> str:
         text += ITERATION.format(**iteration["job"], ratio=iteration["ratio"], whole=iteration["ratio_with_encoding"])
         text += iteration_table(iteration)
     if predictions is not None:
-        lines = [COLUMNS, ("---",) * len(COLUMNS), *rows_of(predictions["jobs"])]
-        text += PREDICTIONS + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        text += PREDICTIONS + table(COLUMNS, rows_of(predictions["jobs"]))
     grown = scaling_report.sections(headlines(), recorded("scaling"), recorded("protocols"), records)
     return text + grown + comparisons.sections(RESULTS)
 

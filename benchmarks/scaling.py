@@ -147,7 +147,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def toml(settings: Settings) -> str:
-    """Sections of plain values as TOML."""
+    """Sections of strings, numbers and lists of numbers, which are written in TOML as in JSON."""
     return "".join(
         f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
         for section, keys in settings.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.published import PUBLISHED
 from models.training import INVERSE
 
@@ -103,7 +104,7 @@ def headline_table(records: Sequence[Record]) -> str:
                 f"{record['process']['peak_rss_mib'] / 1024:.1f}",
             )
         )
-    return markdown(HEADLINE_COLUMNS, rows)
+    return table(HEADLINE_COLUMNS, rows)
 
 
 def series_table(series: str, points: Sequence[Record]) -> str:
@@ -126,7 +127,7 @@ def series_table(series: str, points: Sequence[Record]) -> str:
                 str(point["process"]["peak_rss_mib"]),
             )
         )
-    return markdown((SERIES[series][1], *SERIES_COLUMNS), rows)
+    return table((SERIES[series][1], *SERIES_COLUMNS), rows)
 
 
 def protocol_table(record: Record) -> str:
@@ -140,7 +141,7 @@ def protocol_table(record: Record) -> str:
             for p in cells
         )
         rows.append((str(point["parties"]), *shown))
-    return markdown(columns, rows)
+    return table(columns, rows)
 
 
 def published_table(runs: Sequence[Record], points: Sequence[Record]) -> str:
@@ -152,7 +153,7 @@ def published_table(runs: Sequence[Record], points: Sequence[Record]) -> str:
         if ours is None:
             ours = _growth([point for point in points if point["series"] == each.job])
         rows.append((each.work, each.task, each.parties, each.hardware, each.figure, ours or "not recorded yet"))
-    return markdown(("work", "task", "parties", "hardware", "published", "here"), rows)
+    return table(("work", "task", "parties", "hardware", "published", "here"), rows)
 
 
 def wall_training(record: Record) -> float:
@@ -183,11 +184,6 @@ def _growth(points: Sequence[Record]) -> str | None:
     cpu = found[high]["cpu_seconds"]["mean"] / found[low]["cpu_seconds"]["mean"]
     wall = found[high]["modelled_seconds"] / found[low]["modelled_seconds"]
     return f"CPU of a party {cpu:.2f} times, modelled wall time {wall:.2f} times"
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
 def _rows(point: Record) -> str:

@@ -258,9 +258,8 @@ class UnitCosts:
     """Seconds of operations on one machine.
 
     rates: measured at a few rings and limbs each; between those limbs linearly, beyond them as at the nearest, and in a
-    ring that was not measured as in the nearest one that was. source: where they are from, in words. mapped: how much
-    more a share and an end of a refresh cost for a linear map on the way. base_bytes: of a process before it trains.
-    crowded: wall seconds of a CPU second while all cores are busy.
+    ring that was not measured as in the nearest one that was. source: where they are from, in words. base_bytes: of a
+    process before it trains. crowded: wall seconds of a CPU second while all cores are busy.
     """
 
     rates: Rates

@@ -73,7 +73,7 @@ class PerceptronModel:
     def batch(self, x: Floats, y: Floats, *, keep: bool) -> Batch:
         """x: (at most layout.rows, inputs), y: (the same, outputs)."""
         net, layout = self.plan.network, self.plan.layout
-        present = np.where(np.arange(layout.rows)[:, None] < len(x), layout.mask, 0.0).ravel()
+        present = layout.present(len(x))
         if net.coupled:
             # what has no class must not count in their mean
             present = np.asarray(present * layout.pack(np.ones((layout.rows, net.outputs)), "plain")[0]).ravel()

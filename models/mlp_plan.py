@@ -113,6 +113,10 @@ class PerceptronPlan(TrainingPlan):
     def rows(self) -> int:
         return self.layout.rows
 
+    def blocks(self, party: int) -> int:
+        """A batch is one, filled up where the party has fewer rows."""
+        return 1
+
     def layers(self, tiles: Sequence[Tile]) -> tuple[list[list[list[Tile]]], list[list[Tile]]]:
         """The tiles of the model, sorted: grids of weights and rows of biases (none in the first layer), by layer."""
         return self.tiles.layers(tiles)

@@ -25,7 +25,6 @@ from models.mlp_plan import PerceptronPlan
 from models.model import Model, Plan, model_of
 from models.newton import GramBatch
 from models.newton_plan import FixedHessianPlan
-from models.plan import CircuitPlan
 from models.range_probe import RangeProbe
 from models.regression import Batch
 
@@ -68,7 +67,7 @@ class Operations:
 
 def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
     """Of this party. keep: whether encoded rows are kept from one use to the next."""
-    blocks = plan.blocks(rank) if isinstance(plan, CircuitPlan) else 1
+    blocks = plan.blocks(rank)
     one = _run(plan, 1, is_root=is_root, keep=keep)
     if blocks == 1:
         return one
@@ -81,8 +80,7 @@ def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operation
 def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) -> Counts:
     """What a probe adds to this party's part in an iteration that finds its batch encoded, if those are kept."""
     party, model = TrackingParty(plan.parameters), model_of(plan)
-    blocks = plan.blocks(rank) if isinstance(plan, CircuitPlan) else 1
-    batch = _batch(plan, blocks, keep)
+    batch = _batch(plan, plan.blocks(rank), keep)
     weights = [party.encrypted(1.0, 0.0, plan.weight_scale, plan.weights_period)] * plan.n_ciphertexts
     ahead = model.look_ahead(party.backend, weights, weights)
     model.gradients(party, ahead, batch)
@@ -108,7 +106,7 @@ class Counted:
 
     def of(self, plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
         """As `operations`."""
-        low, blocks = plan.parameters.refresh_limbs, plan.blocks(rank) if isinstance(plan, CircuitPlan) else 1
+        low, blocks = plan.parameters.refresh_limbs, plan.blocks(rank)
         # how precise the release is has no part in an iteration
         task = replace(plan.workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
         key = (task, plan.layout, plan.parameters.depth, blocks, is_root, keep)

@@ -42,6 +42,7 @@ import numpy.typing as npt
 
 from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
+from models.linalg import rotate_and_add
 from models.packing import doublings
 from models.tiles import Form, TileLayout
 
@@ -108,7 +109,7 @@ def product(
     n_in, n_out = len(weights), len(weights[0])
     outputs = [[(i, i * n_out + j) for i in range(n_in)] for j in range(n_out)]
     sums = _product(backend, layout, batch, [t for line in weights for t in line], outputs, form, turns)
-    return [_folded(backend, z, fold_steps(layout, turns)) for z in sums]
+    return [rotate_and_add(backend, z, fold_steps(layout, turns), z.period) for z in sums]
 
 
 def transposed_product(
@@ -182,8 +183,9 @@ def outer_product(
 def samples_added(backend: Backend, layout: TileLayout, tile: Ciphertext, form: Form, turns: int) -> Ciphertext:
     """A tile of A^T E, for E of this form, with the sums over all samples; the second half of a row holds anything."""
     if turns < layout.width and form == "plain":
-        tile = _folded(backend, double(backend, layout, tile), _diagonal_steps(layout, turns))
-    return backend.reread(_folded(backend, tile, _row_steps(layout, form, turns)), period=layout.weights_period)
+        doubled = double(backend, layout, tile)
+        tile = rotate_and_add(backend, doubled, _diagonal_steps(layout, turns), doubled.period)
+    return rotate_and_add(backend, tile, _row_steps(layout, form, turns), layout.weights_period)
 
 
 def sample_rotations(layout: TileLayout, form: Form, turns: int) -> set[int]:
@@ -214,12 +216,6 @@ def _diagonal_steps(layout: TileLayout, turns: int) -> tuple[int, ...]:
 def _row_steps(layout: TileLayout, form: Form, turns: int) -> tuple[int, ...]:
     rows = turns if form == "skewed" else layout.width
     return doublings(rows * layout.stride, layout.n_slots)
-
-
-def _folded(backend: Backend, x: Ciphertext, steps: Sequence[int]) -> Ciphertext:
-    for step in steps:
-        x = backend.add(x, backend.rotate(x, step))
-    return x
 
 
 def _steps(layout: TileLayout, form: Form) -> tuple[int, int]:

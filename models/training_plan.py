@@ -59,6 +59,10 @@ class TrainingPlan(ABC):
     def rows(self) -> int:
         """Rows of one block, which is what one pass takes."""
 
+    @abstractmethod
+    def blocks(self, party: int) -> int:
+        """Blocks of one batch of this party."""
+
     @property
     @abstractmethod
     def n_outputs(self) -> int:

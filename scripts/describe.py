@@ -9,6 +9,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
+from mhe.collective import Transfer
 from mhe.security import smudging_std
 from models.activations import Polynomial
 from models.model import Plan
@@ -25,7 +26,6 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
     """Print everything that is known about the run before it starts."""
     plan, tree = forecast.plan, forecast.tree
     w, p = plan.workload, plan.parameters
-    sent = [predict(tree, rank, plan.iteration_transfers).bytes_sent for rank in range(w.n_parties)]
     keys = plan.key_plan
     batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
     last = plan.low_limbs
@@ -43,8 +43,7 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
         "keys": f"1 relinearisation, {'1 conjugation, ' if keys.conjugation else ''}{len(keys.everywhere)} rotation, "
         f"{len(keys.root_only)} rotation at the root only",
         "memory per party": _memory(forecast),
-        "traffic per iteration": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, "
-        f"{len(plan.iteration_transfers)} rounds over a tree of depth {tree.depth}",
+        "traffic per iteration": f"{_traffic(tree, plan.iteration_transfers)} over a tree of depth {tree.depth}",
         "release": _release(plan),
         **_probe(forecast, config.audit.range_action),
     }
@@ -111,13 +110,11 @@ def _inverse(plan: Plan, tree: Tree) -> dict[str, str]:
     """How the inverse is made, where there is one."""
     if not isinstance(plan, FixedHessianPlan):
         return {}
-    schedule, transfers = plan.schedule, plan.preparation_transfers
-    sent = [predict(tree, rank, transfers).bytes_sent for rank in range(plan.workload.n_parties)]
-    side = plan.matrices.side
+    schedule, side = plan.schedule, plan.matrices.side
     return {
         "inverse": f"{schedule.rounds} rounds of products of {side} x {side} matrices at the root, exact to "
         f"{schedule.error:g} for eigenvalues down to 1/{schedule.condition:.4g} of their bound {schedule.bound:.4g}",
-        "traffic of the inverse": f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, {len(transfers)} rounds",
+        "traffic of the inverse": _traffic(tree, plan.preparation_transfers),
     }
 
 
@@ -151,16 +148,14 @@ def _packing(plan: Plan) -> str:
 
 def _probe(forecast: Forecast, action: str) -> dict[str, str]:
     """What range probes tell and cost, where there are any."""
-    plan, tree = forecast.plan, forecast.tree
+    plan = forecast.plan
     probe = range_probe(plan)
     if probe is None:
         return {}
-    sent = [predict(tree, rank, probe.transfers).bytes_sent for rank in range(tree.n_parties)]
     return {
         "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power} of {probe.inputs.values} inputs"
         f" of polynomials; those beyond {probe.told:.2f} times the interval are surely told, then {action}. Each "
-        f"{seconds(forecast.probe_seconds)}, {_mib(min(sent))} to {_mib(max(sent))} sent per party, "
-        f"{len(probe.transfers)} rounds"
+        f"{seconds(forecast.probe_seconds)}, {_traffic(forecast.tree, probe.transfers)}"
     }
 
 
@@ -198,6 +193,12 @@ def _smudging(plan: Plan) -> str:
         f"{w.release_bits} statistical bits over {plan.releases} releases: noise below 2^{noise_bits:.1f}, each "
         f"party's smudging 2^{width_bits:.1f} wide, scale 2^{scale_bits:.1f}"
     )
+
+
+def _traffic(tree: Tree, transfers: Sequence[Transfer]) -> str:
+    """Of the party that sends least to the one that sends most, and rounds."""
+    sent = [predict(tree, rank, transfers).bytes_sent for rank in range(tree.n_parties)]
+    return f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, {len(transfers)} rounds"
 
 
 def _mib(n_bytes: float) -> str:

@@ -197,9 +197,8 @@ def _print(found: Explanation, console: Console) -> None:
 
 
 def _row(forecast: Forecast) -> tuple[str, ...]:
-    p, ranks = forecast.plan.parameters, range(forecast.tree.n_parties)
+    p = forecast.plan.parameters
     shape = shape_of(p)
-    sent = max(forecast.iteration_bytes(r) for r in ranks)
     return (
         f"2^{p.ring_dim.bit_length() - 1}",
         f"{p.n_limbs} + {len(p.special_moduli)}",
@@ -207,7 +206,7 @@ def _row(forecast: Forecast) -> tuple[str, ...]:
         f"2^{shape.scale_bits}",
         f"{forecast.plan.precision.released_error:.1g}",
         seconds(forecast.iteration_seconds),
-        shown_bytes(sent),
+        shown_bytes(forecast.most_iteration_bytes),
         shown_bytes(forecast.most_memory_bytes),
     )
 

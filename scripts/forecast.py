@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -31,6 +31,9 @@ from network.topology import Tree
 from network.traffic import predict
 
 Objective = Literal["time", "traffic", "memory"]
+
+_Part = Literal["opening", "first", "later", "alone", "refresh", "refresh_alone"]
+"""Of `Operations`."""
 
 KEPT_DIAGONALS_BYTES = 1 << 30
 """Where memory has no limit, encoded diagonals are kept across iterations if they take no more than this per party."""
@@ -85,8 +88,7 @@ class Forecast:
     def iteration_seconds(self) -> float:
         """Wall time of an iteration that finds its rows encoded."""
         alone = self._seconds(self.tree.root, "alone")
-        together = [(self.cpu_seconds(r) - alone * (r == self.tree.root), n) for r, n in self._alike]
-        return self._elapsed(together, alone, self.plan.iteration_transfers)
+        return self._iteration(self.cpu_seconds, alone, self.plan.iteration_transfers)
 
     @cached_property
     def encoding_seconds(self) -> float:
@@ -101,19 +103,21 @@ class Forecast:
         """CPU time of this party in the iteration of this number, from 1: the first may make its gradient in the clear,
         the last has no refresh.
         """
-        each, last = self._operations(rank), number == self.plan.workload.iterations
-        found = each.opening if number == 1 else each.first if self._encodes(rank, number) else each.later
-        refresh = self._computed(each.refresh) if last else 0.0
-        return self._computed(found) - refresh + self._carried(rank, self._transfers_of(number))
+        part: _Part = "opening" if number == 1 else "first" if self._encodes(rank, number) else "later"
+        refresh = self._seconds(rank, "refresh") if number == self.plan.workload.iterations else 0.0
+        return self._seconds(rank, part) - refresh + self._carried(rank, self._transfers_of(number))
 
     def seconds_of(self, number: int) -> float:
         """Wall time of the iteration of this number, from 1."""
-        at_root = self._operations(self.tree.root)
-        alone = self._computed(at_root.alone)
+        alone = self._seconds(self.tree.root, "alone")
         if number == self.plan.workload.iterations:
-            alone -= self._computed(at_root.refresh_alone)
-        together = [(self.cpu_seconds_of(r, number) - alone * (r == self.tree.root), n) for r, n in self._alike]
-        return self._elapsed(together, alone, self._transfers_of(number))
+            alone -= self._seconds(self.tree.root, "refresh_alone")
+        return self._iteration(lambda rank: self.cpu_seconds_of(rank, number), alone, self._transfers_of(number))
+
+    def _iteration(self, cpu: Callable[[int], float], alone: float, transfers: Sequence[Transfer]) -> float:
+        """Wall time. cpu: of a party; alone: the part of the root's for which the others wait."""
+        together = [(cpu(rank) - alone * (rank == self.tree.root), n) for rank, n in self._alike]
+        return self._elapsed(together, alone, transfers)
 
     def _encodes(self, rank: int, number: int) -> bool:
         """Whether the party encodes its batch in this iteration: the first time that it computes on it encrypted."""
@@ -176,6 +180,11 @@ class Forecast:
     def iteration_bytes(self, rank: int) -> int:
         """Sent by this party in one iteration."""
         return predict(self.tree, rank, self.plan.iteration_transfers).bytes_sent
+
+    @property
+    def most_iteration_bytes(self) -> int:
+        """Of the party that sends most."""
+        return max(map(self.iteration_bytes, range(self.tree.n_parties)))
 
     @cached_property
     def key_transfers(self) -> tuple[Transfer, ...]:
@@ -273,11 +282,11 @@ class Forecast:
         """(blocks of a batch, batches, whether they are kept encoded): what parties differ in, but for their place."""
         found: tuple[int, int, bool] | None = self._known.get(("load", rank))
         if found is None:
-            blocks = self.plan.blocks(rank) if isinstance(self.plan, CircuitPlan) else 1
-            found = self._known["load", rank] = blocks, self.plan.batches(rank), self.keeps_diagonals(rank)
+            plan = self.plan
+            found = self._known["load", rank] = plan.blocks(rank), plan.batches(rank), self.keeps_diagonals(rank)
         return found
 
-    def _seconds(self, rank: int, part: Literal["first", "later", "alone"]) -> float:
+    def _seconds(self, rank: int, part: _Part) -> float:
         """CPU time of this part of a party's `Operations`."""
         key = (part, *self._load(rank), rank == self.tree.root)
         if key not in self._known:
@@ -370,7 +379,7 @@ class Goal:
 
     def _cost(self, forecast: Forecast) -> float:
         if self.objective == "traffic":
-            return max(map(forecast.iteration_bytes, range(forecast.tree.n_parties)))
+            return forecast.most_iteration_bytes
         if self.objective == "memory":
             return forecast.most_memory_bytes
         return forecast.iteration_seconds + forecast.preparation_seconds / forecast.plan.workload.iterations

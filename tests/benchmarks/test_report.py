@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.jobs import RESULTS
-from benchmarks.report import COST_COLUMNS, iteration_table, page, primitives_table, table
+from benchmarks.report import COST_COLUMNS, iteration_table, page, primitives_table, runs_table
 
 
 def recorded() -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def test_every_record_is_a_row_of_the_page() -> None:
 
 
 def test_tables_have_a_cell_for_every_column() -> None:
-    logistic = table("logistic", [r for r in recorded() if r["result"]["model"] == "logistic"])
+    logistic = runs_table("logistic", [r for r in recorded() if r["result"]["model"] == "logistic"])
     single = primitives_table(json.loads((RESULTS / "primitives.json").read_text(encoding="utf-8")))
     whole = iteration_table(json.loads((RESULTS / "iteration.json").read_text(encoding="utf-8")))
     for text in (logistic, single, whole):
@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_kind(kind: Any, figures: dict[str, float | Non
     for name in ("accuracy", "auc", "sigmoid"):
         result.pop(name, None)
     result.update(model=kind, clear_twin=None, exact=figures, max_weight_error=None, **figures)
-    header, _, row = rows_of(table(kind, [record]))
+    header, _, row = rows_of(runs_table(kind, [record]))
     cells = dict(zip(header, row, strict=True))
     assert {name: cells[name] for name in shown} == shown
     assert cells["clear twin"] == cells["weight error"] == "-"

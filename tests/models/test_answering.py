@@ -267,6 +267,16 @@ def test_sessions_have_nothing_in_common_but_the_key(tmp_path):
     assert first[2] < again[2]
 
 
+def twice(query, receiver):
+    """What a session must not do."""
+
+    def work(answering):
+        answering.answer(query, receiver)
+        return answering.answer(query, receiver)
+
+    return work
+
+
 def test_a_query_is_answered_once_in_a_session_and_as_often_as_the_owner_allows(tmp_path):
     prediction = vector_prediction(kept_parameters(2), releases=4)
     slots, x, expected = example(prediction, 3)
@@ -274,12 +284,8 @@ def test_a_query_is_answered_once_in_a_session_and_as_often_as_the_owner_allows(
     _, receiver = make_receiver(model)
     query = make_query(model, x)
 
-    def twice(answering):
-        answering.answer(query, receiver)
-        return answering.answer(query, receiver)
-
     with pytest.raises(ShareError, match=r"key_switch instance .* was served before"):
-        answering_session(model, tmp_path, twice)
+        answering_session(model, tmp_path, twice(query, receiver))
     # three are used up by two answers and the counting of the one that was refused
     for _ in range(2):
         assert np.abs(ask(model, tmp_path, x) - expected).max() < prediction.error
@@ -298,12 +304,8 @@ def test_a_perceptron_answers_a_query_once_in_a_session(tmp_path):
     _, receiver = make_receiver(model)
     query = make_query(model, x)
 
-    def twice(answering):
-        answering.answer(query, receiver)
-        return answering.answer(query, receiver)
-
     with pytest.raises(ShareError, match=r"refresh instance .* was served before"):
-        answering_session(model, tmp_path, twice)
+        answering_session(model, tmp_path, twice(query, receiver))
     assert open_ledger(tmp_path).released == 1
     assert np.abs(ask(model, tmp_path, x) - expected).max() < prediction.error
     assert open_ledger(tmp_path).released == 2

@@ -40,17 +40,23 @@ PLANS = {
 }
 
 
+def joined(plan, shards, collective, keep=True):
+    """A party whose calls are counted, its model, and its first batch."""
+    party = make_party("native", collective, plan, wrap=Counted)
+    party.make_keys(plan.key_plan)
+    model, rank = model_of(plan), collective.rank
+    features, targets = shards[rank]
+    pieces = batch_indices(len(features), plan.workload.batch, 0, rank)[:1]
+    (batch,) = model.batches(features, targets, pieces, keep=keep)
+    return party, model, batch
+
+
 def counted_run(plan, keep):
     """By rank: calls of the preparation, of a first and of a later iteration, and the part of the root's step."""
     shards = table(plan.workload)
 
     def program(collective):
-        party = make_party("native", collective, plan, wrap=Counted)
-        party.make_keys(plan.key_plan)
-        model, rank = model_of(plan), collective.rank
-        features, targets = shards[rank]
-        pieces = batch_indices(len(features), plan.workload.batch, 0, rank)[:1]
-        (batch,) = model.batches(features, targets, pieces, keep=keep)
+        party, model, batch = joined(plan, shards, collective, keep)
         counts = party.backend.counts
 
         def taken():
@@ -131,12 +137,7 @@ def test_the_first_iteration_is_counted_as_it_is(name):
     shards = table(plan.workload)
 
     def program(collective):
-        party = make_party("native", collective, plan, wrap=Counted)
-        party.make_keys(plan.key_plan)
-        model, rank = model_of(plan), collective.rank
-        features, targets = shards[rank]
-        pieces = batch_indices(len(features), plan.workload.batch, 0, rank)[:1]
-        (batch,) = model.batches(features, targets, pieces, keep=True)
+        party, model, batch = joined(plan, shards, collective)
         weights = model.start(party)
         prepared = model.prepare(party, [batch])
         party.backend.counts.clear()
