@@ -34,7 +34,7 @@ from models.activations import approximate, sigmoid
 from models.data import DataSource, pooled, stack
 from models.model import Model, Plan, model_of
 from models.newton_search import choose_newton_plan
-from models.packing import BlockLayout
+from models.packing import choose_layout
 from models.perceptron import with_constant
 from models.plan import CircuitPlan
 from models.reference import fit_exact
@@ -46,7 +46,7 @@ from models.workload import Workload
 Floats = npt.NDArray[np.float64]
 
 PARTIES, ROWS, FEATURES, CORRELATION = 2, 2048, 32, 0.6
-"""More rows would widen the gap between a few rows in a ciphertext and a row in every slot, but the diagonals of short
+"""More rows would widen the gap between a few rows in a ciphertext and all of them, but the diagonals of short
 blocks, all kept encoded, already take a gigabyte at each party."""
 TEST_FRACTION = 0.2
 INTERVAL, RATE, MOMENTUM = (-12.0, 12.0), 3.0, 0.5
@@ -97,19 +97,19 @@ def make_rows(parties: int, rows: int, features: int) -> Rows:
     )
 
 
-@dataclass(frozen=True)
-class ShortBlockPlan(CircuitPlan):
-    """Our packing, but with only as many rows in a ciphertext as the papers' packing has: n_slots / features."""
-
-    @cached_property
-    def layout(self) -> BlockLayout:
-        whole = super().layout
-        return replace(whole, rows=min(whole.rows, max(whole.features, whole.n_slots // whole.features)))
-
-
-def choose_short_block_plan(workload: Workload, choice: Choice, make: MakeModuli, *, free: bool) -> ShortBlockPlan:
+def choose_cyclic_plan(workload: Workload, choice: Choice, make: MakeModuli, *, free: bool) -> CircuitPlan:
+    """With a diagonal for each feature, whatever room the rows leave."""
     found = choose_plan(workload, choice, make, free=free)
-    return ShortBlockPlan(workload, found.parameters, found.centred)
+    layout = choose_layout(found.parameters.n_slots, max(workload.batch_rows), workload.features + 1, cyclic=True)
+    return replace(found, packing=layout)
+
+
+def choose_short_block_plan(workload: Workload, choice: Choice, make: MakeModuli, *, free: bool) -> CircuitPlan:
+    """The same with only as many rows in a ciphertext as the papers' packing has: n_slots / features."""
+    found = choose_cyclic_plan(workload, choice, make, free=free)
+    whole = found.layout
+    short = min(whole.rows, max(whole.features, whole.n_slots // whole.features))
+    return replace(found, packing=replace(whole, rows=short))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ VARIANTS = (
     Variant("row packing", "openfhe", "nesterov", choose_row_packed_plan, RowPackedRegression),
     Variant("native evaluator", "native", "nesterov", choose_row_packed_plan, RowPackedRegression),
     Variant("shared diagonals, as many rows in a ciphertext", "native", "nesterov", choose_short_block_plan),
-    Variant("a row in every slot", "native", "nesterov", choose_plan, trained=True),
+    Variant("all rows in a ciphertext", "native", "nesterov", choose_cyclic_plan, trained=True),
+    Variant("other diagonals in the copies", "native", "nesterov", choose_plan, trained=True),
     Variant("solver newton", "native", "newton", choose_newton_plan, trained=True),
 )
 

@@ -58,8 +58,8 @@ class RowPackedPlan(CircuitPlan):
     @cached_property
     def layout(self) -> BlockLayout:
         """Of the weights, and of the root's fold."""
-        slots = self.parameters.n_slots
-        return BlockLayout(slots, slots, power_of_two_at_least(self.workload.features + 1), 1)
+        slots, features = self.parameters.n_slots, power_of_two_at_least(self.workload.features + 1)
+        return BlockLayout(slots, slots, features, features, 1)
 
     @property
     def rows(self) -> int:

@@ -26,7 +26,7 @@ from models.search import (
     MakeModuli,
     RootWork,
     is_like,
-    tile_width,
+    n_diagonals,
 )
 from models.workload import Workload
 
@@ -66,9 +66,9 @@ def choose_chains(
     looked at from the cheapest on, and the first that is precise enough is the best there is. A layout of tiles is
     counted only when its lower bound is what is cheapest (best first: no plan that is left can cost less). Noise falls
     with the scale; the special primes always cover the digits, so that on these nothing depends. Hence a plan is passed
-    over if one in its ring, in tiles as wide, with at least its scale was not precise enough; and the smallest scale
-    that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding constraint
-    if nothing fits.
+    over if one in its ring, of as many diagonals, with at least its scale was not precise enough; and the smallest
+    scale that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding
+    constraint if nothing fits.
     """
     allowed = workload.precision
     if workload.release in ("predictions", "encrypted"):
@@ -89,17 +89,17 @@ def choose_chains(
                 made = [make(_parameters(workload, choice, make_moduli, demand, shape)) for make in makers]
             except ParameterError:
                 continue  # no primes for this shape, or their sizes miss a bound by a hair
-            plans += [(bound(plan), -shape.scale_bits, plan) for plan in made if _is_wished(choice, plan)]
+            plans += [(bound(plan), -shape.scale_bits, plan) for plan in made if choice.allows(plan)]
     possible, plans = bool(plans), [each for each in plans if each[0] < math.inf]
     if possible and not plans:
         raise ParameterError(NOT_ALLOWED)
     plans.sort(key=lambda each: each[:2])
-    alike: dict[tuple[int, int | None], list[P]] = {}
+    alike: dict[tuple[int, int], list[P]] = {}
     for _, _, plan in plans:
         alike.setdefault(_place(plan), []).append(plan)
     found: list[P] = []
     missed: list[tuple[float, P]] = []
-    smallest: dict[tuple[int, int | None], float] = {}
+    smallest: dict[tuple[int, int], float] = {}
 
     def is_too_noisy(plan: P) -> bool:
         return plan.parameters.scale_bits < smallest.get(_place(plan), 0)
@@ -134,9 +134,9 @@ def choose_chains(
     )
 
 
-def _place(plan: P) -> tuple[int, int | None]:
-    """What precision depends on beside the scale: the ring, and the width of tiles."""
-    return plan.parameters.ring_dim, tile_width(plan)
+def _place(plan: P) -> tuple[int, int]:
+    """What precision depends on beside the scale: the ring, and the packing."""
+    return plan.parameters.ring_dim, n_diagonals(plan)
 
 
 def _in_order(plans: Sequence[tuple[float, int, P]], judge: Judge, is_out: Callable[[P], bool]) -> Iterator[P]:
@@ -184,11 +184,6 @@ def _rings(choice: Choice) -> Sequence[int]:
     if choice.pinned is not None:
         return (choice.pinned.shape.ring_dim,)
     return RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
-
-
-def _is_wished(choice: Choice, plan: P) -> bool:
-    wished = choice.pinned
-    return wished is None or (plan.layout.baby, tile_width(plan)) == (wished.baby, wished.width)
 
 
 def _parameters(

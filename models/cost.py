@@ -266,9 +266,14 @@ class UnitCosts:
     source: str
     base_bytes: int
     crowded: float = 1.0
+    _known: dict[tuple[str, int, int], float] = field(default_factory=dict, repr=False, compare=False)
 
     def seconds(self, work: Work, name: str, limbs: int) -> float:
-        return work.of(name, limbs) * self._rate(name, work.chain.ring_dim, limbs) * 1e-6
+        at = name, work.chain.ring_dim, limbs
+        rate = self._known.get(at)
+        if rate is None:
+            rate = self._known[at] = self._rate(*at)
+        return work.of(name, limbs) * rate * 1e-6
 
     def total(self, work: Work, counts: Mapping[tuple[str, int], int]) -> float:
         """Of all these operations."""

@@ -19,9 +19,9 @@ Floats = npt.NDArray[np.float64]
 class PackedBlock:
     """One block of rows with its labels, as pre-rotated diagonals in the clear.
 
-    diagonals[giant, baby]: (period,). n_rows: how many of the labels (rows of the layout,) belong to rows. `encoded`
-    keeps the encoded diagonals across iterations where the plan found room for them; otherwise they are encoded at
-    every use.
+    diagonals[giant, baby]: (period,). labels: (row_period,), as the layout places them. n_rows: rows there are.
+    `encoded` keeps the encoded diagonals across iterations where the plan found room for them; otherwise they are
+    encoded at every use.
     """
 
     diagonals: Mapping[tuple[int, int], Floats]
@@ -63,20 +63,19 @@ def pack(x: Floats, labels: Floats, layout: BlockLayout, *, keep: bool) -> list[
     """Cut rows (n, features) and labels (n,) into blocks of layout.rows rows and form their diagonals."""
     blocks = []
     for start in range(0, len(x), layout.rows):
-        rows = x[start : start + layout.rows]
-        padded = np.zeros(layout.rows)
-        padded[: len(rows)] = labels[start : start + layout.rows]
+        rows, own = x[start : start + layout.rows], labels[start : start + layout.rows]
         diagonals = {(giant, baby): d for giant, baby, d in layout.diagonals(rows)}
-        blocks.append(PackedBlock(diagonals, padded, len(rows), keep))
+        blocks.append(PackedBlock(diagonals, layout.placed(own), len(rows), keep))
     return blocks
 
 
 def forward(
     backend: Backend, block: PackedBlock, turned: Mapping[int, Ciphertext], layout: BlockLayout, scale: float
 ) -> Ciphertext:
-    """X w for one block: period layout.rows, one limb fewer than w.
+    """X w for one block, where the layout places rows: period layout.row_period, one limb fewer than w.
 
-    turned: the baby rotations of w (period layout.features). scale: of the encoded diagonals.
+    turned: the baby rotations of w (period layout.features). scale: of the encoded diagonals. Unless the layout is
+    cyclic, other slots hold sums over other rows' cells.
     """
     vector = [turned[baby] for baby in layout.baby_steps]
     limbs = vector[0].limbs
@@ -86,7 +85,7 @@ def forward(
 
     inner = inner_products(backend, {giant: row(giant) for giant in layout.giant_steps}, vector, keep=block.keep)
     total = backend.rotate_and_sum(inner)
-    return backend.rescale(rotate_and_add(backend, total, layout.spread_steps, layout.rows))
+    return backend.rescale(rotate_and_add(backend, total, layout.spread_steps, layout.row_period))
 
 
 def backward(
@@ -94,10 +93,11 @@ def backward(
 ) -> Ciphertext:
     """X^T e summed over the blocks, before fold and rescale: period layout.period, at the limbs of e.
 
-    errors: e of every block, period layout.rows.
+    errors: e of every block, as the layout places rows: period layout.row_period, zero in other slots.
     """
     limbs = errors[0].limbs
-    turned = [backend.rotate_hoisted(e, [-giant for giant in layout.giant_steps]) for e in errors]
+    copied = [rotate_and_add(backend, e, layout.copy_steps, layout.row_period) for e in errors]
+    turned = [backend.rotate_hoisted(e, [-giant for giant in layout.giant_steps]) for e in copied]
     vector = [rotations[-giant] for rotations in turned for giant in layout.giant_steps]
 
     def row(baby: int) -> Iterator[Plaintext]:

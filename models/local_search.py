@@ -8,7 +8,7 @@ from functools import partial
 from mhe.parameters import Parameters
 from models.chains import Demand, choose_chains
 from models.local_plan import LocalPlan
-from models.packing import choose_layout
+from models.plan import block_layout
 from models.search import Choice, MakeModuli
 from models.workload import Workload
 
@@ -24,7 +24,7 @@ def choose_local_plans(
     demand = Demand(workload.levels, lambda _: workload.message_bits)
 
     def in_ring(n_slots: int) -> list[Callable[[Parameters], LocalPlan]]:
-        layout = choose_layout(n_slots, max(workload.batch_rows), workload.features + 1)
-        return [partial(LocalPlan, workload, centred=free, baby=each.baby) for each in layout.alternatives]
+        layouts = block_layout(workload, n_slots).alternatives
+        return [partial(LocalPlan, workload, centred=free, packing=layout) for layout in layouts]
 
     return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)

@@ -16,7 +16,7 @@ from models.newton_plan import (
     newton_message_bits,
     newton_schedule,
 )
-from models.packing import choose_layout
+from models.plan import block_layout
 from models.search import Choice, MakeModuli
 from models.workload import Workload
 
@@ -41,8 +41,7 @@ def choose_newton_plans(
     def in_ring(n_slots: int) -> list[Callable[[Parameters], FixedHessianPlan]]:
         if newton_layout(workload).period > n_slots:
             raise ParameterError(f"two matrices of {workload.features} features do not fit {n_slots} slots")
-        layout = choose_layout(n_slots, max(workload.batch_rows), workload.features + 1)
-        babies = [each.baby for each in layout.alternatives]
-        return [partial(FixedHessianPlan, workload, centred=free, baby=baby) for baby in babies]
+        layouts = block_layout(workload, n_slots).alternatives
+        return [partial(FixedHessianPlan, workload, centred=free, packing=layout) for layout in layouts]
 
     return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)

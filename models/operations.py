@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from models.newton import GramBatch
 from models.newton_plan import FixedHessianPlan
 from models.range_probe import RangeProbe
 from models.regression import Batch
+from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
 
@@ -102,18 +103,27 @@ class Counted:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], tuple[int, Operations]] = {}
+        self._counted: dict[tuple[Any, ...], tuple[int, Operations]] = {}
+        self._moved: dict[tuple[Any, ...], Operations] = {}
 
     def of(self, plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
         """As `operations`."""
         low, blocks = plan.parameters.refresh_limbs, plan.blocks(rank)
-        # how precise the release is has no part in an iteration
-        task = replace(plan.workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
-        key = (task, plan.layout, plan.parameters.depth, blocks, is_root, keep)
-        if key not in self._known:
-            self._known[key] = low, operations(plan, rank, is_root=is_root, keep=keep)
-        at, found = self._known[key]
-        return found.moved(low - at)
+        key = (_counted_alike(plan.workload), plan.layout, plan.parameters.depth, blocks, is_root, keep)
+        place = (*key, low)
+        moved = self._moved.get(place)
+        if moved is None:
+            if key not in self._counted:
+                self._counted[key] = low, operations(plan, rank, is_root=is_root, keep=keep)
+            at, found = self._counted[key]
+            moved = self._moved[place] = found.moved(low - at)
+        return moved
+
+
+@lru_cache(maxsize=64)
+def _counted_alike(workload: Workload) -> Workload:
+    """How precise the release is has no part in an iteration."""
+    return replace(workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
 
 
 def _run(plan: Plan, blocks: int, *, is_root: bool, keep: bool) -> Operations:
@@ -181,7 +191,7 @@ def _batch(plan: Plan, blocks: int, keep: bool) -> Any:
         batch = PerceptronModel(plan).batch(np.ones((rows, net.inputs)), np.ones((rows, net.outputs)), keep=keep)
         return replace(batch, rows=_TilesOfOnes(**vars(batch.rows)))
     layout = plan.layout
-    diagonal, labels = np.ones(layout.period), np.ones(layout.rows)
+    diagonal, labels = np.ones(layout.period), np.ones(layout.row_period)
     places = {(g, b): diagonal for g in layout.giant_steps for b in layout.baby_steps}
     packed = [PackedBlock(places, labels, layout.rows, keep) for _ in range(blocks)]
     at_zero = np.zeros(plan.workload.features + 1)

@@ -70,7 +70,8 @@ class VectorRows:
 
     @cached_property
     def layout(self) -> BlockLayout:
-        return choose_layout(self.prediction.parameters.n_slots, MOST_ROWS, self.prediction.features + 1)
+        n_slots = self.prediction.parameters.n_slots
+        return choose_layout(n_slots, MOST_ROWS, self.prediction.features + 1, cyclic=True)
 
     @property
     def rows(self) -> int:

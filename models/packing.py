@@ -1,27 +1,32 @@
 """Shared-diagonal packing: one set of encoded diagonals serves the product with a clear matrix and with its transpose.
 
 A party's rows X (up to R of them, d features) against an encrypted weight vector w, in S slots; R, d, S powers of two.
+The d slots of a group hold d/K copies of K rows; copy c sees the features from c K on, in K diagonals:
 
-    w has period d, u = X w and e have period R          (w[s] = w[s mod d], u[s] = u[s mod R])
-    diag_k[s] = X[s mod R, (s + k) mod d]                 K = min(R, d) diagonals, of period max(R, d)
-    u = spread( sum_k diag_k * rot(w, k) )                spread: sum of the d/R copies of a row, when d > R
-    g = fold( sum_k rot(diag_k * e, -k) ) = X^T e         fold: sum of the R/d periods, when R > d
+    w has period d; row r of u = X w and of e is in slots (r // K) d + r mod K + c K, of a period P = R d / K
+    diag_k[s] = X[(s // d) K + s mod K, (s + k) mod d]   0 <= k < K
+    u = spread( sum_k diag_k * rot(w, k) )               spread: sum of the copies of a row, by rotations K, 2K, ... < d
+    g = fold( sum_k rot(diag_k * e, -k) ) = X^T e        fold: sum of the groups, by rotations d, 2d, ... < P
+
+With K = d there is one copy (tall blocks), with K = R one group (wide ones): then all of it is cyclic. Between them
+spread gives x w in the first copies only, and sums over two groups' rows in the others. What is made of u is zero there
+(`first_copies`: a factor that the coefficients of a polynomial take in), and rotations by -K, -2K, ... copy it into
+them. The fewer diagonals, the fewer products and steps between them, and the more copies and groups to add up.
 
 With k = g + b (giant step g, baby step b) and the pre-rotated diagonals p[g,b] = rot(diag_{g+b}, -g):
 
-    u = sum_g rot( sum_b p[g,b] * rot(w, b), g )          baby rotations of w hoisted
-    g = sum_b rot( sum_g p[g,b] * rot(e, -g), -b )        giant rotations of e hoisted
+    sum_k diag_k * rot(w, k)  = sum_g rot( sum_b p[g,b] * rot(w, b), g )      baby rotations of w hoisted
+    sum_k rot(diag_k * e, -k) = sum_b rot( sum_g p[g,b] * rot(e, -g), -b )    giant rotations of e hoisted
 
-Tall and wide shards differ only in which of spread and fold has anything to do. Steps are centred on 0, so that
-forward and backward need almost the same rotation keys. Halevi, Shoup (CRYPTO 2014) for the diagonals, Juvekar et al.
-(GAZELLE, USENIX Security 2018) for the wide case.
+Steps are centred on 0, so that forward and backward need almost the same rotation keys. Halevi, Shoup (CRYPTO 2014) for
+the diagonals, Juvekar et al. (GAZELLE, USENIX Security 2018, Section 4) for those of one group ("hybrid").
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,42 +40,71 @@ Floats = npt.NDArray[np.float64]
 class BlockLayout:
     """How a block of up to `rows` rows and `features` features lies in the slots.
 
-    rows, features: powers of two, at most n_slots. baby: number of baby steps, a power of two that divides n_diagonals.
+    rows, features: powers of two, at most n_slots. n_diagonals: a power of two, at most the smaller of them, and so
+    many that rows * features / n_diagonals fit the slots. baby: number of baby steps, a power of two that divides it.
     """
 
     n_slots: int
     rows: int
     features: int
+    n_diagonals: int
     baby: int
 
     def __post_init__(self) -> None:
         for name, value in (("rows", self.rows), ("features", self.features)):
             if value < 1 or value & (value - 1) or value > self.n_slots:
                 raise ParameterError(f"{name} per block is {value}; need a power of two up to {self.n_slots} slots")
+        if self.n_diagonals not in self.possible_diagonals:
+            raise ParameterError(
+                f"a block of ({self.rows}, {self.features}) in {self.n_diagonals} diagonals; need one of "
+                f"{', '.join(map(str, self.possible_diagonals))} for {self.n_slots} slots"
+            )
         if self.baby < 1 or self.n_diagonals % self.baby:
             raise ParameterError(f"{self.baby} baby steps do not divide {self.n_diagonals} diagonals")
 
     @property
-    def n_diagonals(self) -> int:
-        return min(self.rows, self.features)
+    def possible_diagonals(self) -> tuple[int, ...]:
+        """Numbers of diagonals of blocks of these rows and features, from the fewest on."""
+        return doublings(max(1, self.rows * self.features // self.n_slots), min(self.rows, self.features) + 1)
 
     @property
     def period(self) -> int:
         """Period of the encoded diagonals."""
-        return max(self.rows, self.features)
+        return self.rows * self.features // self.n_diagonals
 
     @property
-    def alternatives(self) -> tuple[BlockLayout, ...]:
-        """Itself, and those with other numbers of baby steps among which the best one is, whatever is to be small.
+    def row_period(self) -> int:
+        """Period of what there is one of for each row."""
+        return self.rows if self.is_cyclic else self.period
 
-        Work falls and rises again with the number of baby steps, and is least at the square root of the diagonals times
-        a ratio of costs; `choose_layout` assumes one that is right within a factor of 4. The memory of keys and
-        rotations is least at the square root itself, within a factor of 2.
+    @property
+    def is_cyclic(self) -> bool:
+        """Whether x w comes out in all copies of a row: there is one copy, or one group."""
+        return self.n_diagonals in (self.rows, self.features)
+
+    @property
+    def copies(self) -> int:
+        """Of a row, in a group."""
+        return self.features // self.n_diagonals
+
+    @cached_property
+    def alternatives(self) -> tuple[BlockLayout, ...]:
+        """Itself, and those with other numbers of diagonals and baby steps among which the best one is, whatever is to
+        be small: the work (`_work` is right within a factor of CLOSE), or the memory, of which keys are the most. Those
+        that are cyclic have cyclic ones only.
         """
-        balanced = 1 << (self.n_diagonals.bit_length() - 1) // 2
-        least, most = min(self.baby, balanced) // 2, min(2 * max(self.baby, balanced), self.n_diagonals)
-        others = (b for b in doublings(max(least, 1), most + 1) if b != self.baby)
-        return (self, *(replace(self, baby=b) for b in others))
+        numbers = [k for k in self.possible_diagonals if not self.is_cyclic or k == min(self.rows, self.features)]
+        every = [replace(self, n_diagonals=k, baby=baby) for k in numbers for baby in doublings(1, k + 1)]
+        work = {layout: _work(layout, 1) for layout in every}
+        fewest = min(len(layout.rotations()) for layout in every)
+        return (
+            self,
+            *(
+                layout
+                for layout in every
+                if layout != self and (work[layout] <= CLOSE * min(work.values()) or len(layout.rotations()) == fewest)
+            ),
+        )
 
     @cached_property
     def baby_steps(self) -> tuple[int, ...]:
@@ -83,21 +117,44 @@ class BlockLayout:
 
     @cached_property
     def spread_steps(self) -> tuple[int, ...]:
-        """Rotations that add up the copies of a row, after the forward product of a wide block."""
-        return doublings(self.rows, self.features)
+        """Rotations that add up the copies of a row, after the forward product."""
+        return doublings(self.n_diagonals, self.features)
+
+    @cached_property
+    def copy_steps(self) -> tuple[int, ...]:
+        """Rotations that fill all copies of a row from the first, before the backward product."""
+        return () if self.is_cyclic else tuple(-step for step in self.spread_steps)
 
     @cached_property
     def fold_steps(self) -> tuple[int, ...]:
-        """Rotations that add up the periods of the gradient, after the backward product of a tall block."""
-        return doublings(self.features, self.rows)
+        """Rotations that add up the groups of the gradient, after the backward product."""
+        return doublings(self.features, self.period)
 
     def rotations(self) -> tuple[int, ...]:
-        """Rotations that every party needs keys for: forward, spread and backward."""
+        """Rotations that every party needs keys for: forward, spread, copies and backward."""
         forward = {*self.baby_steps, *self.giant_steps, *self.spread_steps}
-        backward = {-step for step in (*self.baby_steps, *self.giant_steps)}
+        backward = {-step for step in (*self.baby_steps, *self.giant_steps)} | {*self.copy_steps}
         # s and s - n_slots are one rotation, and one key
         distinct = {step % self.n_slots: step for step in sorted((forward | backward) - {0})}
         return tuple(sorted(distinct.values()))
+
+    @cached_property
+    def first_copies(self) -> Floats:
+        """1 in the slots that x w comes out in, 0 elsewhere: (row_period,), or (1,) where it is in all of them."""
+        if self.is_cyclic:
+            return np.ones(1)
+        return np.where(np.arange(self.period) % self.features < self.n_diagonals, 1.0, 0.0)
+
+    def placed(self, values: Floats) -> Floats:
+        """One value for each row, (at most rows,), where x w comes out: (row_period,), zero elsewhere."""
+        padded = np.zeros(self.rows)
+        padded[: len(values)] = values
+        return padded if self.is_cyclic else padded[self._row_of_slot] * self.first_copies
+
+    @cached_property
+    def _row_of_slot(self) -> npt.NDArray[np.intp]:
+        slots = np.arange(self.period)
+        return slots // self.features * self.n_diagonals + slots % self.n_diagonals
 
     def diagonals(self, x: Floats) -> Iterator[tuple[int, int, Floats]]:
         """(giant step, baby step, pre-rotated diagonal (period,)) for all of a block x: (at most rows, at most
@@ -110,8 +167,9 @@ class BlockLayout:
         slots = np.arange(self.period)
         for giant in self.giant_steps:
             source = slots - giant
+            row = self._row_of_slot[source % self.period]
             for baby in self.baby_steps:
-                yield giant, baby, padded[source % self.rows, (source + giant + baby) % self.features]
+                yield giant, baby, padded[row, (source + giant + baby) % self.features]
 
 
 def doublings(start: int, stop: int) -> tuple[int, ...]:
@@ -127,22 +185,36 @@ def power_of_two_at_least(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def choose_layout(n_slots: int, rows: int, features: int) -> BlockLayout:
+@lru_cache(maxsize=64)
+def choose_layout(n_slots: int, rows: int, features: int, *, cyclic: bool = False) -> BlockLayout:
     """The layout for parties of at most `rows` rows each (in as many blocks as it takes) and `features` features.
 
-    The number of baby steps minimises the rotations, weighted by their cost: forward ones run at about twice the
-    limbs of backward ones, and a hoisted rotation costs about 0.6 of a full one. Raises ParameterError if a weight
-    vector does not fit the slots.
+    cyclic: whether it is to be one that gives x w in all copies of a row. Numbers of diagonals and of baby steps
+    minimise the work (`_work`). Raises ParameterError if a weight vector does not fit the slots.
     """
     d = power_of_two_at_least(features)
     if d > n_slots:
         raise ParameterError(f"{features} features do not fit {n_slots} slots; use a larger ring_dim or fewer features")
     r = min(power_of_two_at_least(rows), n_slots)
     blocks = -(-rows // r)
+    most = BlockLayout(n_slots, r, d, min(r, d), 1)
+    numbers = (k for k in most.possible_diagonals if not cyclic or k == most.n_diagonals)
+    candidates = (replace(most, n_diagonals=k, baby=baby) for k in numbers for baby in doublings(1, k + 1))
+    return min(candidates, key=lambda layout: _work(layout, blocks))
 
-    def cost(baby: int) -> float:
-        giant = min(r, d) // baby
-        return (baby - 1) * (2 * 0.6 + 1) + blocks * (giant - 1) * (2 + 0.6)
 
-    candidates = doublings(1, 2 * min(r, d))
-    return BlockLayout(n_slots, r, d, min(candidates, key=cost))
+HOISTED, PRODUCT = 0.6, 0.03
+"""Cost of a hoisted rotation, and of a product with a plaintext, over that of a rotation."""
+
+CLOSE = 1.2
+"""Packings whose work by these differs by less are told apart by what operations cost on the chain at hand."""
+
+
+def _work(layout: BlockLayout, blocks: int) -> float:
+    """Of an iteration in rotations at the limbs of the backward product; forward, at about twice the limbs, they cost
+    twice as much.
+    """
+    baby, giants = layout.baby, layout.n_diagonals // layout.baby
+    turns = 2 * len(layout.spread_steps) + len(layout.copy_steps) + (giants - 1) * (2 + HOISTED)
+    products = 3 * PRODUCT * layout.n_diagonals
+    return (baby - 1) * (2 * HOISTED + 1) + blocks * (turns + products) + len(layout.fold_steps)

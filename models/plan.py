@@ -7,7 +7,7 @@ generated for exactly this plan, and `mhe plan` prints it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from models.precision import Precision, largest_output
 from models.prediction import ANSWER_GUARD
 from models.training_plan import PolynomialInputs, TrainingPlan
 from models.vector_prediction import VectorPrediction
+from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,13 +32,13 @@ class CircuitPlan(TrainingPlan):
     """One training run of a regression.
 
     centred: whether the evaluator's key switch rounds to nearest (the native one does); it adds less noise then.
-    baby: baby steps of the products; None for as many as `choose_layout` takes.
+    packing: of blocks of rows; None for the one that `block_layout` takes.
 
     The loop: look ahead, every party's gradient, sum up the tree, the root's step, refresh, broadcast.
     """
 
     centred: bool = False
-    baby: int | None = None
+    packing: BlockLayout | None = None
     n_ciphertexts = n_outputs = 1
 
     def __post_init__(self) -> None:
@@ -58,8 +59,7 @@ class CircuitPlan(TrainingPlan):
 
     @cached_property
     def layout(self) -> BlockLayout:
-        found = choose_layout(self.parameters.n_slots, max(self.workload.batch_rows), self.workload.features + 1)
-        return found if self.baby is None else replace(found, baby=self.baby)
+        return self.packing or block_layout(self.workload, self.parameters.n_slots)
 
     @property
     def key_plan(self) -> KeyPlan:
@@ -220,3 +220,12 @@ class CircuitPlan(TrainingPlan):
         return VectorPrediction(
             self.parameters, w.features, self.weight_scale, std, w.message_bound, self.answer_bits, self.releases
         )
+
+
+def block_layout(workload: Workload, n_slots: int) -> BlockLayout:
+    """How the rows of a regression lie in the slots. Raises ParameterError if a weight vector does not fit them.
+
+    Where every slot of X v is opened, or counts in a range probe, none may hold anything but that.
+    """
+    cyclic = workload.release == "predictions" or workload.range_every is not None
+    return choose_layout(n_slots, max(workload.batch_rows), workload.features + 1, cyclic=cyclic)

@@ -172,8 +172,10 @@ class Precision(ReleasePrecision):
         evaluated = math.hypot(
             link.rounding_gain * math.hypot(self._rounding, self._relinearised), self._switching(plan.error_limbs)
         )
+        # a copy is the sum of what stands in the slots of all of them: no slot counts in two copies of one column
+        summed = 1 if plan.layout.is_cyclic else plan.layout.copies
         return math.hypot(
-            link.largest_slope * self._forward_std, math.sqrt(self._ring_dim) * evaluated / plan.error_scale
+            link.largest_slope * self._forward_std, math.sqrt(summed * self._ring_dim) * evaluated / plan.error_scale
         )
 
     @property
@@ -184,10 +186,16 @@ class Precision(ReleasePrecision):
         # both w and w_previous bring the noise of their last rescale and refresh
         looked_ahead = math.hypot(1 + plan.momentum, plan.momentum)
         products = math.hypot(turned, looked_ahead * math.hypot(self._refresh, self._rounding) / plan.weight_scale)
-        giants = math.sqrt(len(plan.layout.giant_steps)) * turned / plan.data_scale
+        giants = math.sqrt(self._forward_turns) * turned / plan.data_scale
         noise = math.sqrt(n) * math.hypot(giants, self._rounding / plan.forward_scale)
         encoded = plan.workload.message_bound * math.sqrt(plan.workload.features + 1) * self._encoding_std
         return math.hypot(self._row_norm * math.sqrt(n) * products, encoded, noise)
+
+    @property
+    def _forward_turns(self) -> int:
+        """Errors of rotations in a slot of X v: of the giant steps in every copy, and of the sum over the copies."""
+        layout = self.plan.layout
+        return len(layout.giant_steps) * layout.copies + layout.copies - 1
 
     @property
     def _row_norm(self) -> float:
@@ -286,11 +294,10 @@ class Precision(ReleasePrecision):
         """Error of the logit X w of the largest row that is allowed, before any smudging."""
         plan, n = self.plan, self._ring_dim
         switching = self._switching(plan.prediction_limbs + 1)
-        turns = len(plan.layout.giant_steps) + len(plan.layout.spread_steps)
         turned = math.sqrt(n) * math.hypot(switching, self._refresh) / (plan.weight_scale * ANSWER_GUARD)
         encoding = math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
         dropped = plan.parameters.moduli[plan.prediction_limbs]
-        own = math.hypot(math.sqrt(turns) * switching / dropped, self._rounding) / plan.prediction_scale
+        own = math.hypot(math.sqrt(self._forward_turns) * switching / dropped, self._rounding) / plan.prediction_scale
         per_weight = self._row_norm * math.hypot(self.weight_noise_std, turned)
         encoded = plan.workload.message_bound * math.sqrt(plan.workload.features + 1) * encoding
         return math.hypot(per_weight, encoded, math.sqrt(n) * own)

@@ -104,7 +104,7 @@ class Regression:
         errors = []
         for block in blocks:
             u = forward(backend, block, turned, layout, forward_scale)
-            e = evaluate(backend, u, plan.workload.link.times(-factor), plan.error_scale)
+            e = evaluate(backend, u, plan.workload.link.times(-factor), plan.error_scale, layout.first_copies)
             errors.append(backend.add_plain(e, backend.encode(factor * block.labels, e.limbs, plan.error_scale)))
         return backward(backend, blocks, errors, layout, backward_scale)
 
@@ -120,7 +120,7 @@ class Regression:
         found = []
         for block in batch.blocks:
             u = forward(backend, block, turned, layout, plan.data_scale)
-            present = np.where(np.arange(layout.rows) < block.n_rows, 1.0, 0.0)
+            present = layout.placed(np.ones(block.n_rows))
             found.append(part_of_interval(backend, u, plan.network.interval, present))
         return found
 

@@ -64,11 +64,13 @@ an eightieth."""
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a search found: a chain, the baby steps of the products on it, and where there are tiles, their width."""
+    """What a search found: a chain, and how the products on it are made: in diagonals, of which a tile has as many as
+    columns, and baby steps.
+    """
 
     shape: Shape
+    n_diagonals: int
     baby: int
-    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Choice:
     judge: Judge | None = None
     bound: Judge | None = None
     pinned: Pinned | None = None
+
+    def allows(self, plan: Plan) -> bool:
+        """Whether it is in the packing that is looked at."""
+        wished = self.pinned
+        return wished is None or (n_diagonals(plan), plan.layout.baby) == (wished.n_diagonals, wished.baby)
 
 
 @dataclass(frozen=True)
@@ -151,10 +158,10 @@ def choose_plans(
     if not estimates:
         raise ParameterError(NOT_ALLOWED)
     estimates.sort(key=lambda each: (costs[id(each[0])], -each[1].shape.scale_bits, -each[1].margin))
-    missed: list[tuple[float, CircuitPlan, _Candidate]] = []
+    missed: list[tuple[float, tuple[CircuitPlan, _Candidate]]] = []
     found: list[CircuitPlan] = []
     for estimate, candidate in estimates:
-        if any(candidate.is_no_better_than(other) for _, _, other in missed):
+        if any(_is_noisier(estimate, candidate, *other) for _, other in missed):
             continue
         if any(is_like(estimate.parameters, other.parameters) for other in found):
             continue
@@ -164,11 +171,11 @@ def choose_plans(
             if len(found) == count:
                 break
         else:
-            missed.append((estimate.precision.released_error, estimate, candidate))
+            missed.append((estimate.precision.released_error, (estimate, candidate)))
     if found:
         return found
     by_error = sorted(missed, key=lambda each: each[0])
-    plans = (_on_primes(estimate, choice, candidate, make_moduli) for _, estimate, candidate in by_error)
+    plans = (_on_primes(estimate, choice, candidate, make_moduli) for _, (estimate, candidate) in by_error)
     best = next((each for each in plans if each is not None), None)
     if best is None:
         raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
@@ -181,6 +188,12 @@ def choose_plans(
         "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 "
         "or a smaller learning_rate"
     )
+
+
+def _is_noisier(plan: CircuitPlan, candidate: _Candidate, other: CircuitPlan, its_candidate: _Candidate) -> bool:
+    """Whether it is no more precise than this other one, for sure."""
+    same = plan.layout.n_diagonals == other.layout.n_diagonals
+    return same and candidate.is_no_better_than(its_candidate)
 
 
 class RootWork:
@@ -211,12 +224,12 @@ def is_like(a: Parameters, b: Parameters) -> bool:
 
 def pinned(plan: Plan) -> Pinned:
     """What another party needs to make this plan itself."""
-    return Pinned(shape_of(plan.parameters), plan.layout.baby, tile_width(plan))
+    return Pinned(shape_of(plan.parameters), n_diagonals(plan), plan.layout.baby)
 
 
-def tile_width(plan: Plan) -> int | None:
-    """Of a plan whose weights lie in tiles."""
-    return plan.layout.width if isinstance(plan, PerceptronPlan) else None
+def n_diagonals(plan: Plan) -> int:
+    """Of its products with clear rows."""
+    return plan.layout.width if isinstance(plan, PerceptronPlan) else plan.layout.n_diagonals
 
 
 def shape_of(p: Parameters) -> Shape:
@@ -261,16 +274,16 @@ def _candidates(workload: Workload, choice: Choice, *, free: bool) -> list[_Cand
 def _plans(
     workload: Workload, choice: Choice, candidate: _Candidate, make_moduli: MakeModuli, *, centred: bool
 ) -> list[CircuitPlan]:
-    """The plans on real primes, one for each number of baby steps; none where a library finds no primes for this shape
-    or their sizes miss a bound by a hair.
+    """The plans on real primes, one for each packing; none where a library finds no primes for this shape or their
+    sizes miss a bound by a hair.
     """
     parameters = _parameters(workload, choice, candidate, make_moduli)
     if parameters is None:
         return []
     plan = CircuitPlan(workload, parameters, centred)
-    if choice.pinned is not None:
-        return [replace(plan, baby=choice.pinned.baby)]
-    return [replace(plan, baby=layout.baby) for layout in plan.layout.alternatives]
+    layouts = plan.layout.alternatives
+    plans = [plan if layout == plan.layout else replace(plan, packing=layout) for layout in layouts]
+    return [each for each in plans if choice.allows(each)]
 
 
 def _on_primes(

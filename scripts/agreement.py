@@ -90,7 +90,7 @@ def agree_on_plan(
     found = together(collective, search)
     blob = b"" if found is None else json.dumps([asdict(pinned(found.plan)), found.tree.arity]).encode()
     told, arity = json.loads(collective.allgather(blob)[collective.tree.root])
-    same = Pinned(Shape(**told["shape"]), told["baby"], told["width"])
+    same = Pinned(Shape(**told["shape"]), told["n_diagonals"], told["baby"])
 
     def made() -> Plan:
         return make_plan(config, summaries, outputs, goal=goal, pinned=same) if found is None else found.plan

@@ -136,7 +136,7 @@ def _packing(plan: Plan) -> str:
         blocks = plan.layout
         return (
             f"{blocks.n_diagonals} diagonals ({len(blocks.baby_steps)} baby x {len(blocks.giant_steps)} giant steps), "
-            f"blocks of {blocks.rows} rows"
+            f"blocks of {blocks.rows} rows, {blocks.copies} copies of each"
         )
     layout = plan.layout
     giants = layout.width // layout.baby

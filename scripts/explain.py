@@ -14,7 +14,7 @@ from rich.table import Table
 from mhe.errors import ParameterError
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
-from models.search import Choice, shape_of, tile_width
+from models.search import Choice, n_diagonals, shape_of
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
@@ -241,7 +241,7 @@ def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
         "shape": asdict(shape_of(p)),
         "log_qp": round(p.log_qp, 2),
         "baby_steps": plan.layout.baby,
-        "tile_width": tile_width(plan),
+        "diagonals": n_diagonals(plan),
         "security_bits": p.security_bits,
         "statistical_bits": p.statistical_bits,
         "release_bits": plan.workload.release_bits,

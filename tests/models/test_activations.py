@@ -190,6 +190,21 @@ def test_evaluation_is_exact_at_the_depth_of_the_degree(spare):
         np.testing.assert_allclose(backend.export_ciphertext(found).values[0], poly(u), rtol=0, atol=rounding)
 
 
+def test_a_mask_costs_no_level_and_leaves_nothing_elsewhere():
+    for poly in polynomials():
+        backend = clear_backend(64, n_limbs=poly.depth + 1, noise=False)
+        mask = (np.arange(64) % 8 < 2).astype(float)
+        # what stands in other slots may be out of the interval
+        u = np.random.default_rng(1).uniform(*poly.interval, 64) * (3 - 2 * mask)
+        encrypted = clear_ciphertext(backend, u, scale=2.0**45 / poly.half_width)
+        found = evaluate(backend, encrypted, poly, 2.0**45, mask)
+        assert found.limbs == 1
+        rounding = 1e-13 * 3**poly.degree * np.abs(poly.coefficients).sum()
+        slots = backend.export_ciphertext(found).values[0]
+        np.testing.assert_allclose(slots, mask * poly(u), rtol=0, atol=rounding)
+        assert not slots[mask == 0].any()
+
+
 @pytest.fixture(scope="module", params=EVALUATORS)
 def world(request):
     made = World.of(request.param, parameters_of(request.param, 1 << 10, 6))

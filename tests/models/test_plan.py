@@ -397,7 +397,7 @@ class Counting:
     workload((3, 3, 3), 100, iterations=2),
 ])  # fmt: skip
 def test_operations_follow_from_the_layout(task, evaluator):
-    """Per block: every diagonal once forward and once backward, about 2 sqrt(d) rotations each way.
+    """Per block: every diagonal once forward and once backward, about 2 sqrt(d) rotations each way, sums of copies.
 
     Of two iterations the first takes none of this: its gradient is made in the clear, and its folds turn by periods.
     """
@@ -417,7 +417,7 @@ def test_operations_follow_from_the_layout(task, evaluator):
         blocks, is_root = plan.blocks(rank), rank == 0
         assert backend.count["products"] == 2 * blocks * layout.n_diagonals
         assert backend.count["hoisted"] == (baby - 1) + blocks * (giant - 1)
-        turned = blocks * (giant - 1 + len(layout.spread_steps)) + (baby - 1)
+        turned = blocks * (giant - 1 + len(layout.spread_steps) + len(layout.copy_steps)) + (baby - 1)
         assert backend.count["rotate"] == turned + (2 * len(layout.fold_steps) if is_root else 0)
         assert backend.count["multiply"] == blocks * {3: 2, 7: 5}[task.link.degree]
         keys = plan.key_plan.everywhere + (plan.key_plan.root_only if is_root else ())
