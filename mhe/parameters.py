@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from mhe.errors import ParameterError
 from mhe.ring.primes import is_prime
@@ -248,5 +248,6 @@ def refresh_floor_bits(statistical_bits: int, scale_bits: float, message_bits: f
     return mask_bits + math.log2(n_parties + 1) + 1
 
 
+@lru_cache(maxsize=4096)
 def log2_product(moduli: tuple[int, ...]) -> float:
     return sum(math.log2(q) for q in moduli)

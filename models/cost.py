@@ -274,7 +274,18 @@ class UnitCosts:
         """Of all these operations."""
         return sum(n * self.seconds(work, name, limbs) for (name, limbs), n in counts.items())
 
+    @cached_property
+    def _known(self) -> dict[tuple[str, int, int], float]:
+        return {}
+
     def _rate(self, name: str, ring_dim: int, limbs: int) -> float:
+        key = (name, ring_dim, limbs)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._interpolated(*key)
+        return found
+
+    def _interpolated(self, name: str, ring_dim: int, limbs: int) -> float:
         rings = self.rates[ALIKE.get(name, name)]
         nearest = min(rings, key=lambda n: abs(math.log2(n / ring_dim)))
         points = sorted(rings[nearest].items())
