@@ -28,6 +28,7 @@ from models.newton import GramBatch
 from models.newton_plan import FixedHessianPlan
 from models.range_probe import RangeProbe
 from models.regression import Batch
+from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
 
@@ -103,18 +104,24 @@ class Counted:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], tuple[int, Operations]] = {}
+        self._known: dict[tuple[Any, ...], dict[int, Operations]] = {}
+        self._tasks: dict[Workload, Workload] = {}
 
     def of(self, plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
         """As `operations`."""
         low, blocks = plan.parameters.refresh_limbs, plan.blocks(rank)
-        # how precise the release is has no part in an iteration
-        task = replace(plan.workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
-        key = (task, plan.layout, plan.parameters.depth, blocks, is_root, keep)
-        if key not in self._known:
-            self._known[key] = low, operations(plan, rank, is_root=is_root, keep=keep)
-        at, found = self._known[key]
-        return found.moved(low - at)
+        task = self._tasks.get(plan.workload)
+        if task is None:
+            # how precise the release is has no part in an iteration
+            task = replace(plan.workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
+            self._tasks[plan.workload] = task
+        known = self._known.setdefault((task, plan.layout, plan.parameters.depth, blocks, is_root, keep), {})
+        if not known:
+            known[low] = operations(plan, rank, is_root=is_root, keep=keep)
+        if low not in known:
+            at, found = next(iter(known.items()))
+            known[low] = found.moved(low - at)
+        return known[low]
 
 
 def _run(plan: Plan, blocks: int, *, is_root: bool, keep: bool) -> Operations:
