@@ -53,18 +53,18 @@ class Shape:
     special_bits: int = PRESCRIBED_SPECIAL_BITS
     special_limbs: int = 0
 
-    @property
+    @cached_property
     def limb_bits(self) -> tuple[int, ...]:
         """Nominal size of every modulus of the chain."""
         floor = min(self.floor_limbs, self.n_limbs)
         return (self.first_bits,) * floor + (self.scale_bits,) * (self.n_limbs - floor)
 
-    @property
+    @cached_property
     def largest_digit_bits(self) -> int:
         bits = self.limb_bits
         return max(sum(bits[i] for i in digit) for digit in digit_ranges(self.n_limbs, self.digits))
 
-    @property
+    @cached_property
     def all_special_bits(self) -> tuple[int, ...]:
         """Nominal size of every special prime."""
         covering = math.ceil(self.largest_digit_bits / self.special_bits)

@@ -272,7 +272,9 @@ class UnitCosts:
 
     def total(self, work: Work, counts: Mapping[tuple[str, int], int]) -> float:
         """Of all these operations."""
-        return sum(n * self.seconds(work, name, limbs) for (name, limbs), n in counts.items())
+        ring_dim = work.chain.ring_dim
+        spent = (n * work.of(name, limbs) * self._rate(name, ring_dim, limbs) for (name, limbs), n in counts.items())
+        return sum(spent) * 1e-6
 
     @cached_property
     def _known(self) -> dict[tuple[str, int, int], float]:

@@ -61,7 +61,7 @@ class CircuitPlan(TrainingPlan):
         found = choose_layout(self.parameters.n_slots, max(self.workload.batch_rows), self.workload.features + 1)
         return found if self.baby is None else replace(found, baby=self.baby)
 
-    @property
+    @cached_property
     def key_plan(self) -> KeyPlan:
         """Those of the gradients, of which the first is made in the clear, and of predictions."""
         w, layout = self.workload, self.layout
