@@ -281,7 +281,7 @@ def _predict_own(
 
 
 def _keeping(state: Path, no_passphrase: bool, new: bool = False) -> Keeping:
-    """Where the states are, and the passphrase; raises ConfigError if none is to be had. new: they are yet to be made."""
+    """Where the states are, with the passphrase; ConfigError if none is to be had. new: states are yet to be made."""
     from scripts.keep import Keeping
     from scripts.passphrase import passphrase
 
