@@ -17,7 +17,9 @@ $(READY): pyproject.toml scripts/setup.sh scripts/constraints.txt
 train: $(READY)
 	@.venv/bin/mhe train $(CONFIG) --parties $(PARTIES) --out $(OUT) $(if $(filter file,$(origin OUT)),--force)
 
-# One worker for each core; who has nothing left to do takes over half of what another one has left.
+# One worker for each core; who has nothing left to do takes over half of what another one has left. With byte code, for
+# the many processes of the tests would otherwise compile all modules anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	@.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from mhe.errors import ParameterError
 from mhe.ring.primes import is_prime
@@ -53,18 +53,18 @@ class Shape:
     special_bits: int = PRESCRIBED_SPECIAL_BITS
     special_limbs: int = 0
 
-    @property
+    @cached_property
     def limb_bits(self) -> tuple[int, ...]:
         """Nominal size of every modulus of the chain."""
         floor = min(self.floor_limbs, self.n_limbs)
         return (self.first_bits,) * floor + (self.scale_bits,) * (self.n_limbs - floor)
 
-    @property
+    @cached_property
     def largest_digit_bits(self) -> int:
         bits = self.limb_bits
         return max(sum(bits[i] for i in digit) for digit in digit_ranges(self.n_limbs, self.digits))
 
-    @property
+    @cached_property
     def all_special_bits(self) -> tuple[int, ...]:
         """Nominal size of every special prime."""
         covering = math.ceil(self.largest_digit_bits / self.special_bits)
@@ -248,5 +248,6 @@ def refresh_floor_bits(statistical_bits: int, scale_bits: float, message_bits: f
     return mask_bits + math.log2(n_parties + 1) + 1
 
 
+@lru_cache(maxsize=4096)
 def log2_product(moduli: tuple[int, ...]) -> float:
     return sum(math.log2(q) for q in moduli)

@@ -8,6 +8,7 @@ ternary terms are sub-Gaussian by Hoeffding; products with the secret are so con
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from mhe.parameters import ERROR_STD, Parameters, log2_product
 
@@ -63,6 +64,7 @@ def rerandomised_norm(parameters: Parameters, limbs: int) -> float:
     return norm_bound(rerandomised_std(parameters, limbs) * secret_spread(1.0), parameters.ring_dim)
 
 
+@lru_cache(maxsize=4096)
 def key_switch_std(parameters: Parameters, limbs: int, key_error: float, *, centred: bool = False) -> float:
     """Coefficients added by one hybrid key switch at `limbs` limbs with a key of error `key_error`: root mean square.
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mhe.errors import ShareError
-from mhe.ring.modular import add_rows, first_unreduced_row
 
 Rows = npt.NDArray[np.uint64] | npt.NDArray[np.float64]
 
@@ -62,6 +61,9 @@ def add(a: Rows, b: Rows, moduli: tuple[int, ...]) -> Rows:
     """Row-wise sum of two blocks of rows, modulo one modulus per row (plain for float64)."""
     if not moduli:
         return a + b
+    # Importing numba takes a second, which whoever only reads messages' sizes need not pay.
+    from mhe.ring.modular import add_rows
+
     return add_rows(a, b, np.array(moduli, dtype=np.uint64))
 
 
@@ -95,6 +97,8 @@ def check_complete(total: Share, protocol: str, instance: bytes, n_parties: int)
 def check_reduced(share: Share) -> None:
     """Raise ShareError if a residue is not below its modulus (a corrupted message)."""
     if share.moduli:
+        from mhe.ring.modular import first_unreduced_row
+
         bad = first_unreduced_row(share.rows, np.array(share.moduli, dtype=np.uint64))
         if bad >= 0:
             raise ShareError(

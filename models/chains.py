@@ -86,7 +86,8 @@ def choose_chains(
             continue
         for shape in shapes:
             try:
-                made = [make(_parameters(workload, choice, make_moduli, demand, shape)) for make in makers]
+                parameters = _parameters(workload, choice, make_moduli, demand, shape)
+                made = [make(parameters) for make in makers]
             except ParameterError:
                 continue  # no primes for this shape, or their sizes miss a bound by a hair
             plans += [(bound(plan), -shape.scale_bits, plan) for plan in made if choice.allows(plan)]

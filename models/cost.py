@@ -266,20 +266,28 @@ class UnitCosts:
     source: str
     base_bytes: int
     crowded: float = 1.0
-    _known: dict[tuple[str, int, int], float] = field(default_factory=dict, repr=False, compare=False)
 
     def seconds(self, work: Work, name: str, limbs: int) -> float:
-        at = name, work.chain.ring_dim, limbs
-        rate = self._known.get(at)
-        if rate is None:
-            rate = self._known[at] = self._rate(*at)
-        return work.of(name, limbs) * rate * 1e-6
+        return work.of(name, limbs) * self._rate(name, work.chain.ring_dim, limbs) * 1e-6
 
     def total(self, work: Work, counts: Mapping[tuple[str, int], int]) -> float:
         """Of all these operations."""
-        return sum(n * self.seconds(work, name, limbs) for (name, limbs), n in counts.items())
+        ring_dim = work.chain.ring_dim
+        spent = (n * work.of(name, limbs) * self._rate(name, ring_dim, limbs) for (name, limbs), n in counts.items())
+        return sum(spent) * 1e-6
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, int, int], float]:
+        return {}
 
     def _rate(self, name: str, ring_dim: int, limbs: int) -> float:
+        key = (name, ring_dim, limbs)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._interpolated(*key)
+        return found
+
+    def _interpolated(self, name: str, ring_dim: int, limbs: int) -> float:
         rings = self.rates[ALIKE.get(name, name)]
         nearest = min(rings, key=lambda n: abs(math.log2(n / ring_dim)))
         points = sorted(rings[nearest].items())

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mhe.backend import rules
 from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext, Plaintext
 from mhe.tracking_party import TrackingParty
@@ -103,27 +104,24 @@ class Counted:
     """
 
     def __init__(self) -> None:
-        self._counted: dict[tuple[Any, ...], tuple[int, Operations]] = {}
-        self._moved: dict[tuple[Any, ...], Operations] = {}
+        self._known: dict[tuple[Any, ...], dict[int, Operations]] = {}
+        self._tasks: dict[Workload, Workload] = {}
 
     def of(self, plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operations:
         """As `operations`."""
         low, blocks = plan.parameters.refresh_limbs, plan.blocks(rank)
-        key = (_counted_alike(plan.workload), plan.layout, plan.parameters.depth, blocks, is_root, keep)
-        place = (*key, low)
-        moved = self._moved.get(place)
-        if moved is None:
-            if key not in self._counted:
-                self._counted[key] = low, operations(plan, rank, is_root=is_root, keep=keep)
-            at, found = self._counted[key]
-            moved = self._moved[place] = found.moved(low - at)
-        return moved
-
-
-@lru_cache(maxsize=64)
-def _counted_alike(workload: Workload) -> Workload:
-    """How precise the release is has no part in an iteration."""
-    return replace(workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
+        task = self._tasks.get(plan.workload)
+        if task is None:
+            # how precise the release is has no part in an iteration
+            task = replace(plan.workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
+            self._tasks[plan.workload] = task
+        known = self._known.setdefault((task, plan.layout, plan.parameters.depth, blocks, is_root, keep), {})
+        if not known:
+            known[low] = operations(plan, rank, is_root=is_root, keep=keep)
+        if low not in known:
+            at, found = next(iter(known.items()))
+            known[low] = found.moved(low - at)
+        return known[low]
 
 
 def _run(plan: Plan, blocks: int, *, is_root: bool, keep: bool) -> Operations:
@@ -134,8 +132,10 @@ def _run(plan: Plan, blocks: int, *, is_root: bool, keep: bool) -> Operations:
     weights = [party.encrypted(1.0, 0.0, plan.weight_scale, plan.weights_period)] * plan.n_ciphertexts
     prepared = model.prepare(party, [batch])
     preparation = _taken(party)
-    opening = _iteration(party, model, weights, prepared, untouched, opens=True)
     first = _iteration(party, model, weights, prepared, batch)
+    # a perceptron's first weights are random: nothing is opened in the clear
+    is_alike = isinstance(plan, PerceptronPlan)
+    opening = first if is_alike else _iteration(party, model, weights, prepared, untouched, opens=True)
     later = _iteration(party, model, weights, prepared, batch)
     alone = _sum((later.step_alone, 1), (later.refresh_alone, 1))
     return Operations(preparation, opening.all, first.all, later.all, alone, later.refresh, later.refresh_alone)
@@ -200,12 +200,37 @@ def _batch(plan: Plan, blocks: int, keep: bool) -> Any:
     return Batch(packed, at_zero)
 
 
+class _NoSize(Size):
+    """Of values and noise that nobody follows: on them no count depends."""
+
+    def __add__(self, other: Size) -> Size:
+        return self
+
+    def __mul__(self, other: Size) -> Size:
+        return self
+
+    def times(self, factor: float) -> Size:
+        return self
+
+    def with_noise(self, std: float) -> Size:
+        return self
+
+
+_NO_SIZE = _NoSize(0.0, 0.0)
+
+
 class _Counting(TrackingBackend):
     """Counts, and looks at nothing of what is encoded but its length."""
 
+    def size(self, operand: Ciphertext | Plaintext) -> Size:
+        return _NO_SIZE
+
     def encode(self, values: Floats, limbs: int, scale: float | None = None) -> Plaintext:
         self.counts["encode", limbs] += 1
-        return Plaintext(Size(1.0, 0.0), limbs, self.parameters.scale if scale is None else scale, len(values))
+        return Plaintext(_NO_SIZE, limbs, self.parameters.scale if scale is None else scale, len(values))
+
+    def _switched(self, size: Size, form: rules.Form, *, relinearisation: bool = False) -> Ciphertext:
+        return self._result(size, form)
 
 
 class _TilesOfOnes(ClearTiles):

@@ -61,7 +61,7 @@ class CircuitPlan(TrainingPlan):
     def layout(self) -> BlockLayout:
         return self.packing or block_layout(self.workload, self.parameters.n_slots)
 
-    @property
+    @cached_property
     def key_plan(self) -> KeyPlan:
         """Those of the gradients, of which the first is made in the clear, and of predictions."""
         w, layout = self.workload, self.layout

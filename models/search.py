@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
@@ -107,7 +108,7 @@ class _Candidate:
     shape: Shape
     refresh_limbs: int
 
-    @property
+    @cached_property
     def margin(self) -> int:
         """Bits by which the special primes exceed the largest digit."""
         return sum(self.shape.all_special_bits) - self.shape.largest_digit_bits

@@ -89,7 +89,7 @@ class Workload:
         """Rows that every party brings to one iteration."""
         return tuple(rows if self.batch is None else min(rows, self.batch) for rows in self.rows)
 
-    @property
+    @cached_property
     def momentum_factor(self) -> int:
         """The smallest power of two of which the momentum is a multiple of the inverse, at most 2^MOMENTUM_BITS.
 
@@ -133,12 +133,12 @@ class Workload:
         """Levels of one step of a regression: forward, link, backward."""
         return self.link.depth + 2
 
-    @property
+    @cached_property
     def levels(self) -> int:
         """Levels of one iteration of a regression."""
         return self.step_levels * self.local_steps
 
-    @property
+    @cached_property
     def message_bits(self) -> float:
         """log2 of the largest |weight| times the weights' scale, above the default scale (see
         CircuitPlan.weight_scale).

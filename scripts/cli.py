@@ -16,11 +16,10 @@ from models.readers.sources import MNIST_FOLDER, MNIST_VARIABLE
 from network.link import Link
 from network.mpi import MPIChannel, abort, launched_under_mpi
 from scripts.config import Config, load_config
-from scripts.keep import Keeping
 from scripts.launch import check_output, check_ready, launch
-from scripts.passphrase import passphrase
 
 if TYPE_CHECKING:
+    from scripts.keep import Keeping
     from scripts.predict import Job
 
 USAGE_ERROR = 2
@@ -147,7 +146,7 @@ def train(
     settings = load_config(config)
     keeping = None
     if settings.release.what == "encrypted":
-        keeping = Keeping(state or out, passphrase(none=no_passphrase, new=True))
+        keeping = _keeping(state or out, no_passphrase, new=True)
     if launched_under_mpi():
         _run_party(settings, out, parties, force, keeping)
         return
@@ -201,7 +200,7 @@ def answer(
     from scripts.predict import Job, check_job
     from scripts.predict import answer as run
 
-    job, keeping = Job(model, query, receiver, out), Keeping(state, passphrase(none=no_passphrase, new=False))
+    job, keeping = Job(model, query, receiver, out), _keeping(state, no_passphrase)
     if launched_under_mpi():
         _check_ranks(parties)
         run(job, keeping)
@@ -251,7 +250,7 @@ def predict(
     from scripts import predict as private
 
     private.check_querier(model, key)
-    passphrase(none=no_passphrase, new=False)
+    _keeping(state, no_passphrase)
     with TemporaryDirectory() as folder:
         job = private.Job(model, Path(folder) / "query.mhe", key / private.PUBLIC_KEY, Path(folder) / "answer.mhe")
         private.query(model, rows, job.query)
@@ -269,7 +268,7 @@ def _predict_own(
     from scripts.own_rows import check_names, run
 
     check_names(rows, out)
-    keeping = Keeping(state, passphrase(none=no_passphrase, new=False))
+    keeping = _keeping(state, no_passphrase)
     if launched_under_mpi():
         _check_ranks(parties)
         run(model, rows, keeping, out)
@@ -279,6 +278,14 @@ def _predict_own(
     files = {"model": model, "rows": rows, "state": state, "out": out}
     arguments = ["predict", *(word for name, path in files.items() for word in (f"--{name}", str(path)))]
     raise typer.Exit(launch(parties, [*arguments, *(["--no-passphrase"] if no_passphrase else [])], hostfile))
+
+
+def _keeping(state: Path, no_passphrase: bool, new: bool = False) -> Keeping:
+    """Where the states are, with the passphrase; ConfigError if none is to be had. new: states are yet to be made."""
+    from scripts.keep import Keeping
+    from scripts.passphrase import passphrase
+
+    return Keeping(state, passphrase(none=no_passphrase, new=new))
 
 
 def _answer(job: Job, state: Path, parties: int, hostfile: Path | None, no_passphrase: bool) -> int:

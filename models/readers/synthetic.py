@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
-from scipy.special import expit, ndtri, pdtr, pdtrik  # type: ignore[import-untyped]
 
 from mhe.errors import DataError
 from models.table import FloatArray, RowNumbers, Table, check_label
@@ -68,6 +67,9 @@ class SyntheticTable:
         return Table(features, labels, self.columns)
 
     def _make(self, rows: RowNumbers) -> tuple[FloatArray, FloatArray]:
+        # Importing scipy.special and scipy.signal takes a second, which runs on other tables need not pay.
+        from scipy.special import expit, ndtri  # type: ignore[import-untyped]
+
         uniform = _uniform(self._key, rows, self.n_features + 1)
         steps = ndtri(uniform[:, :-1])
         steps[:, 1:] *= np.sqrt(1 - self.correlation**2)
@@ -94,7 +96,6 @@ class SyntheticTable:
 
 def _autoregressive(steps: FloatArray, correlation: float) -> FloatArray:
     """x_j = steps_j + correlation x_(j-1), along the last axis."""
-    # Importing scipy.signal takes a second, which runs on other tables need not pay.
     from scipy.signal import lfilter  # type: ignore[import-untyped]
 
     return np.asarray(lfilter([1.0], [1.0, -correlation], steps), dtype=np.float64)
@@ -150,6 +151,8 @@ def _uniform(key: int, rows: RowNumbers, width: int) -> FloatArray:
 
 def _poisson(chance: FloatArray, mean: FloatArray) -> FloatArray:
     """Counts by inversion: the smallest at which the distribution function reaches `chance`."""
+    from scipy.special import pdtr, pdtrik
+
     counts = np.ceil(pdtrik(chance, mean))
     fewer = np.maximum(counts - 1, 0)
     return np.where(pdtr(fewer, mean) >= chance, fewer, counts)

@@ -216,8 +216,10 @@ def test_the_deepest_encrypted_training_is_the_twin():
     assert error <= surely(plan.precision.weight_error, weights_in(plan))
 
 
-@pytest.mark.parametrize(("hidden", "outputs"), [((), 3), ((5,), 1), ((9, 5), 2)])
-@pytest.mark.parametrize(("n_parties", "arity", "root"), [(1, 2, 0), (3, 2, 1), (4, 3, 0)])
+@pytest.mark.parametrize(
+    ("hidden", "outputs", "n_parties", "arity", "root"),
+    [((), 3, 3, 2, 1), ((), 3, 4, 3, 0), ((5,), 1, 1, 2, 0), ((5,), 1, 4, 3, 0), ((9, 5), 2, 3, 2, 1)],
+)
 def test_traffic_of_an_iteration_is_foretold_to_the_byte(hidden, outputs, n_parties, arity, root):
     """Not of the simulation, whose values travel as float64; of what leaves a party the evaluator decides nothing."""
     task = perceptron(hidden, rows=tuple(range(3, 3 + n_parties)), features=3, outputs=outputs, iterations=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -54,11 +55,18 @@ WORKLOADS = {
 # choosing
 
 
-@pytest.mark.parametrize("security_bits", [128, 192])
-@pytest.mark.parametrize("name", WORKLOADS)
+@lru_cache
+def choose(task, choice=None, free=True):
+    return choose_plan(task, choice or Choice(), generate_moduli, free=free)
+
+
+@pytest.mark.parametrize(
+    ("name", "security_bits"),
+    [*((name, 128) for name in WORKLOADS), *((name, 192) for name in ("four parties", "1024 features", "predictions"))],
+)
 def test_chosen_parameters_keep_every_promise(name, security_bits):
     task = WORKLOADS[name]
-    plan = choose_plan(task, Choice(security_bits=security_bits), generate_moduli, free=True)
+    plan = choose(task, Choice(security_bits=security_bits))
     p = plan.parameters
     assert not p.insecure
     assert (p.security_bits, p.statistical_bits, p.n_parties) == (security_bits, 128, task.n_parties)
@@ -80,7 +88,7 @@ def test_chosen_parameters_keep_every_promise(name, security_bits):
 
 @pytest.mark.parametrize("statistical_bits", [30, 80, 128, 256])
 def test_statistical_bits_of_the_refresh_are_kept(statistical_bits):
-    plan = choose_plan(WORKLOADS["four parties"], Choice(statistical_bits=statistical_bits), generate_moduli, free=True)
+    plan = choose(WORKLOADS["four parties"], Choice(statistical_bits=statistical_bits))
     p = plan.parameters
     assert p.statistical_bits == statistical_bits
     assert p.mask_bits >= statistical_bits + p.scale_bits + plan.workload.message_bits
@@ -90,14 +98,14 @@ def test_statistical_bits_of_the_refresh_are_kept(statistical_bits):
 
 def test_nothing_cheaper_would_do():
     """The search tries rings from small to large: half the ring misses the cap or the precision."""
-    plan = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli, free=True)
+    plan = choose(WORKLOADS["four parties"])
     with pytest.raises(ParameterError):
-        choose_plan(plan.workload, Choice(ring_dim=plan.parameters.ring_dim // 2), generate_moduli, free=True)
+        choose(plan.workload, Choice(ring_dim=plan.parameters.ring_dim // 2))
 
 
 def test_explicit_values_are_taken():
     wished = Choice(ring_dim=65536, scale_bits=50, first_bits=55, digits=3, limbs=9)
-    p = choose_plan(WORKLOADS["nothing"], wished, generate_moduli, free=True).parameters
+    p = choose(WORKLOADS["nothing"], wished).parameters
     assert (p.ring_dim, p.scale_bits, p.digits, p.n_limbs) == (65536, 50, 3, 9)
     # the refresh floor has limbs of first_bits, every level one of scale_bits
     assert [round(math.log2(q)) for q in p.moduli] == [55] * 5 + [50] * 4
@@ -105,7 +113,7 @@ def test_explicit_values_are_taken():
 
 def test_openfhe_primes_keep_the_same_promises():
     plan = choose_plan(WORKLOADS["four parties"], Choice(), moduli_of("openfhe"), free=False)
-    own = choose_plan(WORKLOADS["four parties"], Choice(), generate_moduli, free=False)
+    own = choose(WORKLOADS["four parties"], free=False)
     assert plan.parameters.log_qp <= LOG_QP_CAPS[128][plan.parameters.ring_dim]
     # a search by cost may take other special primes for primes that are a little larger
     assert plan.precision.weight_error == pytest.approx(own.precision.weight_error, rel=0.3)
@@ -118,24 +126,24 @@ def test_openfhe_primes_keep_the_same_promises():
 def test_free_primes_cost_no_more_than_prescribed_ones(name):
     """At the same security and within the same precision."""
     task = WORKLOADS[name]
-    free = choose_plan(task, Choice(), generate_moduli, free=True)
-    prescribed = choose_plan(task, Choice(), generate_moduli, free=False)
+    free = choose(task)
+    prescribed = choose(task, free=False)
 
     assert RootWork()(free) <= RootWork()(prescribed)
 
 
 def test_where_nothing_is_released_levels_are_small():
     """No smudging asks for a large scale: the primes of the levels stay below 2^50."""
-    p = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli, free=True).parameters
+    p = choose(WORKLOADS["nothing"]).parameters
     assert max(p.moduli[p.refresh_limbs :]) < 1 << FLOAT_MODULUS_BITS
-    prescribed = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli, free=False).parameters
+    prescribed = choose(WORKLOADS["nothing"], free=False).parameters
     assert p.ring_dim <= prescribed.ring_dim
 
 
 def test_small_rings_are_taken_where_the_statistical_bits_allow_it():
     """A linear activation, few bits: three levels and a floor of two small limbs fit 214 bits."""
     task = workload((60, 60), 4, link=sigmoid_polynomial(1), iterations=5, message_bound=8.0, release="nothing")
-    p = choose_plan(task, Choice(statistical_bits=40), generate_moduli, free=True).parameters
+    p = choose(task, Choice(statistical_bits=40)).parameters
     assert (p.ring_dim, p.n_limbs, len(p.special_moduli)) == (1 << 13, 5, 1)
     assert p.log_qp <= LOG_QP_CAPS[128][1 << 13]
 
@@ -164,14 +172,14 @@ def test_a_hoisted_rotation_and_its_decomposition_are_a_rotation():
 def test_nothing_cheaper_is_precise_enough(name):
     """Every chain that differs a little from what was chosen, and is cheaper, misses the precision or the cap."""
     task, judge = WORKLOADS[name], RootWork()
-    plan = choose_plan(task, Choice(judge=judge), generate_moduli, free=True)
+    plan = choose(task, Choice(judge=judge))
     allowed = max(task.precision, LOGIT_ERROR) if task.release == "predictions" else task.precision
     assert plan.precision.released_error <= allowed
     for scale_bits in range(plan.parameters.scale_bits - 6, 61):
         for digits in range(1, 6):
             choice = Choice(judge=judge, scale_bits=scale_bits, digits=digits)
             try:
-                other = choose_plan(task, choice, generate_moduli, free=True)
+                other = choose(task, choice)
             except ParameterError:
                 continue
             assert other.precision.released_error > allowed or judge(other) >= judge(plan)
@@ -188,15 +196,15 @@ def test_the_best_few_are_in_order_and_on_different_chains():
 
 # the last one has limbs of one size alone, which do not show how many of them are the floor
 @pytest.mark.parametrize(
-    ("free", "wished"), [(True, Choice()), (False, Choice()), (True, Choice(first_bits=57, scale_bits=57))]
+    ("free", "wished"), [(True, None), (False, None), (True, Choice(first_bits=57, scale_bits=57))]
 )
 def test_what_one_party_found_another_one_makes_again(free, wished):
     task = WORKLOADS["four parties"]
-    plan = choose_plan(task, wished, generate_moduli, free=free)
-    assert choose_plan(task, Choice(pinned=pinned(plan)), generate_moduli, free=free) == plan
+    plan = choose(task, wished, free=free)
+    assert choose(task, Choice(pinned=pinned(plan)), free=free) == plan
     larger = replace(pinned(plan), shape=replace(shape_of(plan.parameters), ring_dim=plan.parameters.ring_dim // 2))
     with pytest.raises(ParameterError, match="128-bit security allows"):
-        choose_plan(task, Choice(pinned=larger), generate_moduli, free=free)
+        choose(task, Choice(pinned=larger), free=free)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +229,7 @@ def test_what_one_party_found_another_one_makes_again(free, wished):
 )
 def test_the_binding_constraint_is_named(task, choice, said):
     with pytest.raises(ParameterError, match=said) as caught:
-        choose_plan(WORKLOADS[task], choice, generate_moduli, free=True)
+        choose(WORKLOADS[task], choice)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -232,14 +240,14 @@ def test_the_binding_constraint_is_named(task, choice, said):
 ])  # fmt: skip
 def test_precision_that_cannot_be_had_is_named(changes, said):
     with pytest.raises(ParameterError, match=said):
-        choose_plan(workload((154,) * 4, 8, **{**REAL, **changes}), Choice(), generate_moduli, free=True)
+        choose(workload((154,) * 4, 8, **{**REAL, **changes}))
 
 
 def test_delivered_logits_are_worth_having():
     """Precision of the weights says nothing of logits: all their slots are smudged, at few limbs."""
-    cheap = choose_plan(WORKLOADS["nothing"], Choice(), generate_moduli, free=True)
+    cheap = choose(WORKLOADS["nothing"])
     assert cheap.precision.logit_error > 10 * LOGIT_ERROR
-    chosen = choose_plan(WORKLOADS["predictions"], Choice(), generate_moduli, free=True)
+    chosen = choose(WORKLOADS["predictions"])
     assert chosen.precision.logit_error <= LOGIT_ERROR
     assert chosen.precision.released_error == chosen.precision.logit_error
 

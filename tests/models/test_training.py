@@ -188,12 +188,37 @@ def test_simulation_without_noise_is_the_twin(name):
     np.testing.assert_allclose(found, twin, rtol=0, atol=1e-12)
 
 
-@cache
+def encrypted_run(evaluator, name):
+    """(plan, the weights that every party gets, their coefficients before that with all noise; none of a simulation)"""
+    plan, shards = plan_of(evaluator, CASES[name]), table(CASES[name])
+
+    def after(party, _, weights):
+        (weights_released,) = model_of(plan).release(party, weights)
+        if evaluator == "clear":
+            return weights_released[:, 0], None, None
+        exported = None if weights is None else party.backend.export_ciphertext(weights[0])
+        return weights_released[:, 0], exported, oracle.coefficients_of(party._secret)
+
+    found = trained(plan, shards, partial(make_party, evaluator), after, seed=5)
+    for weights, _, _ in found:
+        np.testing.assert_array_equal(weights, found[0][0])
+    if evaluator == "clear":
+        return plan, found[0][0], None
+    secret = oracle.joint([share for _, _, share in found])
+    coefficients = oracle.message_integers(found[0][1], plan.parameters, secret)
+    step = INSECURE_TEST_RING_DIM // plan.precision.released_coefficients
+    return plan, found[0][0], np.array([float(c) for c in coefficients[::step]])
+
+
+first_run = cache(encrypted_run)
+"""Of a case on an evaluator: several tests look at it."""
+
+
 def outcome(evaluator, name):
     """(largest error of the released weights, plan, twin) of a case."""
-    plan, shards = plan_of(evaluator, CASES[name]), table(CASES[name])
-    twin, _ = twin_of(plan, shards, seed=5)
-    return np.abs(weights_of(plan, shards, partial(make_party, evaluator), seed=5) - twin).max(), plan, twin
+    plan, weights, _ = first_run(evaluator, name)
+    twin, _ = twin_of(plan, table(CASES[name]), seed=5)
+    return np.abs(weights - twin).max(), plan, twin
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -223,20 +248,8 @@ def test_weights_do_not_depend_on_the_tree(arity, root, evaluator):
 @pytest.mark.parametrize("name", ["two parties", "wide", "blocks", "degree 7", "ten iterations"])
 def test_noise_that_the_smudging_hides_is_below_its_bound(name, real_evaluator):
     """The smudging is as safe as the bound on the noise of the weights before it. Two runs differ by noise only."""
-    plan, shards = plan_of(real_evaluator, CASES[name]), table(CASES[name])
-
-    def weights_and_share(party, _, weights):
-        exported = None if weights is None else party.backend.export_ciphertext(weights[0])
-        return exported, oracle.coefficients_of(party._secret)
-
-    runs = []
-    for _ in range(2):
-        found = trained(plan, shards, partial(make_party, real_evaluator), weights_and_share)
-        secret = oracle.joint([share for _, share in found])
-        coefficients = oracle.message_integers(found[0][0], plan.parameters, secret)
-        step = INSECURE_TEST_RING_DIM // plan.precision.released_coefficients
-        runs.append(np.array([float(c) for c in coefficients[::step]]))
-    difference = np.linalg.norm(runs[1] - runs[0])
+    (plan, _, first), (_, _, second) = first_run(real_evaluator, name), encrypted_run(real_evaluator, name)
+    difference = np.linalg.norm(second - first)
     bound = plan.precision.weight_noise_norm
     # it allows for the worst correlation, secret and rows at once: some 9 bits above a run
     assert bound / 4000 < difference / np.sqrt(2) < bound

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from itertools import permutations
 
-N_RANKS = 3
+import pytest
 
 
-def test_no_process_holds_what_is_anothers(mpi_job, real_evaluator):
+@pytest.mark.parametrize(("evaluator", "n_ranks"), [("native", 3), ("openfhe", 2)])
+def test_no_process_holds_what_is_anothers(mpi_job, evaluator, n_ranks):
     """Not on the simulation: it has no secrets, and everybody's values are seen by all."""
-    job = mpi_job(N_RANKS, "program_memory.py", real_evaluator, timeout_seconds=120)
+    job = mpi_job(n_ranks, "program_memory.py", evaluator, timeout_seconds=120)
     assert job.exit_code == 0, job.errors
-    assert sorted(job.reports) == list(range(N_RANKS))
+    assert sorted(job.reports) == list(range(n_ranks))
     for report in job.reports.values():
         assert report["secrets"] == {"SecretShare": 1, "EphemeralSecret": 0, "ReceiverSecret": 0}
         assert report["model"] == job.reports[0]["model"]

@@ -64,6 +64,12 @@ def ran(*arguments, **options):
     return done
 
 
+def ran_here(*arguments):
+    """By a querier, who needs nobody: in this process."""
+    done = CliRunner().invoke(cli.app, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+
+
 @dataclass(frozen=True)
 class Trained:
     """A folder with the model and the states of two parties, rows to predict and what the clear twin says of them."""
@@ -132,14 +138,14 @@ def test_the_three_steps_between_querier_and_parties(trained, tmp_path, mpiexec)
     """And all of it on one machine, up to the owner's limit, which other tests do not use up."""
     key, states = tmp_path / "key", tmp_path / "states"
     shutil.copytree(trained.state, states)
-    ran("keygen", key, "--model", trained.model)
+    ran_here("keygen", key, "--model", trained.model)
     assert stat.S_IMODE((key / "private.key").stat().st_mode) == 0o600
     files = {"--model": trained.model, "--query": tmp_path / "q", "--receiver": key / "public.key"}
-    ran("query", "--model", trained.model, "--rows", trained.rows, "--out", tmp_path / "q")
+    ran_here("query", "--model", trained.model, "--rows", trained.rows, "--out", tmp_path / "q")
     given = [*(word for pair in files.items() for word in pair), "--state", states, "--out", tmp_path / "a"]
     done = ran("answer", *given, launcher=(mpiexec, "-n", "2"))
     assert f"the model's owner allows {ANSWERS - 1} more" in done.stdout
-    ran("open", "--model", trained.model, "--key", key, "--answer", tmp_path / "a", "--out", tmp_path / "x.csv")
+    ran_here("open", "--model", trained.model, "--key", key, "--answer", tmp_path / "a", "--out", tmp_path / "x.csv")
     found = answers_in(tmp_path / "x.csv")
     assert np.abs(found["logit"] - trained.logits).max() < load_model(trained.model).prediction.error < 0.05
     np.testing.assert_allclose(found["probability"], 1 / (1 + np.exp(-found["logit"])), rtol=1e-4)

@@ -212,7 +212,8 @@ def test_what_was_measured_is_found_again_with_the_same_versions_only(tmp_path, 
 
 def test_the_command_says_what_else_could_be(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "c.toml").write_text('[data]\ntrain = "builtin:pima"\nlabel = "diabetes"\n')
+    text = '[data]\ntrain = "builtin:pima"\nlabel = "diabetes"\n[crypto]\nring_dim = 32768\ndigits = 3\n'
+    (tmp_path / "c.toml").write_text(text)
     arguments = ["plan", str(tmp_path / "c.toml"), "--parties", "3", "--link", "1gbps/20ms"]
     out = tmp_path / "plan.json"
     result = CliRunner().invoke(cli.app, [*arguments, "--objective", "memory", "--json", str(out)])
@@ -233,6 +234,7 @@ def test_the_command_says_what_else_could_be(tmp_path, monkeypatch):
     assert found["chosen"]["keeps_encoded_rows"] == [False] * 3
     fewer = by_name["128 statistical bits of refreshes"]
     assert fewer["iteration_seconds"] < found["chosen"]["iteration_seconds"]
+    assert by_name["ring_dim = 32768"]["shape"]["ring_dim"] == 32768
     timed = CliRunner().invoke(cli.app, [*arguments, "--json", str(out)])
     assert timed.exit_code == 0
     fastest = json.loads(out.read_text())["chosen"]

@@ -29,7 +29,7 @@ def expected_rows(
     return out
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     bits=st.sampled_from([*range(12, 62, 7), 48, 49, 50, 60, 61]),
     rows=st.integers(1, STREAMED_ROWS + 1),

@@ -77,7 +77,7 @@ def test_the_longest_float_moduli_in_every_ring(log_n: int, bits: int) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(bits=st.sampled_from(SIZES), terms=st.integers(1, 10), keep=st.booleans(), data=st.data())
 def test_sums_of_products(bits: int, terms: int, keep: bool, data: st.DataObject) -> None:
     p = largest_prime(bits)
