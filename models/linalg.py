@@ -88,6 +88,17 @@ def forward(
     return backend.rescale(rotate_and_add(backend, total, layout.spread_steps, layout.row_period))
 
 
+def forward_alone(
+    backend: Backend, block: PackedBlock, turned: Mapping[int, Ciphertext], layout: BlockLayout, scale: float
+) -> Ciphertext:
+    """The same with zeros in all slots that do not hold X w, for layout.output_levels levels in all."""
+    u = forward(backend, block, turned, layout, scale)
+    if layout.is_cyclic:
+        return u
+    mask = backend.encode(layout.first_copies, u.limbs, float(backend.parameters.moduli[u.limbs - 1]))
+    return backend.rescale(backend.multiply_plain(u, mask))
+
+
 def backward(
     backend: Backend, blocks: Sequence[PackedBlock], errors: Sequence[Ciphertext], layout: BlockLayout, scale: float
 ) -> Ciphertext:

@@ -83,6 +83,11 @@ class BlockLayout:
         return self.n_diagonals in (self.rows, self.features)
 
     @property
+    def output_levels(self) -> int:
+        """That X w takes, and nothing beside it in any slot."""
+        return 1 if self.is_cyclic else 2
+
+    @property
     def copies(self) -> int:
         """Of a row, in a group."""
         return self.features // self.n_diagonals
@@ -150,6 +155,12 @@ class BlockLayout:
         padded = np.zeros(self.rows)
         padded[: len(values)] = values
         return padded if self.is_cyclic else padded[self._row_of_slot] * self.first_copies
+
+    def taken(self, slots: Floats) -> Floats:
+        """The values of the rows, (rows,), where `placed` puts them: from (row_period,)."""
+        if self.is_cyclic:
+            return slots
+        return slots.reshape(-1, self.features)[:, : self.n_diagonals].ravel()
 
     @cached_property
     def _row_of_slot(self) -> npt.NDArray[np.intp]:

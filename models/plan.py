@@ -173,10 +173,10 @@ class CircuitPlan(TrainingPlan):
 
     @property
     def polynomial_inputs(self) -> PolynomialInputs:
-        """X v of every block."""
+        """X v of every block, alone in its slots."""
         workload, blocks = self.workload, sum(self.blocks(party) for party in range(self.workload.n_parties))
-        limbs = self.parameters.n_limbs - 1
-        return PolynomialInputs(limbs, self.forward_scale, blocks, self.layout.rows, sum(workload.batch_rows))
+        limbs = self.parameters.n_limbs - self.layout.output_levels
+        return PolynomialInputs(limbs, self.forward_scale, blocks, self.layout.row_period, sum(workload.batch_rows))
 
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party, at the limbs of the forward and of the backward product.
@@ -200,8 +200,9 @@ class CircuitPlan(TrainingPlan):
         """Limbs of the delivered logits: as few as hold them, for they are the traffic of the release."""
         largest = largest_output(self.workload.message_bound, self.workload.features)
         needed = math.log2(self.prediction_scale * largest) + 2
-        moduli = self.parameters.moduli
-        return next((k for k in range(1, len(moduli) - 1) if log2_product(moduli[:k]) > needed), len(moduli) - 1)
+        moduli, levels = self.parameters.moduli, self.layout.output_levels
+        most = len(moduli) - levels
+        return next((k for k in range(1, most) if log2_product(moduli[:k]) > needed), most)
 
     @property
     def prediction_scale(self) -> float:
@@ -211,7 +212,8 @@ class CircuitPlan(TrainingPlan):
     @property
     def prediction_data_scale(self) -> float:
         """Scale of the encoded test rows."""
-        return self.parameters.scale * self.parameters.moduli[self.prediction_limbs] / self.weight_scale
+        dropped = self.parameters.moduli[self.prediction_limbs + self.layout.output_levels - 1]
+        return self.parameters.scale * dropped / self.weight_scale
 
     @cached_property
     def prediction(self) -> VectorPrediction:
@@ -223,9 +225,5 @@ class CircuitPlan(TrainingPlan):
 
 
 def block_layout(workload: Workload, n_slots: int) -> BlockLayout:
-    """How the rows of a regression lie in the slots. Raises ParameterError if a weight vector does not fit them.
-
-    Where every slot of X v is opened, or counts in a range probe, none may hold anything but that.
-    """
-    cyclic = workload.release == "predictions" or workload.range_every is not None
-    return choose_layout(n_slots, max(workload.batch_rows), workload.features + 1, cyclic=cyclic)
+    """How the rows of a regression lie in the slots. Raises ParameterError if a weight vector does not fit them."""
+    return choose_layout(n_slots, max(workload.batch_rows), workload.features + 1)

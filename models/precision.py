@@ -197,6 +197,14 @@ class Precision(ReleasePrecision):
         layout = self.plan.layout
         return len(layout.giant_steps) * layout.copies + layout.copies - 1
 
+    def _masking_std(self, limbs: int) -> float:
+        """Error of a slot of X w by the encoding of the mask at so many limbs, for the largest row and weights."""
+        plan = self.plan
+        if plan.layout.is_cyclic:
+            return 0.0
+        largest = self._row_norm * plan.workload.message_bound * math.sqrt(plan.workload.features + 1)
+        return largest * math.sqrt(plan.layout.row_period / 6) / plan.parameters.moduli[limbs - 1]
+
     @property
     def _row_norm(self) -> float:
         """Norm of the largest row that is allowed."""
@@ -246,9 +254,13 @@ class Precision(ReleasePrecision):
         bias = 0.0 if plan.centred else self._row_norm * key_switch_bias_norm(plan.parameters) / plan.ahead_scale
         turned = correlated_norm_bound(self._forward_std * secret_spread(2 / n))
         inputs = plan.polynomial_inputs
-        return math.sqrt(inputs.ciphertexts * inputs.period) * (
+        of_rows = math.sqrt(inputs.ciphertexts * plan.layout.rows) * (
             rows * (1 + 2 * plan.momentum) * weights + turned + bias
         )
+        # the mask and its rescale err in all slots
+        rescaled = 0.0 if plan.layout.is_cyclic else self._rounding * math.sqrt(n) / inputs.scale
+        masked = correlated_norm_bound(math.hypot(rescaled, self._masking_std(inputs.limbs + 1)) * secret_spread(2 / n))
+        return of_rows + math.sqrt(inputs.ciphertexts * inputs.period) * masked
 
     # the released weights
 
@@ -263,7 +275,8 @@ class Precision(ReleasePrecision):
 
         The errors of rescales and refreshes are those of independent coefficients. Those of the rows reach the weights
         through X^T, and those of rotations through sums of rotations: any correlation is allowed for. Of a row's error
-        the sum over all weights counts ||row||^2, of which one row has at most ROW_NORM_LIMIT^2 parts of n.
+        the sum over all weights counts ||row||^2, of which one row has at most ROW_NORM_LIMIT^2 parts of n; an error
+        that is copied counts in no more than two rows, and all of them in as many slots as there are copies.
         """
         plan, workload = self.plan, self.plan.workload
         coefficients, scale = self.released_coefficients, plan.weight_scale
@@ -293,14 +306,17 @@ class Precision(ReleasePrecision):
     def logit_noise_std(self) -> float:
         """Error of the logit X w of the largest row that is allowed, before any smudging."""
         plan, n = self.plan, self._ring_dim
-        switching = self._switching(plan.prediction_limbs + 1)
+        levels = plan.layout.output_levels
+        switching = self._switching(plan.prediction_limbs + levels)
         turned = math.sqrt(n) * math.hypot(switching, self._refresh) / (plan.weight_scale * ANSWER_GUARD)
         encoding = math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
-        dropped = plan.parameters.moduli[plan.prediction_limbs]
-        own = math.hypot(math.sqrt(self._forward_turns) * switching / dropped, self._rounding) / plan.prediction_scale
+        dropped = plan.parameters.moduli[plan.prediction_limbs + levels - 1]
+        turns = math.sqrt(self._forward_turns) * switching / dropped
+        own = math.hypot(turns, math.sqrt(levels) * self._rounding) / plan.prediction_scale
         per_weight = self._row_norm * math.hypot(self.weight_noise_std, turned)
         encoded = plan.workload.message_bound * math.sqrt(plan.workload.features + 1) * encoding
-        return math.hypot(per_weight, encoded, math.sqrt(n) * own)
+        masked = self._masking_std(plan.prediction_limbs + 1)
+        return math.hypot(per_weight, encoded, masked, math.sqrt(n) * own)
 
     @cached_property
     def logit_noise_norm(self) -> float:
@@ -329,7 +345,7 @@ class Precision(ReleasePrecision):
     @property
     def logit_error(self) -> float:
         """The largest error of a block of delivered logits; exceeded with probability PREDICTED_QUANTILE."""
-        delivered = self._smudged(self.logit_smudging, self.plan.prediction_scale, self.plan.rows)
+        delivered = self._smudged(self.logit_smudging, self.plan.prediction_scale, self.plan.layout.row_period)
         return math.hypot(self.logit_noise_std, delivered) * quantile(self.plan.layout.rows)
 
 

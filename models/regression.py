@@ -26,7 +26,7 @@ from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
 from mhe.slot_map import RefreshOutput, SlotMap
 from models.activations import evaluate, part_of_interval
-from models.linalg import PackedBlock, backward, forward, pack, rotate_and_add
+from models.linalg import PackedBlock, backward, forward, forward_alone, pack, rotate_and_add
 from models.perceptron import with_constant
 from models.plan import CircuitPlan
 from models.prediction import ANSWER_GUARD
@@ -119,7 +119,7 @@ class Regression:
         turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
         found = []
         for block in batch.blocks:
-            u = forward(backend, block, turned, layout, plan.data_scale)
+            u = forward_alone(backend, block, turned, layout, plan.data_scale)
             present = layout.placed(np.ones(block.n_rows))
             found.append(part_of_interval(backend, u, plan.network.interval, present))
         return found
@@ -162,15 +162,15 @@ class Regression:
         # rotations would let in the noise of all coefficients, of which only those that carry weights are kept
         raised = [RefreshOutput(0, SlotMap.repeating(plan.weights_period, int(ANSWER_GUARD)))]
         (fresh,) = party.refresh(self.keep(party, weights), 1, plan.weight_scale, plan.weights_period, raised)
-        low = backend.drop_limbs(fresh, plan.prediction_limbs + 1)
+        low = backend.drop_limbs(fresh, plan.prediction_limbs + layout.output_levels)
         turned = backend.rotate_hoisted(backend.reread(low, scale=low.scale * ANSWER_GUARD), layout.baby_steps)
         # as many blocks as the party with the most test rows: the spare ones are empty
         x = np.zeros((plan.prediction_blocks * layout.rows, plan.workload.features + 1))
         x[: len(features)] = with_constant(features)
         packed = pack(x, np.zeros(len(x)), layout, keep=False)
-        logits = [forward(backend, block, turned, layout, plan.prediction_data_scale) for block in packed]
-        delivered = np.concatenate(party.deliver(logits, plan.precision.logit_noise_norm))
-        return delivered[: len(features), None]
+        logits = [forward_alone(backend, block, turned, layout, plan.prediction_data_scale) for block in packed]
+        delivered = party.deliver(logits, plan.precision.logit_noise_norm)
+        return np.concatenate([layout.taken(slots) for slots in delivered])[: len(features), None]
 
 
 def encrypted_zero(party: Party, scale: float, period: int) -> Ciphertext:

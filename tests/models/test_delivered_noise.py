@@ -61,16 +61,20 @@ def delivered(plan, tests):
 
 @pytest.mark.parametrize("name", ["few features", "many features"])
 def test_logits_of_the_largest_rows_stay_within_their_bound(name):
-    """Both the noise of training and delivery together, and what is added after the weights alone."""
+    """Both the noise of training and delivery together, and what is added after the weights alone.
+
+    All coefficients count, so that what is delivered is nothing but logits.
+    """
     plan = PLANS[name]()
+    assert plan.layout.is_cyclic == (name == "few features")
     tests = [largest_rows(rows, plan.workload.features) for rows in plan.workload.test_rows]
     found, (weights,), joint, (twin,) = delivered(plan, tests)
     exact = complex_slots(weights, plan.parameters, joint, plan.weights_period)[: plan.workload.features + 1]
     for x, (got,) in zip(tests, found, strict=True):
         norms = []
         for w in (twin[:, 0], exact):
-            logits = np.zeros(plan.layout.rows, dtype=complex)
-            logits[: len(x)] = with_constant(x) @ w
+            outputs = with_constant(x) @ w
+            logits = plan.layout.placed(outputs.real) + 1j * plan.layout.placed(outputs.imag)
             norms.append(noise_norm(got[0], plan.parameters, joint, logits))
         assert got[1] == plan.precision.logit_noise_norm
         assert norms[0] < plan.precision.logit_noise_norm < norms[0] * 2**16

@@ -31,12 +31,6 @@ def extreme_layout(rows, features, extreme):
     return replace(layout, n_diagonals=diagonals, baby=1 << (diagonals.bit_length() // 2))
 
 
-def in_rows(layout, values):
-    """What stands where the layout places rows, row by row: (rows,)."""
-    places = layout.placed(np.arange(1.0, layout.rows + 1))
-    return np.array([values[np.flatnonzero(places == row + 1)[0]] for row in range(layout.rows)])
-
-
 def numpy_forward(layout: BlockLayout, x, w):
     """X w from the diagonals, in S slots: u = spread( sum_g rot( sum_b p[g,b] * rot(w, b), g ) ), masked."""
     slots = np.tile(w, layout.n_slots // layout.features)
@@ -153,7 +147,7 @@ def test_rotations_are_exactly_the_ones_that_are_used(rows, features, extreme):
 
     turned = backend.rotate_hoisted(clear_ciphertext(backend, w), layout.baby_steps)
     products = [forward(backend, block, turned, layout, backend.parameters.scale) for block in blocks]
-    u = np.concatenate([in_rows(layout, backend.export_ciphertext(p).values[0]) for p in products])
+    u = np.concatenate([layout.taken(backend.export_ciphertext(p).values[0]) for p in products])
     np.testing.assert_allclose(u[:rows], x @ w[:features], atol=1e-11)
     errors = [clear_ciphertext(backend, block.labels) for block in blocks]
     total = backward(backend, blocks, errors, layout, backend.parameters.scale)
@@ -181,7 +175,7 @@ def test_products_with_the_keys_of_the_layout(rows, features, extreme, evaluator
 
     turned = world.backend.rotate_hoisted(world.encrypt(w), layout.baby_steps)
     products = [forward(world.backend, block, turned, layout, p.scale) for block in blocks]
-    u = np.concatenate([in_rows(layout, world.decrypt(product)) for product in products])
+    u = np.concatenate([layout.taken(world.decrypt(product)[: layout.row_period]) for product in products])
     np.testing.assert_allclose(u[:rows], x @ w[:features], rtol=0, atol=(features + 2) * world.bound(2))
 
     total = backward(world.backend, blocks, [world.encrypt(b.labels) for b in blocks], layout, p.scale)
