@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from models.model import Plan, model_of
 from models.precision import PREDICTED_QUANTILE
 from models.training import pack_batches, train
 from network.local import run_parties
+from tests import oracle
+from tests.evaluators import REAL, make_party
 
 Floats = npt.NDArray[np.float64]
 Shards = Sequence[tuple[Floats, Floats]]
@@ -49,6 +52,32 @@ def released(plan: Plan, shards: Shards, join: Join, **options: Any) -> list[Flo
             np.testing.assert_array_equal(a, b)
     found: list[Floats] = first
     return found
+
+
+def released_and_noisy(
+    plan: Plan, shards: Shards, evaluator: str, seed: int = 0
+) -> tuple[list[Floats], npt.NDArray[np.float64]]:
+    """(the model that every party gets; coefficients of its first ciphertext before that, with all noise, empty of a
+    simulation) of a training on this evaluator.
+    """
+    is_real = evaluator in REAL
+
+    def after(party: Any, _: int, weights: list[Ciphertext] | None) -> tuple[list[Floats], Any, Any]:
+        found = model_of(plan).release(party, weights)
+        exported = party.backend.export_ciphertext(weights[0]) if is_real and weights is not None else None
+        return found, exported, oracle.coefficients_of(party._secret) if is_real else None
+
+    runs = trained(plan, shards, partial(make_party, evaluator), after, seed=seed)
+    first = runs[0][0]
+    for other, _, _ in runs:
+        for a, b in zip(first, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    if not is_real:
+        return first, np.empty(0)
+    secret = oracle.joint([share for _, _, share in runs])
+    coefficients = oracle.message_integers(runs[0][1], plan.parameters, secret)
+    step = plan.parameters.ring_dim // plan.precision.released_coefficients
+    return first, np.array([float(c) for c in coefficients[::step]])
 
 
 def largest_error(found: Sequence[Floats], expected: Sequence[Floats]) -> float:

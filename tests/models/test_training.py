@@ -27,17 +27,15 @@ from models.training import (
 )
 from models.twin import train_twin
 from network.local import run_parties
-from tests import oracle
 from tests.evaluators import make_party, plan_of
 from tests.insecure import (
-    INSECURE_TEST_RING_DIM,
     clear_party,
     insecure_test_plan,
     sigmoid_polynomial,
     table,
     workload,
 )
-from tests.runs import released, surely, trained
+from tests.runs import released, released_and_noisy, surely, trained
 
 EXPONENTIAL = approximate(exponential, 7, (-3.0, 3.0), "least_squares")
 
@@ -188,30 +186,15 @@ def test_simulation_without_noise_is_the_twin(name):
     np.testing.assert_allclose(found, twin, rtol=0, atol=1e-12)
 
 
-def encrypted_run(evaluator, name):
-    """(plan, the weights that every party gets, their coefficients before that with all noise; none of a simulation)"""
-    plan, shards = plan_of(evaluator, CASES[name]), table(CASES[name])
-
-    def after(party, _, weights):
-        (weights_released,) = model_of(plan).release(party, weights)
-        if evaluator == "clear":
-            return weights_released[:, 0], None, None
-        exported = None if weights is None else party.backend.export_ciphertext(weights[0])
-        return weights_released[:, 0], exported, oracle.coefficients_of(party._secret)
-
-    found = trained(plan, shards, partial(make_party, evaluator), after, seed=5)
-    for weights, _, _ in found:
-        np.testing.assert_array_equal(weights, found[0][0])
-    if evaluator == "clear":
-        return plan, found[0][0], None
-    secret = oracle.joint([share for _, _, share in found])
-    coefficients = oracle.message_integers(found[0][1], plan.parameters, secret)
-    step = INSECURE_TEST_RING_DIM // plan.precision.released_coefficients
-    return plan, found[0][0], np.array([float(c) for c in coefficients[::step]])
+def run_of(evaluator, name):
+    """(plan, weights, their coefficients before the release) of a case."""
+    plan = plan_of(evaluator, CASES[name])
+    (weights,), noisy = released_and_noisy(plan, table(CASES[name]), evaluator, seed=5)
+    return plan, weights[:, 0], noisy
 
 
-first_run = cache(encrypted_run)
-"""Of a case on an evaluator: several tests look at it."""
+first_run = cache(run_of)
+"""Several tests look at it."""
 
 
 def outcome(evaluator, name):
@@ -248,7 +231,7 @@ def test_weights_do_not_depend_on_the_tree(arity, root, evaluator):
 @pytest.mark.parametrize("name", ["two parties", "wide", "blocks", "degree 7", "ten iterations"])
 def test_noise_that_the_smudging_hides_is_below_its_bound(name, real_evaluator):
     """The smudging is as safe as the bound on the noise of the weights before it. Two runs differ by noise only."""
-    (plan, _, first), (_, _, second) = first_run(real_evaluator, name), encrypted_run(real_evaluator, name)
+    (plan, _, first), (_, _, second) = first_run(real_evaluator, name), run_of(real_evaluator, name)
     difference = np.linalg.norm(second - first)
     bound = plan.precision.weight_noise_norm
     # it allows for the worst correlation, secret and rows at once: some 9 bits above a run

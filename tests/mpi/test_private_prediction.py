@@ -47,13 +47,13 @@ answers = {ANSWERS}
 """
 
 
-def run(*arguments, passphrase=PASSPHRASE, launcher=()):
+def run(*arguments, passphrase=PASSPHRASE):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop(PASSPHRASE_VARIABLE, None)
     if passphrase is not None:
         environment[PASSPHRASE_VARIABLE] = passphrase
     return subprocess.run(
-        [*map(str, launcher), *MHE, *map(str, arguments)],
+        [*MHE, *map(str, arguments)],
         env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
 
@@ -68,6 +68,17 @@ def ran_here(*arguments):
     """By a querier, who needs nobody: in this process."""
     done = CliRunner().invoke(cli.app, list(map(str, arguments)))
     assert done.exit_code == 0, done.output
+
+
+def in_threads(n_parties, arguments, hostfile):
+    """`mhe answer` by parties in this process."""
+    (command, *words), given = arguments, {}
+    assert command == "answer"
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        given[name.removeprefix("--")] = Path(value)
+    keeping = Keeping(given.pop("state"), PASSPHRASE)
+    run_parties(n_parties, lambda collective: answer_party(Job(**given), keeping, collective))
+    return 0
 
 
 @dataclass(frozen=True)
@@ -134,8 +145,8 @@ def test_what_is_left_of_the_training(trained):
         assert {stat.S_IMODE(path.stat().st_mode) for path in home.iterdir()} == {0o600}
 
 
-def test_the_three_steps_between_querier_and_parties(trained, tmp_path, mpiexec):
-    """And all of it on one machine, up to the owner's limit, which other tests do not use up."""
+def test_the_three_steps_between_querier_and_parties(trained, tmp_path, monkeypatch):
+    """And all of it by one command, whose parties are threads, up to the owner's limit, which others do not use."""
     key, states = tmp_path / "key", tmp_path / "states"
     shutil.copytree(trained.state, states)
     ran_here("keygen", key, "--model", trained.model)
@@ -143,7 +154,7 @@ def test_the_three_steps_between_querier_and_parties(trained, tmp_path, mpiexec)
     files = {"--model": trained.model, "--query": tmp_path / "q", "--receiver": key / "public.key"}
     ran_here("query", "--model", trained.model, "--rows", trained.rows, "--out", tmp_path / "q")
     given = [*(word for pair in files.items() for word in pair), "--state", states, "--out", tmp_path / "a"]
-    done = ran("answer", *given, launcher=(mpiexec, "-n", "2"))
+    done = ran("answer", *given, "--parties", 2)
     assert f"the model's owner allows {ANSWERS - 1} more" in done.stdout
     ran_here("open", "--model", trained.model, "--key", key, "--answer", tmp_path / "a", "--out", tmp_path / "x.csv")
     found = answers_in(tmp_path / "x.csv")
@@ -157,7 +168,9 @@ def test_the_three_steps_between_querier_and_parties(trained, tmp_path, mpiexec)
     assert not (tmp_path / "y.csv").exists()
 
     given = ["--model", trained.model, "--rows", trained.rows, "--key", key, "--state", states, "--parties", 2]
-    ran("predict", *given, "--out", tmp_path / "z.csv")
+    monkeypatch.setattr(cli, "launch", in_threads)
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
+    ran_here("predict", *given, "--out", tmp_path / "z.csv")
     assert np.abs(answers_in(tmp_path / "z.csv")["logit"] - trained.logits).max() < 0.05
     job, keeping = Job(trained.model, tmp_path / "q", key / "public.key", tmp_path / "b"), Keeping(states, PASSPHRASE)
     with pytest.raises(ParameterError, match="the rows take 1 answers, the model's owner allows 0 more"):

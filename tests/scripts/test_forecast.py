@@ -148,7 +148,7 @@ def unlimited():
 
 
 def limited(memory):
-    config = parse_config({**PIMA, "crypto": {} if memory is None else {"memory_limit": memory}})
+    config = parse_config({**PIMA, "crypto": {"ring_dim": 32768, "memory_limit": memory}})
     summaries, target = read_summaries(config, 3)
     goal = goal_of(config, 3, DEFAULT_UNITS)
     task = workload_of(config, summaries, target.outputs)
