@@ -21,7 +21,7 @@ from models.cost import DEFAULT_UNITS, FAST_BITS, Chain, size_class, work_on
 from models.least_operations import least_operations
 from models.mlp_plan import PerceptronPlan
 from models.model import Plan
-from models.operations import Counted, Counts
+from models.operations import Counted, Counts, whole
 from models.plan import CircuitPlan
 from models.workload import Workload
 
@@ -191,7 +191,7 @@ class RootWork:
 
     def __call__(self, plan: Plan) -> float:
         busiest = max(range(plan.workload.n_parties), key=lambda rank: plan.workload.batch_rows[rank])
-        return self._seconds(plan, self._counted.of(plan, busiest, is_root=True, keep=True).later)
+        return self._seconds(plan, whole(self._counted.of(plan, busiest, is_root=True, keep=True).later))
 
     def least(self, plan: Plan) -> float:
         """No more than that, of a perceptron at once."""

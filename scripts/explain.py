@@ -250,7 +250,7 @@ def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
         "iteration_seconds": forecast.iteration_seconds,
         "iteration_cpu_seconds": [forecast.cpu_seconds(r) for r in ranks],
         "encoding_seconds": forecast.encoding_seconds,
-        "setup_seconds": forecast.setup_seconds,
+        "key_seconds": forecast.key_seconds,
         "preparation_seconds": forecast.preparation_seconds,
         "training_seconds": forecast.training_seconds,
         "iteration_bytes": [forecast.iteration_bytes(r) for r in ranks],

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mhe.errors import ParameterError
 from models.cost import DEFAULT_RATES, DEFAULT_UNITS, Chain, UnitCosts, Work
-from models.operations import operations
+from models.operations import operations, whole
 from network.link import Link
 from network.topology import Tree, sensible_arities
 from network.traffic import predict
@@ -35,7 +35,7 @@ def test_cpu_time_is_that_of_the_operations_and_of_what_is_carried():
     found = forecast()
     work = Work(Chain.of(PLAN.parameters))
     for rank in range(3):
-        counts = operations(PLAN, rank, is_root=rank == 0, keep=True).later
+        counts = whole(operations(PLAN, rank, is_root=rank == 0, keep=True).later)
         computed = DEFAULT_UNITS.total(work, counts)
         assert computed == pytest.approx(sum(n * DEFAULT_UNITS.seconds(work, *key) for key, n in counts.items()))
         rows = sum(t.n_rows for t in PLAN.iteration_transfers)
@@ -103,7 +103,7 @@ def test_every_operation_of_a_plan_has_a_default():
     plan = insecure_test_newton_plan(workload((30, 30), 4, condition=20.0))
     found = operations(plan, 0, is_root=True, keep=True)
     for counts in (found.preparation, found.first, found.later):
-        assert DEFAULT_UNITS.total(Work(Chain.of(plan.parameters)), counts) > 0
+        assert DEFAULT_UNITS.total(Work(Chain.of(plan.parameters)), whole(counts)) > 0
     assert Forecast(plan, Tree(2), DEFAULT_UNITS).preparation_seconds > 0
 
 
