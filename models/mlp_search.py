@@ -36,9 +36,9 @@ def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:
     """All widths of tiles that hold a batch, each with all numbers of baby steps that make a difference. Raises
     ParameterError if there is none.
 
-    Hardly any of them is ever counted: the lower bound of a layout that cannot be the best is far above what the best
-    one costs. Baby steps are those of products with inner weights, at most half of the turns; without hidden layers
-    only answers have any, and one number does. Coupled outputs are of one tile.
+    Hardly any of them is ever counted (`models.chains`): the lower bound of a layout that cannot be the best is far
+    above what the best one costs. Baby steps are those of products with inner weights, at most half of the turns;
+    without hidden layers only answers have any, and one number does. Coupled outputs are of one tile.
     """
     batch = max(workload.batch_rows)
     least = coupled_width(workload.outputs) if workload.coupled else 1

@@ -50,8 +50,8 @@ SPARE_BITS = 2
 
 @dataclass(frozen=True)
 class InputRange:
-    """What a probe has told. reach, interval: (lowest, highest) input of a polynomial; `reach` holds all of them, and is
-    None where they lie too far outside to say how far.
+    """What a probe has told. reach, interval: (lowest, highest) input of a polynomial; `reach` holds all of them, and
+    is None where they lie too far outside to say how far.
 
     surely: the largest input is at least this far from the middle of the interval, in halves of its length. outside:
     whether inputs may lie outside.
@@ -71,8 +71,8 @@ class InputRange:
         if self.reach is not None:
             where = f"may lie anywhere in [{self.reach[0]:.3g}, {self.reach[1]:.3g}]"
         return (
-            f"in iteration {self.iteration} inputs of the polynomial {where}, the largest at least {least:.3g} from the "
-            f"middle of the interval [{low:g}, {high:g}] in which it holds: widen [model] interval, or lower "
+            f"in iteration {self.iteration} inputs of the polynomial {where}, the largest at least {least:.3g} from "
+            f"the middle of the interval [{low:g}, {high:g}] in which it holds: widen [model] interval, or lower "
             "learning_rate or momentum"
         )
 

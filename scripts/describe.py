@@ -77,8 +77,8 @@ def _time(forecast: Forecast) -> str:
     inverse = f", inverse {seconds(prepared)}" if prepared else ""
     return (
         f"{seconds(forecast.iteration_seconds)} per iteration (at most {seconds(busiest)} of CPU per party), "
-        f"evaluation keys {seconds(forecast.key_seconds)}{inverse}, training {seconds(forecast.training_seconds)}; {where}; by "
-        f"{forecast.units.source}"
+        f"evaluation keys {seconds(forecast.key_seconds)}{inverse}, training {seconds(forecast.training_seconds)}; "
+        f"{where}; by {forecast.units.source}"
     )
 
 

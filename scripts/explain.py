@@ -21,7 +21,8 @@ from network.topology import Tree, sensible_arities
 from scripts.calibration import calibrate, fingerprint, units
 from scripts.config import Config
 from scripts.describe import describe, seconds
-from scripts.forecast import Forecast, Goal
+from scripts.forecast import Forecast
+from scripts.goal import Goal
 from scripts.planning import best_plans, choice_of, goal_of, shown_bytes, workload_of
 from scripts.progress import make_console
 from scripts.train import read_summaries

@@ -7,21 +7,17 @@ for the stated link.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import zip_longest
 from typing import Any, Literal
 
-from mhe import codec
 from mhe.collective import Transfer
 from mhe.parameters import WORD_BYTES
 from models.cost import Chain, UnitCosts, Work, work_on
 from models.least_operations import LeastCounted
-from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.operations import Counted, Counts, Operations, probe_operations
@@ -30,19 +26,12 @@ from models.range_probe import RangeProbe
 from models.training_plan import REFRESH_PASSES
 from network.link import Link
 from network.mpi import sleep_seconds
+from network.one_machine import Handling, Spent, shared_seconds, way_seconds
 from network.topology import Tree
 from network.traffic import predict
 
-Objective = Literal["time", "traffic", "memory"]
-
-CARRYING = ("send", "receive", "aggregate")
-"""What is done with a limb on its way, by its name in `models.cost`."""
-
 _Part = Literal["preparation", "opening", "first", "later"]
 """Of `Operations`."""
-
-Spent = Sequence[tuple[float, int]]
-"""(CPU seconds of a party, how many parties spend as much)"""
 
 KEPT_DIAGONALS_BYTES = 1 << 30
 """Where memory has no limit, encoded diagonals are kept across iterations if they take no more than this per party."""
@@ -59,34 +48,6 @@ way."""
 def _places(tree: Tree) -> tuple[tuple[int, bool], ...]:
     """(children, whether there is a parent) of every party."""
     return tuple((len(tree.children(r)), tree.parent(r) is not None) for r in range(tree.n_parties))
-
-
-@lru_cache(maxsize=64)
-def _downwards(tree: Tree) -> tuple[int, ...]:
-    """Children of the root, of its first child, and so on: a tree fills up from there, so that no way is longer."""
-    found, rank = list[int](), tree.root
-    while children := tree.children(rank):
-        found.append(len(children))
-        rank = children[0]
-    return tuple(found)
-
-
-def shared_seconds(spent: Spent, cores: int) -> float:
-    """Wall time of parties that work on `cores` cores at the same time.
-
-    Where they cannot be spread evenly, n = q cores + r, some cores have q + 1 of them in turn, the others q. The system
-    moves parties from core to core, but not so that all get the same: what is returned is the time of the one with most
-    to do if it is always where there are q + 1, and the others take turns elsewhere. Once they are done it has a core
-    of its own, and the other cores have nothing to do. For three equal parties on two cores: 5/3 of one's time, not
-    3/2.
-    """
-    longest, total = max(seconds for seconds, _ in spent), sum(seconds * n for seconds, n in spent)
-    queue, more = divmod(sum(n for seconds, n in spent if seconds > 0), cores)
-    even = max(longest, total / cores)
-    if queue == 0 or more == 0:
-        return even
-    others = (total - longest) / (cores - 1 / (queue + 1))
-    return max(even, longest + others * queue / (queue + 1))
 
 
 @dataclass(frozen=True)
@@ -305,36 +266,21 @@ class Forecast:
         busy = sum(n for seconds, n in spent if seconds > 0)
         return shared_seconds(spent, self.cores) * (self.units.crowded if busy >= self.cores else 1.0)
 
-    def _passing(self, transfers: Sequence[Transfer], waited: Sequence[float] = ()) -> float:
-        """Wall time of these passes over the tree. waited: how long, before each, those have waited who go on last."""
+    def _passing(self, transfers: Sequence[Transfer], stages: Sequence[float] = ()) -> float:
+        """Wall time of these passes over the tree. stages: what those do before each of them who are waited for; the
+        longer that takes, the later the others look again.
+        """
         found = sum(map(self._pass_seconds, transfers))
         if self.link is not None:
             return found
-        late = (
-            sleep_seconds(seconds) / 2 for _, seconds in zip_longest(transfers, waited[: len(transfers)], fillvalue=0.0)
-        )
-        return found + self.tree.depth * sum(late)
+        waited = [*stages, *[0.0] * len(transfers)][: len(transfers)]
+        return found + self.tree.depth * sum(sleep_seconds(seconds) / 2 for seconds in waited)
 
     def _pass_seconds(self, transfer: Transfer) -> float:
-        """Wall time of a pass from when all are ready: the first chunk all the way, and what the others take behind it.
-
-        On the way up a party adds up what its children send before it passes on the sum; on the way down it passes on
-        what it got, and unpacks it then. On one machine all of it takes the cores that there are.
-        """
+        """Wall time of a pass from when all are ready, but for what they see late."""
         key = ("pass", self.tree, transfer)
         if key not in self._known:
-            children = _downwards(self.tree)
-            n_chunks = len(codec.chunks(transfer.n_rows, transfer.n_columns))
-            send, receive, aggregate = (each / n_chunks for each in self._handling(transfer))
-            added = [count * (receive + aggregate) for count in children]
-            if not children:
-                first, busiest = 0.0, 0.0
-            elif transfer.kind == "reduce":
-                first = len(children) * send + sum(added)
-                busiest = max(added[0], *(each + send for each in added[1:]), send)
-            else:
-                first, busiest = send + len(children) * receive, max(send, receive)
-            seconds = first + (n_chunks - 1) * busiest
+            seconds = way_seconds(self.tree, transfer, self._handling(transfer))
             if self.link is not None:
                 seconds += self.link.transfer_seconds(self.tree, transfer)
             else:
@@ -344,11 +290,9 @@ class Forecast:
         found: float = self._known[key]
         return found
 
-    def _handling(self, transfer: Transfer) -> tuple[float, float, float]:
-        """CPU time of packing, of checking, and of adding up one share."""
+    def _handling(self, transfer: Transfer) -> Handling:
         rows = transfer.n_rows * transfer.n_columns / self.plan.parameters.ring_dim
-        send, receive, aggregate = (rows * self.units.seconds(self._work, name, 1) for name in CARRYING)
-        return send, receive, aggregate
+        return Handling(*(rows * self.units.seconds(self._work, name, 1) for name in Handling._fields))
 
     def _load(self, rank: int) -> tuple[int, int, bool]:
         """(blocks of a batch, batches, whether they are kept encoded): what parties differ in, but for their place."""
@@ -393,58 +337,3 @@ class Forecast:
     @property
     def _limbs(self) -> int:
         return self.plan.parameters.n_limbs
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What the search for parameters makes small: seconds of an iteration (and of the preparation, spread over all of
-    them), the most bytes that a party sends in one, or the most memory of a party.
-
-    trees: of which each plan takes the one that suits it best. memory_limit: bytes that no party may exceed.
-    """
-
-    objective: Objective
-    trees: tuple[Tree, ...]
-    units: UnitCosts
-    link: Link | None = None
-    counted: Counted | LeastCounted = field(default_factory=Counted, repr=False)
-    memory_limit: int | None = None
-
-    def forecast(self, plan: Plan) -> Forecast:
-        """Over the tree on which the plan does best; of equally good ones, the fastest."""
-        found = self.forecasts(plan)
-        return found[0] if len(found) == 1 else min(found, key=lambda f: (self._cost(f), f.iteration_seconds))
-
-    def over(self, tree: Tree) -> Goal:
-        """The same over this tree."""
-        return replace(self, trees=(tree,))
-
-    def forecasts(self, plan: Plan) -> list[Forecast]:
-        """Over every tree."""
-        within = 0 if self.objective == "memory" else self.memory_limit
-        tree, *others = self.trees
-        first = Forecast(plan, tree, self.units, self.link, counted=self.counted, keep_within=within)
-        return [first, *map(first.over, others)]
-
-    def allowance(self, plan: Plan) -> float:
-        """0, or infinite where a party would take more than memory_limit: a `Judge` of whether a plan may be taken."""
-        # what a party takes does not depend on where it is in the tree, but for the keys of the root
-        taken = 0 if self.memory_limit is None else self.forecasts(plan)[0].most_memory_bytes
-        return math.inf if self.memory_limit is not None and taken > self.memory_limit else 0.0
-
-    def __call__(self, plan: Plan) -> float:
-        return self.allowance(plan) or min(map(self._cost, self.forecasts(plan)))
-
-    def least(self, plan: Plan) -> float:
-        """No more than what a plan costs; of a perceptron, without counting what it takes."""
-        if self.objective != "time" or not isinstance(plan, PerceptronPlan):
-            return self(plan)
-        bound = replace(self, counted=LeastCounted())
-        return bound(plan)
-
-    def _cost(self, forecast: Forecast) -> float:
-        if self.objective == "traffic":
-            return forecast.most_iteration_bytes
-        if self.objective == "memory":
-            return forecast.most_memory_bytes
-        return forecast.iteration_seconds + forecast.preparation_seconds / forecast.plan.workload.iterations

@@ -178,8 +178,8 @@ def test_what_one_party_found_another_one_makes_again():
         ),
         (Choice(limbs=5), {}, "limbs = 5 are too few: 3 levels are consumed between refreshes, and one with 128"),
         (Choice(), {"batch": None, "rows": (20000,) * 4}, "a batch of 20000 rows does not fit 16384 rows"),
-        (Choice(), {"precision": 1e-9}, "precise to .* at best .* 1e-09 is asked for"),
-        (Choice(), {"release_bits": 90}, "precise to .*smudging of 90 statistical bits is what costs precision"),
+        (Choice(), {"precision": 1e-9}, "weights would be released to .* at best .* 1e-09 is asked for"),
+        (Choice(), {"release_bits": 90}, "released to .*smudging of 90 statistical bits is what costs precision"),
     ],
 )
 def test_the_binding_constraint_is_named(choice, changes, said):
