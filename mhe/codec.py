@@ -87,6 +87,11 @@ def chunks(n_rows: int, n_columns: int) -> list[slice]:
     return [slice(i, min(i + height, n_rows)) for i in range(0, n_rows, height)]
 
 
+def chunk_count(n_rows: int, n_columns: int) -> int:
+    """How many `chunks` there are."""
+    return -(-n_rows // _chunk_height(n_columns))
+
+
 # Shares
 
 

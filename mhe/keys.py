@@ -159,6 +159,15 @@ class KeyPlan:
             conjugation,
         )
 
+    @property
+    def galois_everywhere(self) -> int:
+        """Keys of rotations and of the conjugation that every party gets."""
+        return len(self.everywhere) + self.conjugation
+
+    def count(self, *, is_root: bool) -> int:
+        """All keys that a party holds, that of relinearisation among them."""
+        return 1 + self.galois_everywhere + is_root * len(self.root_only)
+
 
 def _longest_first(steps: Iterable[int]) -> list[int]:
     return sorted(steps, key=abs, reverse=True)

@@ -28,7 +28,7 @@ class TrackingParty:
     sums are None, and what comes back from the root has no size. counts: this party's part in the protocols, by
     piece and limbs: "own_encryption" and "rerandomise" of a ciphertext, "mask" of an input of a refresh and "fresh"
     of an output, in shares, and "lift" of an output that this party finalizes ("mapped_fresh" and "mapped_lift" of
-    a linear map).
+    a linear map). passes: all counts so far, of the evaluator too, at each pass over the tree, in their order.
     """
 
     parameters: Parameters
@@ -37,6 +37,7 @@ class TrackingParty:
     is_root: bool = True
     backend: TrackingBackend = field(init=False)
     counts: Counter[tuple[str, int]] = field(default_factory=Counter)
+    passes: list[Counter[tuple[str, int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.backend = TrackingBackend(self.parameters, centred=self.centred)
@@ -60,6 +61,7 @@ class TrackingParty:
             size = self.backend.size(c)
             total = replace(size.times(n**0.5), value=n * size.value)
             out.append(self.backend.ciphertext(total, c.limbs, c.scale, c.period))
+        self._pass()
         return out if self.is_root else None
 
     def refresh(
@@ -71,24 +73,40 @@ class TrackingParty:
         outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
         made = tuple(outputs) or plain_outputs(count)
-        self._count(made, count, 1, finalizes=self.is_root)
+        self._pass()
+        self._share(made, count, 1)
+        self._pass()
+        if self.is_root:
+            self._finalize(made)
+        self._pass()
         unknown = self.backend.ciphertext(Size(0.0, 0.0), self.parameters.refresh_limbs, scale, period)
         return self._refreshed([unknown] * count if ciphertexts is None else list(ciphertexts), made)
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
         made = tuple(outputs) or plain_outputs(len(ciphertexts))
-        self._count(made, len(ciphertexts), self.parameters.n_parties, finalizes=True)
-        return self._refreshed([self._rerandomised(c) for c in ciphertexts], made)
+        own = [self._rerandomised(c) for c in ciphertexts]
+        self._pass(2)
+        self._share(made, len(ciphertexts), self.parameters.n_parties)
+        self._pass(2)
+        self._finalize(made)
+        return self._refreshed(own, made)
 
-    def _count(self, outputs: Sequence[RefreshOutput], inputs: int, owners: int, *, finalizes: bool) -> None:
-        """Every party's share has its part of all owners' ciphertexts; each finalizes its own."""
+    def _pass(self, times: int = 1) -> None:
+        self.passes += [Counter(self.backend.counts) + self.counts] * times
+
+    def _share(self, outputs: Sequence[RefreshOutput], inputs: int, owners: int) -> None:
+        """Every party's share has its part of all owners' ciphertexts."""
         self.counts["mask", self.parameters.refresh_limbs] += owners * inputs
+        self._count("fresh", outputs, owners)
+
+    def _finalize(self, outputs: Sequence[RefreshOutput]) -> None:
+        """Each owner finalizes its own."""
+        self._count("lift", outputs, 1)
+
+    def _count(self, piece: str, outputs: Sequence[RefreshOutput], times: int) -> None:
         for output in outputs:
-            limbs = self.parameters.n_limbs - output.levels
-            mapped = output.slot_map is not None
-            self.counts["mapped_fresh" if mapped else "fresh", limbs] += owners
-            if finalizes:
-                self.counts["mapped_lift" if mapped else "lift", limbs] += 1
+            name = piece if output.slot_map is None else f"mapped_{piece}"
+            self.counts[name, self.parameters.n_limbs - output.levels] += times
 
     def _rerandomised(self, c: Ciphertext) -> Ciphertext:
         self.counts["rerandomise", c.limbs] += 1

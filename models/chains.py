@@ -16,25 +16,32 @@ from models.mlp_plan import PerceptronPlan
 from models.newton_plan import FixedHessianPlan
 from models.search import (
     FIRST_BITS,
-    LOGIT_ERROR,
     NOT_ALLOWED,
     RING_DIMS,
     ROUNDING_BITS,
-    TOLERATED,
     Choice,
     Judge,
     MakeModuli,
     RootWork,
+    asked_of,
     is_like,
     n_diagonals,
+    tolerated,
 )
 from models.workload import Workload
 
 SCALE_BITS = (60, 58, 56, 52, FAST_BITS, 45, 42, 39, 36)
 """Tried from the most precise down, of which OpenFHE takes 58; next to FAST_BITS or below, a limb costs less."""
 
+SLOWER = 4.0
+"""Layouts that take more than so many times as long as another one on the same chain are not looked at for the sake of
+precision: another chain is a cheaper way to it."""
 
 P = TypeVar("P", PerceptronPlan, FixedHessianPlan, LocalPlan)
+
+
+_Bounded = tuple[float, int, P]
+"""What a plan costs at least, its place among equally cheap ones, and the plan."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +71,20 @@ def choose_chains(
     The search is complete over SCALE_BITS, rings, digits and layouts: costs are closed forms of what one run of the
     code counts for each ring and layout, so that all of them can be known before any noise is followed. Plans are
     looked at from the cheapest on, and the first that is precise enough is the best there is. A layout of tiles is
-    counted only when its lower bound is what is cheapest (best first: no plan that is left can cost less). Noise falls
-    with the scale; the special primes always cover the digits, so that on these nothing depends. Hence a plan is passed
+    counted only when its lower bound is what is cheapest (best first: no plan that is left can cost less). One that is
+    slow on its chain, by its bound more than SLOWER times as much as the best there, is looked at only where it could
+    cost less than what was found without: where nothing is precise enough, none of these is tried. Noise falls with
+    the scale; the special primes always cover the digits, so that on these nothing depends. Hence a plan is passed
     over if one in its ring, of as many diagonals, with at least its scale was not precise enough; and the smallest
     scale that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding
     constraint if nothing fits.
     """
-    allowed = workload.precision
-    if workload.release in ("predictions", "encrypted"):
-        allowed = max(allowed, LOGIT_ERROR)
+    _, allowed = asked_of(workload)
     work = RootWork()
     judge, bound = (work, work.least) if choice.judge is None else (choice.judge, choice.bound or choice.judge)
     problem: ParameterError | None = None
-    plans: list[tuple[float, int, P]] = []
+    quick: list[_Bounded[P]] = []
+    slow: list[_Bounded[P]] = []
     for ring_dim in _rings(choice):
         try:
             makers = in_ring(ring_dim // 2)
@@ -90,11 +98,30 @@ def choose_chains(
                 made = [make(parameters) for make in makers]
             except ParameterError:
                 continue  # no primes for this shape, or their sizes miss a bound by a hair
-            plans += [(bound(plan), -shape.scale_bits, plan) for plan in made if choice.allows(plan)]
-    possible, plans = bool(plans), [each for each in plans if each[0] < math.inf]
-    if possible and not plans:
+            bounded = [(bound(plan), -shape.scale_bits, plan) for plan in made if choice.allows(plan)]
+            least = min((cost for cost, _, _ in bounded), default=math.inf)
+            for each in bounded:
+                (quick if each[0] <= SLOWER * least else slow).append(each)
+    possible, quick = bool(quick), [each for each in quick if each[0] < math.inf]
+    if possible and not quick:
         raise ParameterError(NOT_ALLOWED)
-    plans.sort(key=lambda each: each[:2])
+    found, missed = _precise_enough(quick, judge, allowed, count)
+    if found:
+        cost = judge(found[0])
+        slow = [each for each in slow if each[0] < cost]
+        return _precise_enough(quick + slow, judge, allowed, count)[0] if slow else found
+    if not missed:
+        raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
+    return [tolerated(min(missed, key=lambda each: each[0])[1])]
+
+
+def _precise_enough(
+    plans: Sequence[_Bounded[P]], judge: Judge, allowed: float, count: int
+) -> tuple[list[P], list[tuple[float, P]]]:
+    """(the cheapest on up to `count` different chains, the error of those that were looked at and are not precise
+    enough)
+    """
+    plans = sorted(plans, key=lambda each: each[:2])
     alike: dict[tuple[int, int], list[P]] = {}
     for _, _, plan in plans:
         alike.setdefault(_place(plan), []).append(plan)
@@ -120,19 +147,7 @@ def choose_chains(
                 break
         else:
             missed.append((error_of, plan))
-    if found:
-        return found
-    if not missed:
-        raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
-    least, best = min(missed, key=lambda each: each[0])
-    if least <= TOLERATED * allowed:
-        return [best]
-    raise ParameterError(
-        f"what is released would be precise to {least:.1g} at best (ring_dim "
-        f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {allowed:g} is asked for: the smudging of "
-        f"{workload.release_bits} statistical bits is what costs precision. Lower [release] statistical_bits, allow a "
-        "larger [release] precision, or train with fewer iterations or less momentum"
-    )
+    return found, missed
 
 
 def _place(plan: P) -> tuple[int, int]:
@@ -140,7 +155,7 @@ def _place(plan: P) -> tuple[int, int]:
     return plan.parameters.ring_dim, n_diagonals(plan)
 
 
-def _in_order(plans: Sequence[tuple[float, int, P]], judge: Judge, is_out: Callable[[P], bool]) -> Iterator[P]:
+def _in_order(plans: Sequence[_Bounded[P]], judge: Judge, is_out: Callable[[P], bool]) -> Iterator[P]:
     """The cheapest first, of equally cheap ones that of the largest scale. plans: with what they cost at least. is_out:
     asked before a plan's cost is worked out, for whether it is passed over anyway.
     """

@@ -18,9 +18,9 @@ class LeastCounted:
     """Stands in for `models.operations.Counted`, for plans of perceptrons."""
 
     def of(self, plan: Any, rank: int, *, is_root: bool, keep: bool) -> Operations:
-        """No more than what the code makes; none of it is the root's alone."""
+        """No more than what the code makes, all in one stage: there, none waits for another."""
         least = least_operations(plan)
-        return Operations.mapped(lambda name: least if name in ("first", "later") else {})
+        return Operations.mapped(lambda name: (least,) if name in ("first", "later") else ({},))
 
 
 def least_operations(plan: PerceptronPlan) -> Counts:

@@ -10,7 +10,7 @@ from mhe.errors import ParameterError
 from mhe.parameters import Parameters
 from models.chains import Demand, choose_chains
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
-from models.packing import doublings, power_of_two_at_least
+from models.packing import doublings
 from models.search import Choice, MakeModuli
 from models.tiles import TileLayout, coupled_width
 from models.workload import Workload
@@ -33,20 +33,17 @@ def choose_perceptron_plans(
 
 
 def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:
-    """Widths of tiles that hold a batch, each with all numbers of baby steps that make a difference. Raises
+    """All widths of tiles that hold a batch, each with all numbers of baby steps that make a difference. Raises
     ParameterError if there is none.
 
-    Widths from half of the widest layer's to four times as much: the products and refreshes of narrower ones grow with
-    the square of the number of tiles. Where no batch fits so many columns, the widest tiles that hold it.
-    Baby steps are those of products with inner weights, at most half of the turns; without hidden layers only answers
-    have any, and one number does. Coupled outputs are of one tile.
+    Hardly any of them is ever counted (`models.chains`): the lower bound of a layout that cannot be the best is far
+    above what the best one costs. Baby steps are those of products with inner weights, at most half of the turns;
+    without hidden layers only answers have any, and one number does. Coupled outputs are of one tile.
     """
     batch = max(workload.batch_rows)
-    widths = doublings(1, 1 + min(math.isqrt(n_slots // 2), n_slots // (2 * batch)))
     least = coupled_width(workload.outputs) if workload.coupled else 1
+    widths = doublings(1, 1 + min(math.isqrt(n_slots // 2), n_slots // (2 * batch)))
     widths = tuple(width for width in widths if width >= least)
-    widest = max(least, power_of_two_at_least(max((*workload.hidden, workload.outputs))))
-    widths = tuple(width for width in widths if widest <= 2 * width <= 8 * widest) or widths[-1:]
     if not widths:
         raise ParameterError(
             f"a batch of {batch} rows does not fit {n_slots // (2 * least)} rows of {2 * least} slots; use smaller ones"

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,21 +37,26 @@ Counts = Mapping[tuple[str, int], int]
 """How often each operation is made, by its name and limbs."""
 
 
+Stages = tuple[Counts, ...]
+"""The same, cut where something passes over the tree: before the first pass, between passes, and behind the last."""
+
+
+def whole(stages: Stages) -> Counts:
+    """All of them together."""
+    return _sum(*((stage, 1) for stage in stages))
+
+
 @dataclass(frozen=True)
 class Operations:
     """Of one party. preparation: what is made once before the first iteration. opening: the first iteration of a run,
     of which the gradient may be made in the clear. first: an iteration that encodes its batch. later: one that finds it
-    encoded. alone: the part of any of them that the root makes while the others wait. refresh, refresh_alone: the parts
-    of all and of `alone` that belong to the refresh of the weights, which a run's last iteration has not.
+    encoded.
     """
 
-    preparation: Counts
-    opening: Counts
-    first: Counts
-    later: Counts
-    alone: Counts
-    refresh: Counts
-    refresh_alone: Counts
+    preparation: Stages
+    opening: Stages
+    first: Stages
+    later: Stages
 
     @property
     def opens_in_clear(self) -> bool:
@@ -59,10 +65,10 @@ class Operations:
 
     def moved(self, limbs: int) -> Operations:
         """The same on a chain whose refresh is at so many limbs more: every operation is as much higher."""
-        return self.mapped(lambda name: _moved(getattr(self, name), limbs))
+        return self.mapped(lambda name: tuple(_moved(stage, limbs) for stage in getattr(self, name)))
 
     @staticmethod
-    def mapped(part: Callable[[str], Counts]) -> Operations:
+    def mapped(part: Callable[[str], Stages]) -> Operations:
         """Made part by part, each from its name."""
         return Operations(**{each.name: part(each.name) for each in fields(Operations)})
 
@@ -76,7 +82,11 @@ def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operation
     # blocks are alike: what a second one adds, every other one adds
     two = _run(plan, 2, is_root=is_root, keep=keep)
 
-    return Operations.mapped(lambda name: _sum((getattr(two, name), blocks - 1), (getattr(one, name), 2 - blocks)))
+    def of_all(name: str) -> Stages:
+        pairs = zip(getattr(two, name), getattr(one, name), strict=True)
+        return tuple(_sum((of_two, blocks - 1), (of_one, 2 - blocks)) for of_two, of_one in pairs)
+
+    return Operations.mapped(of_all)
 
 
 def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) -> Counts:
@@ -88,10 +98,10 @@ def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) ->
     model.gradients(party, ahead, batch)
     _taken(party)
     model.gradients(party, ahead, batch)
-    without = _taken(party)
+    without = whole(_taken(party))
     _, parts = model.probed_gradients(party, ahead, batch)
     party.sum([probe.power_sum(party.backend, parts)])
-    return _sum((_taken(party), 1), (without, -1))
+    return _sum((whole(_taken(party)), 1), (without, -1))
 
 
 SOME_PRECISION, SOME_BITS = 0.5, 40
@@ -136,18 +146,7 @@ def _run(plan: Plan, blocks: int, *, is_root: bool, keep: bool) -> Operations:
     # a perceptron's first weights are random: nothing is opened in the clear
     is_alike = isinstance(plan, PerceptronPlan)
     opening = first if is_alike else _iteration(party, model, weights, prepared, untouched, opens=True)
-    later = _iteration(party, model, weights, prepared, batch)
-    alone = _sum((later.step_alone, 1), (later.refresh_alone, 1))
-    return Operations(preparation, opening.all, first.all, later.all, alone, later.refresh, later.refresh_alone)
-
-
-class _Iteration(NamedTuple):
-    """All operations of one, those of its refresh, and the parts of step and refresh that only the root has."""
-
-    all: Counts
-    refresh: Counts
-    step_alone: Counts
-    refresh_alone: Counts
+    return Operations(preparation, opening, first, _iteration(party, model, weights, prepared, batch))
 
 
 def _iteration(
@@ -158,30 +157,21 @@ def _iteration(
     batch: Any,
     *,
     opens: bool = False,
-) -> _Iteration:
+) -> Stages:
     """As `models.training.train` makes it. opens: whether it is the first of a run."""
     ahead = model.look_ahead(party.backend, weights, weights)
     totals = party.sum(model.gradients(party, ahead, batch, first=opens))
-    before = _taken(party)
-    updated = model.step(party, prepared, ahead, totals)
-    step = _taken(party)
-    model.refresh(party, updated)
-    refresh = _taken(party)
-    step_alone = {key: n for key, n in step.items() if party.is_root and key[0] not in SHARED}
-    refresh_alone = {key: n for key, n in refresh.items() if party.is_root and "lift" in key[0]}
-    return _Iteration(_sum((before, 1), (step, 1), (refresh, 1)), refresh, step_alone, refresh_alone)
+    model.refresh(party, model.step(party, prepared, ahead, totals))
+    return _taken(party)
 
 
-SHARED = ("mask", "fresh", "mapped_fresh", "rerandomise")
-"""Pieces of protocols that all parties work on at the same time."""
-
-
-def _taken(party: TrackingParty) -> Counts:
+def _taken(party: TrackingParty) -> Stages:
     """What was counted since the last time."""
-    counts = Counter(party.backend.counts) + party.counts
+    counted: list[Counts] = [*party.passes, Counter(party.backend.counts) + party.counts]
     party.backend.counts.clear()
     party.counts.clear()
-    return counts
+    party.passes.clear()
+    return (counted[0], *(_sum((after, 1), (before, -1)) for before, after in pairwise(counted)))
 
 
 def _batch(plan: Plan, blocks: int, keep: bool) -> Any:

@@ -50,14 +50,15 @@ SPARE_BITS = 2
 
 @dataclass(frozen=True)
 class InputRange:
-    """What a probe has told. reach, interval: (lowest, highest) input of a polynomial; `reach` holds all of them.
+    """What a probe has told. reach, interval: (lowest, highest) input of a polynomial; `reach` holds all of them, and
+    is None where they lie too far outside to say how far.
 
     surely: the largest input is at least this far from the middle of the interval, in halves of its length. outside:
     whether inputs may lie outside.
     """
 
     iteration: int
-    reach: tuple[float, float]
+    reach: tuple[float, float] | None
     interval: tuple[float, float]
     surely: float
     outside: bool
@@ -66,10 +67,13 @@ class InputRange:
     def said(self) -> str:
         low, high = self.interval
         least = self.surely * (high - low) / 2
+        where = "lie farther out than a probe can tell"
+        if self.reach is not None:
+            where = f"may lie anywhere in [{self.reach[0]:.3g}, {self.reach[1]:.3g}]"
         return (
-            f"in iteration {self.iteration} inputs of the polynomial may lie anywhere in [{self.reach[0]:.3g}, "
-            f"{self.reach[1]:.3g}], the largest at least {least:.3g} from the middle of the interval [{low:g}, "
-            f"{high:g}] in which it holds: widen [model] interval, or lower learning_rate or momentum"
+            f"in iteration {self.iteration} inputs of the polynomial {where}, the largest at least {least:.3g} from "
+            f"the middle of the interval [{low:g}, {high:g}] in which it holds: widen [model] interval, or lower "
+            "learning_rate or momentum"
         )
 
 
@@ -155,10 +159,14 @@ class RangeProbe:
         return min(told, key=lambda chosen: chosen[1] * self.inputs.values ** (1 / (1 << chosen[0])))
 
     def _holds(self, squarings: int) -> bool:
-        """Whether the limbs that are left hold S of inputs twice as large as what is to be told, and its smudging."""
+        """Whether the limbs that are left hold what they have to, and its smudging."""
         left, moduli = self.inputs.limbs - squarings, self.plan.parameters.moduli
-        most = self.slots * (2 * MOST_TOLD) ** (1 << squarings) * self.scale(squarings)
+        most = self._most(squarings) * self.scale(squarings)
         return left > 0 and log2_product(moduli[:left]) > math.log2(most) + SPARE_BITS
+
+    def _most(self, squarings: int) -> float:
+        """The largest S that the limbs have to hold: all inputs twice as large as what is to be told at most."""
+        return self.slots * (2 * MOST_TOLD) ** (1 << squarings)
 
     def _told(self, squarings: int) -> float:
         """The smallest T with T^p >= 1 + twice the error of an S up to T^p; infinite beyond MOST_TOLD."""
@@ -209,12 +217,14 @@ class RangeProbe:
     def judge(self, iteration: int, mean: float) -> InputRange:
         """What the released mean of all slots says of the inputs in this iteration.
 
-        Inputs so large that the limbs do not hold them leave a number as good as random, of either sign, far beyond 1.
+        An S so large that the limbs do not hold it leaves a number as good as random, of either sign: nearly always one
+        beyond all that they have to hold. Such a number only tells that S is larger than that.
         """
-        total = abs(mean) * self.inputs.period
+        held = self._most(self.squarings)
+        total = min(abs(mean) * self.inputs.period, held)
         most = (total + self.error) ** (1 / self.power)
         least = max((total - self.error) / self.inputs.values, 0.0) ** (1 / self.power)
-        reach = (self.middle - most * self.radius, self.middle + most * self.radius)
+        reach = (self.middle - most * self.radius, self.middle + most * self.radius) if total < held else None
         return InputRange(iteration, reach, self.plan.network.interval, least, total > 1 + self.error)
 
 

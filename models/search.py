@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
@@ -22,10 +23,11 @@ from models.cost import DEFAULT_UNITS, FAST_BITS, Chain, size_class, work_on
 from models.least_operations import least_operations
 from models.mlp_plan import PerceptronPlan
 from models.model import Plan
-from models.operations import Counted, Counts
+from models.operations import Counted, Counts, whole
 from models.plan import CircuitPlan
 from models.workload import Workload
 
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
 MakeModuli = Callable[[Shape], Primes]
 Judge = Callable[[Plan], float]
 """What a plan costs: the search looks for the smallest. An infinite one is not to be taken at all."""
@@ -143,11 +145,7 @@ def choose_plans(
     """
     judge = choice.judge or RootWork()
     known = _candidates(workload, choice, free=free)
-    what, allowed = "weights", workload.precision
-    if workload.release == "predictions":
-        what, allowed = "logits", max(workload.precision, LOGIT_ERROR)
-    if workload.release == "encrypted":
-        what, allowed = "answers", max(workload.precision, LOGIT_ERROR)
+    _, allowed = asked_of(workload)
     # primes of our own are found at once, and are as large as those that a library takes long to prescribe
     estimates = [
         (estimate, candidate)
@@ -180,14 +178,26 @@ def choose_plans(
     best = next((each for each in plans if each is not None), None)
     if best is None:
         raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
-    if best.precision.released_error <= TOLERATED * allowed:
-        return [best]
+    return [tolerated(best)]
+
+
+def asked_of(workload: Workload) -> tuple[str, float]:
+    """What is released in the end, and its largest error that is asked for."""
+    if workload.release in ("predictions", "encrypted"):
+        return {"predictions": "logits", "encrypted": "answers"}[workload.release], max(workload.precision, LOGIT_ERROR)
+    return "weights", workload.precision
+
+
+def tolerated(best: AnyPlan) -> AnyPlan:
+    """The most precise plan there is, where that is within TOLERATED of what is asked for. Raises ParameterError."""
+    (what, allowed), error, p = asked_of(best.workload), best.precision.released_error, best.parameters
+    if error <= TOLERATED * allowed:
+        return best
     raise ParameterError(
-        f"the {what} would be released to {best.precision.released_error:.1g} at best (ring_dim "
-        f"{best.parameters.ring_dim}, scale 2^{best.parameters.scale_bits}), {allowed:g} is asked for: the "
-        f"smudging of {workload.release_bits} statistical bits is what costs precision. Lower [release] "
-        "statistical_bits, allow a larger [release] precision, or train with fewer iterations, less momentum, more L2 "
-        "or a smaller learning_rate"
+        f"the {what} would be released to {error:.1g} at best (ring_dim {p.ring_dim}, scale 2^{p.scale_bits}), "
+        f"{allowed:g} is asked for: the smudging of {best.workload.release_bits} statistical bits is what costs "
+        "precision. Lower [release] statistical_bits, allow a larger [release] precision, or train with fewer "
+        "iterations, less momentum, more L2 or a smaller learning_rate"
     )
 
 
@@ -205,7 +215,7 @@ class RootWork:
 
     def __call__(self, plan: Plan) -> float:
         busiest = max(range(plan.workload.n_parties), key=lambda rank: plan.workload.batch_rows[rank])
-        return self._seconds(plan, self._counted.of(plan, busiest, is_root=True, keep=True).later)
+        return self._seconds(plan, whole(self._counted.of(plan, busiest, is_root=True, keep=True).later))
 
     def least(self, plan: Plan) -> float:
         """No more than that, of a perceptron at once."""

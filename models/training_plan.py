@@ -108,10 +108,7 @@ class TrainingPlan(ABC):
     @property
     def key_bytes(self) -> int:
         """Evaluation keys held by one party (those of the root alone are counted)."""
-        keys = self.key_plan
-        return (
-            1 + keys.conjugation + len(keys.everywhere) + len(keys.root_only)
-        ) * self.parameters.evaluation_key_bytes
+        return self.key_plan.count(is_root=True) * self.parameters.evaluation_key_bytes
 
     def refresh_transfers(self, outputs: int, count: int = 1) -> tuple[Transfer, ...]:
         """Of `count` of the root's ciphertexts, with outputs of so many limbs together."""

@@ -64,7 +64,7 @@ class Link:
         """When each party is done with a transfer that it is ready for at clocks[rank] (seconds)."""
         head = codec.header_bytes(transfer.protocol, transfer.n_rows, tree.n_parties)
         total = codec.message_bytes(transfer.protocol, transfer.n_rows, transfer.n_columns, tree.n_parties)
-        n_chunks = len(codec.chunks(transfer.n_rows, transfer.n_columns))
+        n_chunks = codec.chunk_count(transfer.n_rows, transfer.n_columns)
         first = head + (total - head) / n_chunks
         return self._passed(tree, transfer.kind == "reduce", clocks, first, n_chunks)
 

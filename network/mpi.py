@@ -133,10 +133,17 @@ def abort(message: str) -> NoReturn:
     os._exit(1)  # Abort comes back where another process of the job was quicker
 
 
+def sleep_seconds(waited: float) -> float:
+    """How long a party sleeps that has waited so long: until it sees a message, half of that passes on average."""
+    return min(max(waited * SLEEP_FRACTION, SHORTEST_SLEEP_SECONDS), LONGEST_SLEEP_SECONDS)
+
+
 def _poll(look: Callable[[], Found | None]) -> Found:
-    """The first answer of `look` that is true, asked for again and again."""
+    """The first answer of `look` that is true, asked for again and again.
+
+    Twice each time: MPICH takes in what has arrived after it has looked, so that only the next look finds it.
+    """
     start = time.monotonic()
-    while not (found := look()):
-        waited = time.monotonic() - start
-        time.sleep(min(max(waited * SLEEP_FRACTION, SHORTEST_SLEEP_SECONDS), LONGEST_SLEEP_SECONDS))
+    while not (found := look() or look()):
+        time.sleep(sleep_seconds(time.monotonic() - start))
     return found

@@ -131,7 +131,7 @@ def _relay_share(channel: Channel, tree: Tree, digest: bytes) -> Iterator[Frame]
     header = next(frames)
     yield header
     shape = codec.decode_header(header, digest, channel.n_parties).rows.shape
-    yield from islice(frames, len(codec.chunks(*shape)))
+    yield from islice(frames, codec.chunk_count(*shape))
 
 
 def _relay(channel: Channel, tree: Tree) -> Iterator[Frame]:

@@ -20,6 +20,7 @@ from network.topology import Tree
 from network.traffic import predict
 from scripts.config import Config
 from scripts.forecast import Forecast
+from scripts.planning import shown_bytes
 
 
 def describe(forecast: Forecast, config: Config, console: Console) -> None:
@@ -60,8 +61,8 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
 
 def _memory(forecast: Forecast) -> str:
     plan, ranks = forecast.plan, range(forecast.tree.n_parties)
-    rows = {_mib(plan.encoded_bytes(r)) if forecast.keeps_diagonals(r) else "at each use" for r in ranks}
-    most, keys = _mib(forecast.most_memory_bytes), _mib(plan.key_bytes)
+    rows = {shown_bytes(plan.encoded_bytes(r)) if forecast.keeps_diagonals(r) else "at each use" for r in ranks}
+    most, keys = shown_bytes(forecast.most_memory_bytes), shown_bytes(plan.key_bytes)
     return f"about {most}, of which keys {keys}, encoded rows " + " / ".join(sorted(rows))
 
 
@@ -75,9 +76,9 @@ def _time(forecast: Forecast) -> str:
     prepared = forecast.preparation_seconds
     inverse = f", inverse {seconds(prepared)}" if prepared else ""
     return (
-        f"{seconds(forecast.iteration_seconds)} per iteration (at most {seconds(busiest)} of CPU per party), keys "
-        f"{seconds(forecast.setup_seconds)}{inverse}, training {seconds(forecast.training_seconds)}; {where}; by "
-        f"{forecast.units.source}"
+        f"{seconds(forecast.iteration_seconds)} per iteration (at most {seconds(busiest)} of CPU per party), "
+        f"evaluation keys {seconds(forecast.key_seconds)}{inverse}, training {seconds(forecast.training_seconds)}; "
+        f"{where}; by {forecast.units.source}"
     )
 
 
@@ -198,8 +199,4 @@ def _smudging(plan: Plan) -> str:
 def _traffic(tree: Tree, transfers: Sequence[Transfer]) -> str:
     """Of the party that sends least to the one that sends most, and rounds."""
     sent = [predict(tree, rank, transfers).bytes_sent for rank in range(tree.n_parties)]
-    return f"{_mib(min(sent))} to {_mib(max(sent))} sent per party, {len(transfers)} rounds"
-
-
-def _mib(n_bytes: float) -> str:
-    return f"{n_bytes / 2**20:.1f} MiB"
+    return f"{shown_bytes(min(sent))} to {shown_bytes(max(sent))} sent per party, {len(transfers)} rounds"

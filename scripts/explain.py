@@ -21,7 +21,8 @@ from network.topology import Tree, sensible_arities
 from scripts.calibration import calibrate, fingerprint, units
 from scripts.config import Config
 from scripts.describe import describe, seconds
-from scripts.forecast import Forecast, Goal
+from scripts.forecast import Forecast
+from scripts.goal import Goal
 from scripts.planning import best_plans, choice_of, goal_of, shown_bytes, workload_of
 from scripts.progress import make_console
 from scripts.train import read_summaries
@@ -250,7 +251,7 @@ def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
         "iteration_seconds": forecast.iteration_seconds,
         "iteration_cpu_seconds": [forecast.cpu_seconds(r) for r in ranks],
         "encoding_seconds": forecast.encoding_seconds,
-        "setup_seconds": forecast.setup_seconds,
+        "key_seconds": forecast.key_seconds,
         "preparation_seconds": forecast.preparation_seconds,
         "training_seconds": forecast.training_seconds,
         "iteration_bytes": [forecast.iteration_bytes(r) for r in ranks],

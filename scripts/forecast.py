@@ -7,7 +7,6 @@ for the stated link.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from mhe.collective import Transfer
 from mhe.parameters import WORD_BYTES
 from models.cost import Chain, UnitCosts, Work, work_on
 from models.least_operations import LeastCounted
-from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.operations import Counted, Counts, Operations, probe_operations
@@ -27,12 +25,12 @@ from models.plan import CircuitPlan
 from models.range_probe import RangeProbe
 from models.training_plan import REFRESH_PASSES
 from network.link import Link
+from network.mpi import sleep_seconds
+from network.one_machine import Handling, Spent, shared_seconds, way_seconds
 from network.topology import Tree
 from network.traffic import predict
 
-Objective = Literal["time", "traffic", "memory"]
-
-_Part = Literal["opening", "first", "later", "alone", "refresh", "refresh_alone"]
+_Part = Literal["preparation", "opening", "first", "later"]
 """Of `Operations`."""
 
 KEPT_DIAGONALS_BYTES = 1 << 30
@@ -44,9 +42,6 @@ LOADED_BYTES = 110 << 20
 SCRATCH_POLYNOMIALS = 36
 """Polynomials modulo Q*P beside keys and ciphertexts: tables of the transforms, shares, their totals, and frames under
 way."""
-
-HOP_SECONDS = 1e-3
-"""How much later a party on the same machine sees a message: those who wait look again after a sleep."""
 
 
 @lru_cache(maxsize=64)
@@ -82,13 +77,12 @@ class Forecast:
 
     def cpu_seconds(self, rank: int) -> float:
         """CPU time of this party in an iteration that finds its rows encoded."""
-        return self._seconds(rank, "later") + self._carried(rank, self.plan.iteration_transfers)
+        return sum(self._staged(rank, "later")) + self._carried(rank, self.plan.iteration_transfers)
 
     @cached_property
     def iteration_seconds(self) -> float:
         """Wall time of an iteration that finds its rows encoded."""
-        alone = self._seconds(self.tree.root, "alone")
-        return self._iteration(self.cpu_seconds, alone, self.plan.iteration_transfers)
+        return self._in_stages(lambda rank: self._staged(rank, "later"), self.plan.iteration_transfers)
 
     @cached_property
     def encoding_seconds(self) -> float:
@@ -96,28 +90,24 @@ class Forecast:
         spent = []
         for rank, n in self._alike:
             encoded = sum(self._encodes(rank, number) for number in range(1, self._iterations_that_differ + 1))
-            spent.append((encoded * (self._seconds(rank, "first") - self._seconds(rank, "later")), n))
-        return self._elapsed(spent, 0.0, ())
+            spent.append((encoded * (sum(self._staged(rank, "first")) - sum(self._staged(rank, "later"))), n))
+        return self._together(spent)
 
     def cpu_seconds_of(self, rank: int, number: int) -> float:
         """CPU time of this party in the iteration of this number, from 1: the first may make its gradient in the clear,
         the last has no refresh.
         """
-        part: _Part = "opening" if number == 1 else "first" if self._encodes(rank, number) else "later"
-        refresh = self._seconds(rank, "refresh") if number == self.plan.workload.iterations else 0.0
-        return self._seconds(rank, part) - refresh + self._carried(rank, self._transfers_of(number))
+        return sum(self._stages_of(rank, number)) + self._carried(rank, self._transfers_of(number))
 
     def seconds_of(self, number: int) -> float:
         """Wall time of the iteration of this number, from 1."""
-        alone = self._seconds(self.tree.root, "alone")
-        if number == self.plan.workload.iterations:
-            alone -= self._seconds(self.tree.root, "refresh_alone")
-        return self._iteration(lambda rank: self.cpu_seconds_of(rank, number), alone, self._transfers_of(number))
+        return self._in_stages(lambda rank: self._stages_of(rank, number), self._transfers_of(number))
 
-    def _iteration(self, cpu: Callable[[int], float], alone: float, transfers: Sequence[Transfer]) -> float:
-        """Wall time. cpu: of a party; alone: the part of the root's for which the others wait."""
-        together = [(cpu(rank) - alone * (rank == self.tree.root), n) for rank, n in self._alike]
-        return self._elapsed(together, alone, transfers)
+    def _stages_of(self, rank: int, number: int) -> Sequence[float]:
+        """CPU time of this party in the iteration of this number, between its passes."""
+        part: _Part = "opening" if number == 1 else "first" if self._encodes(rank, number) else "later"
+        staged = self._staged(rank, part)
+        return staged[:-REFRESH_PASSES] if number == self.plan.workload.iterations else staged
 
     def _encodes(self, rank: int, number: int) -> bool:
         """Whether the party encodes its batch in this iteration: the first time that it computes on it encrypted."""
@@ -137,23 +127,20 @@ class Forecast:
     # the whole run
 
     @cached_property
-    def setup_seconds(self) -> float:
-        """Wall time of the keys."""
-        each = self._computed({("relin_key", self._limbs): 1}) + self._n_keys * self._computed(
-            {("rotation_key", self._limbs): 1}
-        )
-        spent = [(each + self._carried(rank, self.key_transfers), n) for rank, n in self._alike]
-        return self._elapsed(spent, 0.0, self.key_transfers)
+    def key_seconds(self) -> float:
+        """Wall time of the evaluation keys: what a run's phases "relin_key" and "rotation_keys" take."""
+        relin, galois = (self._computed({(name, self._limbs): 1}) for name in ("relin_key", "rotation_key"))
+        keys = self.plan.key_plan
+        made = (relin, *([galois] * (keys.galois_everywhere + len(keys.root_only))))
+        n = self.tree.n_parties
+        return sum(self._together([(each, n)]) for each in made) + self._passing(self.key_transfers)
 
     @cached_property
     def preparation_seconds(self) -> float:
         """Wall time of the inverse of solver "newton"; nothing else is prepared."""
         if not isinstance(self.plan, FixedHessianPlan):
             return 0.0
-        root = self._computed(self._operations(self.tree.root).preparation)
-        member = self._computed(self.counted.of(self.plan, self.tree.root, is_root=False, keep=True).preparation)
-        together = [(member + self._carried(r, self.plan.preparation_transfers), n) for r, n in self._alike]
-        return self._elapsed(together, root - member, self.plan.preparation_transfers)
+        return self._in_stages(lambda rank: self._staged(rank, "preparation"), self.plan.preparation_transfers)
 
     @cached_property
     def probe_seconds(self) -> float:
@@ -164,8 +151,8 @@ class Forecast:
         spent = []
         for rank, n in self._alike:
             counts = probe_operations(self.plan, rank, probe, keep=self.keeps_diagonals(rank))
-            spent.append((self._computed(counts) + self._carried(rank, probe.transfers), n))
-        return self._elapsed(spent, 0.0, probe.transfers)
+            spent.append((self._computed(counts), n))
+        return self._together(spent) + self._passing(probe.transfers)
 
     @property
     def training_seconds(self) -> float:
@@ -198,7 +185,7 @@ class Forecast:
         return (
             *everywhere("relin_key", 2 * rows),
             *everywhere("relin_key", rows),
-            *(t for _ in keys.everywhere for t in everywhere("rotation_key", rows)),
+            *(everywhere("rotation_key", rows) * keys.galois_everywhere),
             *(Transfer("reduce", "rotation_key", rows, n) for _ in keys.root_only),
         )
 
@@ -233,9 +220,7 @@ class Forecast:
 
     def key_bytes(self, rank: int) -> int:
         """Evaluation keys: some only the root holds."""
-        keys = self.plan.key_plan
-        count = 1 + len(keys.everywhere) + (len(keys.root_only) if rank == self.tree.root else 0)
-        return count * self.plan.parameters.evaluation_key_bytes
+        return self.plan.key_plan.count(is_root=rank == self.tree.root) * self.plan.parameters.evaluation_key_bytes
 
     def _clear_bytes(self, rank: int) -> int:
         """Rows as float64: their diagonals, or themselves with targets and masks."""
@@ -268,15 +253,46 @@ class Forecast:
             members[first.setdefault((*self._load(rank), children, parent), rank)] += 1
         return list(members.items())
 
-    def _elapsed(self, together: Sequence[tuple[float, int]], alone: float, transfers: Sequence[Transfer]) -> float:
-        """together: CPU time in what all do at the same time, and of how many parties; alone: of the root, for which
-        they wait.
-        """
-        longest = max(seconds for seconds, _ in together)
+    def _in_stages(self, staged: Callable[[int], Sequence[float]], transfers: Sequence[Transfer]) -> float:
+        """Wall time. staged: CPU time of a party before each of these transfers, and behind the last."""
+        parties = [(staged(rank), n) for rank, n in self._alike]
+        stages = [self._together([(stages[i], n) for stages, n in parties]) for i in range(len(parties[0][0]))]
+        return sum(stages) + self._passing(transfers, stages)
+
+    def _together(self, spent: Spent) -> float:
+        """Wall time of what all do at the same time."""
         if self.link is not None:
-            return longest + alone + sum(self.link.transfer_seconds(self.tree, t) for t in transfers)
-        shared = max(longest, sum(seconds * n for seconds, n in together) / self.cores)
-        return shared * self.units.crowded + alone + HOP_SECONDS * self.tree.depth * len(transfers)
+            return max(seconds for seconds, _ in spent)
+        busy = sum(n for seconds, n in spent if seconds > 0)
+        return shared_seconds(spent, self.cores) * (self.units.crowded if busy >= self.cores else 1.0)
+
+    def _passing(self, transfers: Sequence[Transfer], stages: Sequence[float] = ()) -> float:
+        """Wall time of these passes over the tree. stages: what those do before each of them who are waited for; the
+        longer that takes, the later the others look again.
+        """
+        found = sum(map(self._pass_seconds, transfers))
+        if self.link is not None:
+            return found
+        waited = [*stages, *[0.0] * len(transfers)][: len(transfers)]
+        return found + self.tree.depth * sum(sleep_seconds(seconds) / 2 for seconds in waited)
+
+    def _pass_seconds(self, transfer: Transfer) -> float:
+        """Wall time of a pass from when all are ready, but for what they see late."""
+        key = ("pass", self.tree, transfer)
+        if key not in self._known:
+            seconds = way_seconds(self.tree, transfer, self._handling(transfer))
+            if self.link is not None:
+                seconds += self.link.transfer_seconds(self.tree, transfer)
+            else:
+                everybody = sum(self._carried(rank, (transfer,)) * n for rank, n in self._alike)
+                seconds = max(seconds, everybody / self.cores)
+            self._known[key] = seconds
+        found: float = self._known[key]
+        return found
+
+    def _handling(self, transfer: Transfer) -> Handling:
+        rows = transfer.n_rows * transfer.n_columns / self.plan.parameters.ring_dim
+        return Handling(*(rows * self.units.seconds(self._work, name, 1) for name in Handling._fields))
 
     def _load(self, rank: int) -> tuple[int, int, bool]:
         """(blocks of a batch, batches, whether they are kept encoded): what parties differ in, but for their place."""
@@ -286,13 +302,13 @@ class Forecast:
             found = self._known["load", rank] = plan.blocks(rank), plan.batches(rank), self.keeps_diagonals(rank)
         return found
 
-    def _seconds(self, rank: int, part: _Part) -> float:
-        """CPU time of this part of a party's `Operations`."""
+    def _staged(self, rank: int, part: _Part) -> tuple[float, ...]:
+        """CPU time of this part of a party's `Operations`, between the passes."""
         key = (part, *self._load(rank), rank == self.tree.root)
         if key not in self._known:
-            self._known[key] = self._computed(getattr(self._operations(rank), part))
-        seconds: float = self._known[key]
-        return seconds
+            self._known[key] = tuple(map(self._computed, getattr(self._operations(rank), part)))
+        staged: tuple[float, ...] = self._known[key]
+        return staged
 
     def _computed(self, counts: Counts) -> float:
         return self.units.total(self._work, counts)
@@ -300,18 +316,15 @@ class Forecast:
     def _carried(self, rank: int, transfers: Sequence[Transfer]) -> float:
         """CPU time of packing, checking and adding up what this party sends and receives."""
         children, parent = _places(self.tree)[rank]
-        counts = {"send": 0, "receive": 0, "aggregate": 0}
+        total = 0.0
         for transfer in transfers:
-            rows = transfer.n_rows
+            send, receive, aggregate = self._handling(transfer)
             if transfer.kind == "reduce":
-                counts["receive"] += children * rows
-                counts["aggregate"] += children * rows
-                counts["send"] += rows * parent
+                total += children * (receive + aggregate) + parent * send
             else:
                 # a party that relays passes on what it got; only the root packs
-                counts["receive"] += rows * parent
-                counts["send"] += rows * (not parent and children > 0)
-        return sum(rows * self.units.seconds(self._work, name, 1) for name, rows in counts.items())
+                total += parent * receive + (not parent and children > 0) * send
+        return total
 
     def _operations(self, rank: int) -> Operations:
         plan, root = self.plan, rank == self.tree.root
@@ -324,62 +337,3 @@ class Forecast:
     @property
     def _limbs(self) -> int:
         return self.plan.parameters.n_limbs
-
-    @property
-    def _n_keys(self) -> int:
-        return len(self.plan.key_plan.everywhere) + len(self.plan.key_plan.root_only)
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What the search for parameters makes small: seconds of an iteration (and of the preparation, spread over all of
-    them), the most bytes that a party sends in one, or the most memory of a party.
-
-    trees: of which each plan takes the one that suits it best. memory_limit: bytes that no party may exceed.
-    """
-
-    objective: Objective
-    trees: tuple[Tree, ...]
-    units: UnitCosts
-    link: Link | None = None
-    counted: Counted | LeastCounted = field(default_factory=Counted, repr=False)
-    memory_limit: int | None = None
-
-    def forecast(self, plan: Plan) -> Forecast:
-        """Over the tree on which the plan does best; of equally good ones, the fastest."""
-        found = self.forecasts(plan)
-        return found[0] if len(found) == 1 else min(found, key=lambda f: (self._cost(f), f.iteration_seconds))
-
-    def over(self, tree: Tree) -> Goal:
-        """The same over this tree."""
-        return replace(self, trees=(tree,))
-
-    def forecasts(self, plan: Plan) -> list[Forecast]:
-        """Over every tree."""
-        within = 0 if self.objective == "memory" else self.memory_limit
-        tree, *others = self.trees
-        first = Forecast(plan, tree, self.units, self.link, counted=self.counted, keep_within=within)
-        return [first, *map(first.over, others)]
-
-    def allowance(self, plan: Plan) -> float:
-        """0, or infinite where a party would take more than memory_limit: a `Judge` of whether a plan may be taken."""
-        # what a party takes does not depend on where it is in the tree, but for the keys of the root
-        taken = 0 if self.memory_limit is None else self.forecasts(plan)[0].most_memory_bytes
-        return math.inf if self.memory_limit is not None and taken > self.memory_limit else 0.0
-
-    def __call__(self, plan: Plan) -> float:
-        return self.allowance(plan) or min(map(self._cost, self.forecasts(plan)))
-
-    def least(self, plan: Plan) -> float:
-        """No more than what a plan costs; of a perceptron, without counting what it takes."""
-        if self.objective != "time" or not isinstance(plan, PerceptronPlan):
-            return self(plan)
-        bound = replace(self, counted=LeastCounted())
-        return bound(plan)
-
-    def _cost(self, forecast: Forecast) -> float:
-        if self.objective == "traffic":
-            return forecast.most_iteration_bytes
-        if self.objective == "memory":
-            return forecast.most_memory_bytes
-        return forecast.iteration_seconds + forecast.preparation_seconds / forecast.plan.workload.iterations

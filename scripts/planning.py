@@ -36,7 +36,7 @@ from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
 from scripts.config import Config, ModelConfig
-from scripts.forecast import Goal
+from scripts.goal import Goal
 
 Floats = npt.NDArray[np.float64]
 

@@ -27,7 +27,7 @@ from models.search import Choice
 from models.tiles import TileLayout
 from models.workload import Workload
 from scripts.config import Config
-from scripts.forecast import Goal
+from scripts.goal import Goal
 from scripts.planning import moduli_maker
 
 Floats = npt.NDArray[np.float64]

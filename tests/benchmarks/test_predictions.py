@@ -14,6 +14,6 @@ def test_a_ratio_is_that_of_the_party_farthest_off():
 
 
 def test_a_slow_machine_makes_times_longer_and_nothing_else():
-    found = {"iteration_cpu_seconds": 0.5, "iteration_seconds": 0.4, "setup_seconds": None, "memory_bytes": 0.9}
+    found = {"iteration_cpu_seconds": 0.5, "iteration_seconds": 0.4, "key_seconds": None, "memory_bytes": 0.9}
     kept = at_pace(found, Pace(cpu=2.0, wall=2.5))
-    assert kept == {"iteration_cpu_seconds": 1.0, "iteration_seconds": 1.0, "setup_seconds": None}
+    assert kept == {"iteration_cpu_seconds": 1.0, "iteration_seconds": 1.0, "key_seconds": None}

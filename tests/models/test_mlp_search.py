@@ -14,7 +14,7 @@ from models.activations import approximate, identity, sigmoid, square
 from models.least_operations import least_operations
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.mlp_search import choose_perceptron_plans, tile_layouts
-from models.operations import operations
+from models.operations import operations, whole
 from models.packing import doublings
 from models.search import LOGIT_ERROR, TOLERATED, Choice, RootWork, pinned
 from models.tiles import TileLayout
@@ -105,14 +105,14 @@ def test_explicit_values_are_taken(free, first):
 @pytest.mark.parametrize(
     ("changes", "widths"),
     [
-        ({}, (8, 16, 32, 64)),
-        ({"hidden": ()}, (2, 4, 8, 16)),
-        ({"hidden": (), "coupled": True}, (8, 16, 32)),
-        ({"batch": 150}, (8, 16)),
-        ({"batch": None, "rows": (1500,)}, (2,)),
+        ({}, (1, 2, 4, 8, 16, 32, 64)),
+        ({"hidden": ()}, (1, 2, 4, 8, 16, 32, 64)),
+        ({"hidden": (), "coupled": True}, (8, 16, 32, 64)),
+        ({"batch": 150}, (1, 2, 4, 8, 16)),
+        ({"batch": None, "rows": (1500,)}, (1, 2)),
     ],
 )
-def test_tiles_of_every_sensible_width_that_holds_a_batch_are_looked_at(changes, widths):
+def test_tiles_of_every_width_that_holds_a_batch_are_looked_at(changes, widths):
     task = replace(CLASSES, **changes)
     layouts = tile_layouts(task, 8192)
     assert sorted({each.width for each in layouts}) == list(widths)
@@ -139,10 +139,9 @@ def test_what_is_cheapest_is_found_without_counting_all(name):
     plan, judge = choose(task), RootWork()
     cost = judge(plan)
     n_slots = plan.parameters.n_slots
-    narrow = [TileLayout(n_slots, width, width) for width in (1, 2, 4)]
-    for layout in (*narrow, *tile_layouts(task, n_slots)):
+    for layout in tile_layouts(task, n_slots):
         other = PerceptronPlan(task, plan.parameters, layout, centred=plan.centred)
-        counted = operations(other, 0, is_root=False, keep=True).later
+        counted = whole(operations(other, 0, is_root=False, keep=True).later)
         for key, count in least_operations(other).items():
             assert count <= counted.get(key, 0), (layout, key)
         assert judge.least(other) <= judge(other)
@@ -181,8 +180,8 @@ def test_what_one_party_found_another_one_makes_again():
         ),
         (Choice(limbs=5), {}, "limbs = 5 are too few: 3 levels are consumed between refreshes, and one with 128"),
         (Choice(), {"batch": None, "rows": (20000,) * 4}, "a batch of 20000 rows does not fit 16384 rows"),
-        (Choice(ring_dim=65536), {"precision": 1e-9}, "precise to .* at best .* 1e-09 is asked for"),
-        (Choice(), {"release_bits": 90}, "precise to .*smudging of 90 statistical bits is what costs precision"),
+        (Choice(ring_dim=65536), {"precision": 1e-9}, "weights would be released to .* at best .* 1e-09 is asked for"),
+        (Choice(), {"release_bits": 90}, "released to .*smudging of 90 statistical bits is what costs precision"),
     ],
 )
 def test_the_binding_constraint_is_named(choice, changes, said):

@@ -12,9 +12,10 @@ from models.activations import identity, square
 from models.model import model_of
 from models.newton import GramBatch
 from models.operations import Counted as Counting
-from models.operations import operations, probe_operations
+from models.operations import operations, probe_operations, whole
 from models.range_probe import RangeProbe
 from models.training import batch_indices
+from models.training_plan import REFRESH_PASSES
 from network.local import run_parties
 from tests.counted import Counted
 from tests.evaluators import make_party
@@ -52,7 +53,7 @@ def joined(plan, shards, collective, keep=True):
 
 
 def counted_run(plan, keep):
-    """By rank: calls of the preparation, of a first and of a later iteration, and the part of the root's step."""
+    """By rank: calls of the preparation, of a first and of a later iteration, and of the latter's before its sum."""
     shards = table(plan.workload)
 
     def program(collective):
@@ -72,12 +73,10 @@ def counted_run(plan, keep):
             ahead = model.look_ahead(party.backend, weights, weights)
             totals = party.sum(model.gradients(party, ahead, batch))
             before = taken()
-            updated = model.step(party, prepared, ahead, totals)
-            step = taken()
-            model.refresh(party, updated)
-            found.append(dict(Counter(before) + Counter(step) + Counter(taken())))
+            model.refresh(party, model.step(party, prepared, ahead, totals))
+            found.append(dict(Counter(before) + Counter(taken())))
         party.close()
-        return [*found, step if collective.is_root else {}]
+        return [*found, before]
 
     return run_parties(plan.workload.n_parties, program)
 
@@ -95,8 +94,25 @@ def test_operations_are_the_calls_of_a_native_run(name, keep):
     plan = PLANS[name]
     for rank, calls in enumerate(counted_run(plan, keep)):
         found = operations(plan, rank, is_root=rank == 0, keep=keep)
-        parts = (found.preparation, found.first, found.later, found.alone)
-        assert [evaluated(part) for part in parts] == calls
+        refreshes = 2 * REFRESH_PASSES if name == "newton" else REFRESH_PASSES
+        parts = (found.preparation, found.first, found.later, found.later[: -refreshes - 1])
+        assert [evaluated(whole(part)) for part in parts] == calls
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_operations_are_cut_where_something_passes(name):
+    plan = PLANS[name]
+    root, other = (operations(plan, 0, is_root=is_root, keep=True) for is_root in (True, False))
+    for found in (root, other):
+        for stages in (found.opening, found.first, found.later):
+            assert len(stages) == len(plan.iteration_transfers) + 1
+        assert len(found.preparation) == len(getattr(plan, "preparation_transfers", ())) + 1
+        # weights are refreshed last: a share before the pass in the middle, and its end behind it
+        *_, share, end, _ = ({key[0].removeprefix("mapped_") for key in stage} for stage in found.later)
+        assert share == {"mask", "fresh"}
+        assert end == ({"lift"} if found is root else set())
+    # what the root does with the sum, the others wait for
+    assert root.later[-REFRESH_PASSES - 1] and not other.later[-REFRESH_PASSES - 1]
 
 
 @pytest.mark.parametrize("name", ["logistic", "three blocks", "softmax", "perceptron"])
@@ -149,13 +165,10 @@ def test_the_first_iteration_is_counted_as_it_is(name):
 
     for rank, calls in enumerate(run_parties(plan.workload.n_parties, program)):
         found = operations(plan, rank, is_root=rank == 0, keep=True)
-        assert evaluated(found.opening) == calls
+        assert evaluated(whole(found.opening)) == calls
         in_clear = name not in ("softmax", "perceptron")
         assert found.opens_in_clear == in_clear
-        assert ("own_encryption", plan.error_limbs) in found.opening if in_clear else found.opening == found.first
-        # a share, and at the root its end
-        assert found.refresh and {key[0].removeprefix("mapped_") for key in found.refresh} <= {"mask", "fresh", "lift"}
-        assert (Counter(found.alone) - Counter(found.refresh_alone) == {}) == (rank != 0)
+        assert ("own_encryption", plan.error_limbs) in found.opening[0] if in_clear else found.opening == found.first
 
 
 @pytest.mark.parametrize("name", ["logistic", "perceptron"])
@@ -199,7 +212,7 @@ def test_key_switches_inside_the_evaluator_are_those_counted(name, monkeypatch):
         party.close()
 
     run_parties(1, program)
-    counts = operations(alone, 0, is_root=True, keep=True).first
+    counts = whole(operations(alone, 0, is_root=True, keep=True).first)
     expected = Counter()
     for (kind, limbs), n in counts.items():
         if kind in ("rotate", "relinearise", "conjugate", "decompose", "rotate_and_sum"):

@@ -14,7 +14,7 @@ from models.cost import DEFAULT_UNITS
 from models.linalg import backward, forward, pack, rotate_and_add
 from models.packing import BlockLayout, choose_layout, doublings, power_of_two_at_least
 from network.topology import Tree
-from scripts.forecast import Goal
+from scripts.goal import Goal
 from tests.evaluators import World, parameters_of
 from tests.insecure import clear_backend, clear_ciphertext, insecure_test_plan, workload
 

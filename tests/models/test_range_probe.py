@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhe.errors import ParameterError
+from mhe.parameters import log2_product
 from models.activations import approximate, exponential, identity, quadratic_softmax, square
 from models.model import model_of
 from models.perceptron import with_constant
+from models.precision import MOST_TOLD
 from models.range_probe import RangeProbe, range_probe
 from models.training import RANGE, batch_indices, pack_batches, prepare, train
 from models.twin import train_twin
@@ -204,9 +206,22 @@ def test_what_is_said_holds_for_any_inputs(values, noise, name):
         assert not found.outside
 
 
-def test_inputs_that_the_limbs_do_not_hold_are_outside():
-    probe = RangeProbe(insecure_test_plan(CASES["two parties"]))
-    assert probe.judge(1, -(2.0**60)).outside
+@pytest.mark.parametrize("name", ["two parties", "interval of another middle"])
+@given(st.floats(0.0, 1.0), st.booleans())
+def test_how_far_inputs_reach_that_the_limbs_do_not_hold_is_not_said(name, part, negative):
+    """What is released then is any number that the limbs hold."""
+    probe = RangeProbe(insecure_test_plan(CASES[name]))
+    bits, scale = log2_product(probe.plan.parameters.moduli[: probe.limbs]), probe.scale(probe.squarings)
+    beyond = probe.slots * (2 * MOST_TOLD) ** probe.power / probe.inputs.period
+    wrapped = beyond * (2.0 ** (bits - 1) / scale / beyond) ** part
+    found = probe.judge(1, -wrapped if negative else wrapped)
+    assert found.outside
+    assert found.reach is None
+    assert found.surely > 0.99 * 2 * MOST_TOLD
+    assert "farther out than a probe can tell, the largest at least" in found.said
+    inside = probe.judge(1, 0.99 * beyond)
+    assert inside.reach is not None
+    assert "may lie anywhere in [" in inside.said
 
 
 @pytest.mark.parametrize("name", BOUNDED)

@@ -11,14 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from mhe.errors import ParameterError
+from models.activations import identity, square
 from models.cost import DEFAULT_RATES, DEFAULT_UNITS, Chain, UnitCosts, Work
-from models.operations import operations
+from models.operations import operations, whole
 from network.link import Link
 from network.topology import Tree, sensible_arities
 from network.traffic import predict
 from scripts import calibration, cli
 from scripts.config import parse_config
-from scripts.forecast import Forecast, Goal
+from scripts.forecast import Forecast
+from scripts.goal import Goal
 from scripts.planning import best_plans, choice_of, goal_of, workload_of
 from scripts.train import read_summaries
 from tests.insecure import insecure_test_newton_plan, insecure_test_perceptron_plan, insecure_test_plan, workload
@@ -35,7 +37,7 @@ def test_cpu_time_is_that_of_the_operations_and_of_what_is_carried():
     found = forecast()
     work = Work(Chain.of(PLAN.parameters))
     for rank in range(3):
-        counts = operations(PLAN, rank, is_root=rank == 0, keep=True).later
+        counts = whole(operations(PLAN, rank, is_root=rank == 0, keep=True).later)
         computed = DEFAULT_UNITS.total(work, counts)
         assert computed == pytest.approx(sum(n * DEFAULT_UNITS.seconds(work, *key) for key, n in counts.items()))
         rows = sum(t.n_rows for t in PLAN.iteration_transfers)
@@ -103,7 +105,7 @@ def test_every_operation_of_a_plan_has_a_default():
     plan = insecure_test_newton_plan(workload((30, 30), 4, condition=20.0))
     found = operations(plan, 0, is_root=True, keep=True)
     for counts in (found.preparation, found.first, found.later):
-        assert DEFAULT_UNITS.total(Work(Chain.of(plan.parameters)), counts) > 0
+        assert DEFAULT_UNITS.total(Work(Chain.of(plan.parameters)), whole(counts)) > 0
     assert Forecast(plan, Tree(2), DEFAULT_UNITS).preparation_seconds > 0
 
 
@@ -186,6 +188,29 @@ def test_the_link_decides_on_the_tree():
     trees = tuple(Tree(12, a) for a in sensible_arities(12))
     slow, far = (Goal("time", trees, DEFAULT_UNITS, Link.parse(t)).forecast(plan) for t in ("1mbps/1us", "10gbps/1s"))
     assert slow.tree.arity < far.tree.arity == 11
+
+
+def test_every_key_is_counted_alike():
+    """The conjugation key of a perceptron, too: in memory, on its way, and in time."""
+    task = workload((20, 20), 5, outputs=3, hidden=(8,), activation=square((-4.0, 4.0)), link=identity(), batch=8)
+    plan = insecure_test_perceptron_plan(task, ring_dim=1 << 11)
+    assert plan.key_plan.conjugation
+    found, keys, p = forecast(plan=plan, tree=Tree(2)), plan.key_plan, plan.parameters
+    everywhere = 1 + len(keys.everywhere)
+    assert found.key_bytes(1) == (1 + everywhere) * p.evaluation_key_bytes
+    assert found.key_bytes(0) == plan.key_bytes == (1 + everywhere + len(keys.root_only)) * p.evaluation_key_bytes
+    passes = [t.kind for t in found.key_transfers if t.protocol == "rotation_key"]
+    assert (passes.count("broadcast"), passes.count("reduce")) == (everywhere, everywhere + len(keys.root_only))
+    without = replace(keys, conjugation=False)
+    assert (keys.galois_everywhere, without.galois_everywhere) == (everywhere, everywhere - 1)
+    assert keys.count(is_root=False) == without.count(is_root=False) + 1 == everywhere + 1
+
+
+def test_a_run_waits_at_every_pass_for_who_has_most_to_do():
+    """Stage by stage: not for the one who has most to do in all."""
+    found = forecast(link=Link.parse("10gbps/1us"))
+    root, member = (found._staged(rank, "later") for rank in (0, 1))
+    assert found.iteration_seconds > sum(map(max, zip(root, member, strict=True))) >= max(sum(root), sum(member))
 
 
 def test_only_the_root_has_the_keys_of_the_root():
