@@ -226,15 +226,22 @@ def _remez(function: Callable[[Floats], Floats], degree: int) -> Floats:
     return best
 
 
-def evaluate(backend: Backend, u: Ciphertext, poly: Polynomial, scale: float) -> Ciphertext:
-    """p(u) at exactly this scale and u.limbs - poly.depth limbs.
+EVERYWHERE: Floats = np.ones(1)
+"""The mask that leaves nothing out."""
+
+
+def evaluate(backend: Backend, u: Ciphertext, poly: Polynomial, scale: float, mask: Floats = EVERYWHERE) -> Ciphertext:
+    """p(u) at exactly this scale and u.limbs - poly.depth limbs where mask (period,) is 1, and 0 where it is 0.
+
+    The mask costs no level: every term has a constant that is encoded anyway. What u holds beside it may be anything
+    that its scale has room for.
 
     Splits p = q t^(2^k) + r, recursively, with t = u / half_width for free (only the scale is read differently);
     constants are encoded at whatever scale makes the terms agree, so that none costs a level (Paterson-Stockmeyer at
     minimal depth; the scale management of Bossuat et al., EUROCRYPT 2021, ePrint 2020/1203, Section 3).
     """
     t = backend.reread(u, scale=u.scale * poly.half_width)
-    return _Evaluation(backend, t).of(poly.coefficients, u.limbs - poly.depth, scale)
+    return _Evaluation(backend, t, mask).of(poly.coefficients, u.limbs - poly.depth, scale)
 
 
 def activate(backend: Backend, u: Ciphertext, poly: Polynomial, mask: Floats) -> Ciphertext:
@@ -276,10 +283,10 @@ def part_of_interval(backend: Backend, u: Ciphertext, interval: tuple[float, flo
 
 
 class _Evaluation:
-    """The powers t^(2^k) of one ciphertext, made once, and polynomials in it."""
+    """The powers t^(2^k) of one ciphertext, made once, and polynomials in it, times a mask."""
 
-    def __init__(self, backend: Backend, t: Ciphertext) -> None:
-        self.backend = backend
+    def __init__(self, backend: Backend, t: Ciphertext, mask: Floats) -> None:
+        self.backend, self.mask = backend, mask
         self.moduli = backend.parameters.moduli
         self.powers = [t]
 
@@ -312,8 +319,8 @@ class _Evaluation:
         product = self._times(self.backend.drop_limbs(self.powers[0], limbs), slope, scale)
         if constant == 0.0:
             return product
-        return self.backend.add_plain(product, self.backend.encode(np.array([constant]), limbs, scale))
+        return self.backend.add_plain(product, self.backend.encode(constant * self.mask, limbs, scale))
 
     def _times(self, x: Ciphertext, constant: float, scale: float) -> Ciphertext:
-        encoded = self.backend.encode(np.array([constant]), x.limbs, scale / x.scale)
+        encoded = self.backend.encode(constant * self.mask, x.limbs, scale / x.scale)
         return self.backend.multiply_plain(x, encoded)
