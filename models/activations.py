@@ -226,17 +226,22 @@ def _remez(function: Callable[[Floats], Floats], degree: int) -> Floats:
     return best
 
 
-def evaluate(backend: Backend, u: Ciphertext, poly: Polynomial, scale: float, mask: Floats | None = None) -> Ciphertext:
-    """p(u) at exactly this scale and u.limbs - poly.depth limbs; 0 where the mask, (period,), is 0.
+EVERYWHERE: Floats = np.ones(1)
+"""The mask that leaves nothing out."""
+
+
+def evaluate(backend: Backend, u: Ciphertext, poly: Polynomial, scale: float, mask: Floats = EVERYWHERE) -> Ciphertext:
+    """p(u) at exactly this scale and u.limbs - poly.depth limbs where mask (period,) is 1, and 0 where it is 0.
+
+    The mask costs no level: every term has a constant that is encoded anyway. What u holds beside it may be anything
+    that its scale has room for.
 
     Splits p = q t^(2^k) + r, recursively, with t = u / half_width for free (only the scale is read differently);
     constants are encoded at whatever scale makes the terms agree, so that none costs a level (Paterson-Stockmeyer at
-    minimal depth; the scale management of Bossuat et al., EUROCRYPT 2021, ePrint 2020/1203, Section 3). The mask is a
-    factor of every constant, and costs none either.
+    minimal depth; the scale management of Bossuat et al., EUROCRYPT 2021, ePrint 2020/1203, Section 3).
     """
     t = backend.reread(u, scale=u.scale * poly.half_width)
-    evaluation = _Evaluation(backend, t, np.ones(1) if mask is None else mask)
-    return evaluation.of(poly.coefficients, u.limbs - poly.depth, scale)
+    return _Evaluation(backend, t, mask).of(poly.coefficients, u.limbs - poly.depth, scale)
 
 
 def activate(backend: Backend, u: Ciphertext, poly: Polynomial, mask: Floats) -> Ciphertext:

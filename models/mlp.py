@@ -1,12 +1,17 @@
 """A multilayer perceptron on encrypted weights: one party's gradients, and the root's step.
 
 Every party runs its whole batch in SIMD through tiles (`models.tiles`): the first layer multiplies its clear rows, the
-others encrypted activations. What a layer gives is refreshed, all parties' ciphertexts in one round, so that no
+others encrypted activations. What a product gives is refreshed, all parties' ciphertexts in one round, so that no
 modulus chain grows with the depth of the network: above the floor of the refresh there are the levels of one
-activation, of one product and of what follows a product (a mask, or the slope of the activation).
+activation, or of a slope and the errors that it meets, and of one product.
 
     z_1 = X W_1,  a_l = f(z_l),  z_l+1 = a_l W_l+1 + b_l+1                               forward
     e_L = link(z_L) - y,  e_l = (e_l+1 W_l+1^T) * f'(z_l),  G_l+1 = a_l^T e_l+1          backward
+
+Nearly all of the work are rotations and products, and these cost the less the fewer limbs they have. So they are the
+last that happens before a refresh, at one limb above it: what a product leaves in the free halves of rows is refreshed
+with it, and is gone after the activation or the slope, whose constants carry a mask. The sums of gradients are
+refreshed for the same reason, before the root takes its step.
 
 A bias is a tile of its own whose gradient is the sum of the rows of e; in the first layer it is the weight of a
 constant column. Positions outside the weights (padding) are kept at zero by the plaintexts of the root's step.
@@ -25,20 +30,19 @@ from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
 from mhe.slot_map import RefreshOutput, SlotMap
-from models.activations import Polynomial, activate, part_of_interval
+from models.activations import EVERYWHERE, Polynomial, evaluate, identity, part_of_interval
 from models.clear_tiles import ClearTiles, clear_backward, clear_forward, pack_clear
 from models.linalg import rotate_and_add
+from models.mlp_fold import folded
 from models.mlp_plan import PerceptronPlan
 from models.perceptron import with_constant
 from models.regression import encrypted_zero
 from models.tile_products import (
     Turned,
-    add_bias,
     add_halves,
     double,
     outer_product,
     product,
-    samples_added,
     transposed_product,
     turned,
 )
@@ -91,17 +95,20 @@ class PerceptronModel:
     def look_ahead(
         self, backend: Backend, weights: Sequence[Ciphertext], previous: Sequence[Ciphertext]
     ) -> list[Ciphertext]:
-        """At plan.work_limbs limbs and the weights' scale."""
-        beta, limbs = self.plan.momentum, self.plan.work_limbs
-        if beta == 0.0:
-            return [backend.drop_limbs(w, limbs) for w in weights]
-        modulus = float(self.plan.parameters.moduli[limbs])
-        ahead = backend.encode(np.array([1 + beta]), limbs + 1, modulus)
-        behind = backend.encode(np.array([-beta]), limbs + 1, modulus)
-        low = [[backend.drop_limbs(w, limbs + 1) for w in some] for some in (weights, previous)]
+        """At plan.work_limbs limbs and plan.ahead_scales."""
+        plan, beta, limbs = self.plan, self.plan.momentum, self.plan.work_limbs + 1
+        wide = plan.parameters.moduli[limbs - 1] / plan.weight_scale
+        factors = {
+            scale: [backend.encode(np.array([c]), limbs, scale * wide) for c in (1 + beta, -beta) if c]
+            for scale in set(plan.ahead_scales)
+        }
         return [
-            backend.rescale(backend.multiply_accumulate_plain([(w, ahead), (p, behind)]))
-            for w, p in zip(*low, strict=True)
+            backend.rescale(
+                backend.multiply_accumulate_plain(
+                    (backend.drop_limbs(x, limbs), factor) for x, factor in zip(both, factors[scale], strict=False)
+                )
+            )
+            for *both, scale in zip(weights, previous, plan.ahead_scales, strict=True)
         ]
 
     def gradients(
@@ -113,7 +120,7 @@ class PerceptronModel:
     def probed_gradients(
         self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
     ) -> tuple[list[Ciphertext], list[Ciphertext]]:
-        """The inputs are what the layers' refreshes give anyway."""
+        """The inputs are what the layers' refreshes give anyway, masked."""
         probed = _Pass(party, self.plan, ahead, batch, probed=True)
         return probed.gradients(), probed.inputs
 
@@ -129,23 +136,19 @@ class PerceptronModel:
         pace: float = 1.0,
     ) -> list[Ciphertext] | None:
         """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile."""
+        backend, plan = party.backend, self.plan
+        sums = None if totals is None else folded(backend, plan, totals)
+        gradients = party.refresh(sums, plan.n_ciphertexts, plan.gradient_scale, plan.weights_period)
         if totals is None:
             return None
-        backend, plan, layout = party.backend, self.plan, self.plan.layout
-        grids, biases = plan.layers(totals)
-        folded = []
-        for layer, (grid, bias) in enumerate(zip(grids, biases, strict=True)):
-            form, turns = plan.network.form(layer), plan.tiles.turns(layer)
-            for tile in (tile for line in grid for tile in line):
-                folded.append(backend.rescale(samples_added(backend, layout, tile, form, turns)))
-            folded += [_bias_gradient(backend, plan, tile, layer) for tile in bias]
-        limbs = plan.low_limbs + 1
-        wide = plan.weight_scale * plan.parameters.moduli[plan.low_limbs]
+        limbs = plan.work_limbs
+        wide = plan.weight_scale * plan.parameters.moduli[limbs - 1]
         out = []
-        for v, g, valid, decay in zip(ahead, folded, plan.valid, plan.decay(pace), strict=True):
-            kept = backend.multiply_plain(backend.drop_limbs(v, limbs), backend.encode(decay, limbs, wide / v.scale))
-            moved = backend.multiply_plain(g, backend.encode(-pace * plan.step_size * valid, limbs, wide / g.scale))
-            out.append(backend.rescale(backend.add(kept, moved)))
+        for v, g, valid, decay in zip(ahead, gradients, plan.valid, plan.decay(pace), strict=True):
+            kept = (v, backend.encode(decay, limbs, wide / v.scale))
+            step = backend.encode(-pace * plan.step_size * valid, limbs, wide / g.scale)
+            terms = [kept, (backend.drop_limbs(g, limbs), step)]
+            out.append(backend.rescale(backend.multiply_accumulate_plain(terms)))
         return out
 
     def refresh(self, party: Compute, updated: Sequence[Ciphertext] | None) -> list[Ciphertext]:
@@ -188,7 +191,7 @@ def inputs_of_rows(party: Compute, plan: PerceptronPlan, weights: Sequence[Ciphe
     """The inputs of polynomials for at most layout.rows clear rows, as of `PerceptronModel.probed_gradients`."""
     probed = _pass_of_rows(party, plan, weights, x, probed=True)
     probed.refreshed(plan.network.n_layers - 1, probed.outputs())
-    return probed.inputs
+    return party.refresh_own(probed.inputs)
 
 
 def _pass_of_rows(
@@ -242,7 +245,9 @@ class _Pass:
         for layer in range(1, self.net.n_layers):
             a = self._activations(self.refreshed(layer - 1, z))
             z = self.forward(layer, self._turned(layer, a, self.net.form(layer - 1)))
-        return z
+        # what lies beside them is for nobody's eyes
+        fresh, plan = self.party.refresh_own(z), self.plan
+        return self._evaluated(identity(), fresh, plan.low_limbs, plan.parameters.scale, self.batch.present)
 
     def gradients(self) -> list[Ciphertext]:
         z = self.forward_first()
@@ -250,7 +255,7 @@ class _Pass:
         slopes: list[list[Ciphertext]] = []
         for layer in range(1, self.net.n_layers):
             z = self.refreshed(layer - 1, z)
-            slopes.append([self._apply(self.net.activation.derivative, tile) for tile in z])
+            slopes.append(self._slopes(z))
             inputs.append(self._factor(layer, self._activations(z), self.net.form(layer - 1)))
             z = self.forward(layer, inputs[-1].turned)
         errors = self.output_errors(z)
@@ -258,7 +263,7 @@ class _Pass:
         for layer in range(self.net.n_layers - 1, 0, -1):
             right = self._factor(layer, errors, self.net.form(layer))
             found.append([*self.inner_gradient(layer, inputs.pop(), right), *errors])
-            errors = self._low(self.party.refresh_own(self.backward(layer, right.turned, slopes.pop())))
+            errors = self.backward(layer, right.turned, slopes.pop())
         doubled = [self._without_mean(e) for e in errors] if self.net.coupled else self._double(errors)
         grid = clear_backward(self.backend, self.rows, doubled, self.plan.rows_scale)
         first = [tile for line in grid for tile in line]
@@ -272,35 +277,40 @@ class _Pass:
         return fresh
 
     def _parts_of_interval(self, layer: int, z: Sequence[Ciphertext]) -> list[Ciphertext]:
-        ones = np.ones((self.layout.rows, self.net.widths[layer + 1]))
+        """z alone, without what products leave beside it, ready for a refresh."""
+        plan, ones = self.plan, np.ones((self.layout.rows, self.net.widths[layer + 1]))
         used = self.layout.pack(self.tiles.with_copies(layer, ones), self.net.form(layer))
-        return [
-            part_of_interval(self.backend, tile, self.net.interval, self.batch.present * mask)
-            for tile, mask in zip(z, used, strict=True)
-        ]
+        parts = []
+        for tile, mask in zip(z, used, strict=True):
+            present = self.batch.present * mask
+            (alone,) = self._evaluated(identity(), [tile], plan.low_limbs, plan.polynomial_inputs.scale, present)
+            parts.append(part_of_interval(self.backend, alone, self.net.interval, present))
+        return parts
 
     def forward_first(self) -> list[Ciphertext]:
-        """X W: plain half tiles at plan.low_limbs limbs and default scale."""
+        """X W: plain tiles at plan.low_limbs limbs and plan.refresh_scale; the second half holds anything."""
         sums = clear_forward(self.backend, self.rows, self.grids[0], self.plan.rows_scale)
-        return [add_halves(self.backend, self.layout, z, self.plan.parameters.scale) for z in sums]
+        return [add_halves(self.backend, self.layout, self.backend.rescale(z)) for z in sums]
 
     def forward(self, layer: int, batch: Iterable[Turned]) -> list[Ciphertext]:
-        """a W + b of an inner layer where there are samples: half tiles at plan.low_limbs limbs and default scale."""
-        form, turns = self.net.form(layer - 1), self.tiles.turns(layer)
+        """a W + b of an inner layer: as `forward_first`."""
+        form, turns, backend = self.net.form(layer - 1), self.tiles.turns(layer), self.backend
         doubled = form == "plain" or turns < self.layout.width
         weights = self.doubled[layer] if doubled else self.grids[layer]
-        sums = product(self.backend, self.layout, batch, weights, form, turns)
-        scale, present = self.plan.parameters.scale, self.batch.present
-        return [add_bias(self.backend, z, b, present, scale) for z, b in zip(sums, self.biases[layer], strict=True)]
+        out = []
+        for z, b in zip(product(backend, self.layout, batch, weights, form, turns), self.biases[layer], strict=True):
+            one = backend.encode(np.ones(1), b.limbs, z.scale / b.scale)
+            out.append(backend.rescale(backend.add(z, backend.multiply_plain(b, one))))
+        return out
 
     def output_errors(self, z: Sequence[Ciphertext]) -> list[Ciphertext]:
-        """link(z) - y at plan.work_limbs limbs."""
-        out = []
-        for tile, y in zip(self.refreshed(self.net.n_layers - 1, z), self.batch.targets, strict=True):
-            value = activate(self.backend, tile, self.net.link, self.batch.present)
-            value = self.backend.drop_limbs(value, self.plan.work_limbs)
-            out.append(self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale)))
-        return out
+        """link(z) - y where there are samples: half tiles at plan.work_limbs limbs and plan.operand_scale."""
+        plan, fresh = self.plan, self.refreshed(self.net.n_layers - 1, z)
+        values = self._evaluated(self.net.link, fresh, plan.work_limbs, plan.operand_scale, self.batch.present)
+        return [
+            self.backend.add_plain(value, self.backend.encode(-y, value.limbs, value.scale))
+            for value, y in zip(values, self.batch.targets, strict=True)
+        ]
 
     def _without_mean(self, tile: Ciphertext) -> Ciphertext:
         """A plain half tile of zero padding, less the mean over its outputs: doubled, padding holds anything."""
@@ -313,15 +323,13 @@ class _Pass:
         return backend.reread(difference, scale=difference.scale * columns)
 
     def backward(self, layer: int, errors: Iterable[Turned], slopes: Sequence[Ciphertext]) -> list[Ciphertext]:
-        """(e W^T) * f'(z) of an inner layer: half tiles at plan.low_limbs limbs."""
+        """(e W^T) * f'(z) of an inner layer: as `output_errors`."""
         form, backend = self.net.form(layer), self.backend
         weights = self.doubled[layer] if form == "plain" else self.grids[layer]
         sums = transposed_product(backend, self.layout, errors, weights, form, self.tiles.turns(layer))
-        out = []
-        for e, slope in zip(sums, slopes, strict=True):
-            e = backend.rescale(e)
-            out.append(backend.rescale(backend.multiply(e, backend.drop_limbs(slope, e.limbs))))
-        return out
+        fresh = self.party.refresh_own([backend.rescale(e) for e in sums])
+        lowered = self._evaluated(identity(), fresh, self.plan.work_limbs + 1, self.plan.parameters.scale, EVERYWHERE)
+        return [backend.rescale(backend.multiply(e, slope)) for e, slope in zip(lowered, slopes, strict=True)]
 
     def inner_gradient(self, layer: int, activations: _Factor, errors: _Factor) -> list[Ciphertext]:
         """a^T e as a grid, row by row."""
@@ -340,24 +348,21 @@ class _Pass:
         return turned(self.backend, self.layout, self._double(tiles), form, self.tiles.turns(layer))
 
     def _activations(self, z: Sequence[Ciphertext]) -> list[Ciphertext]:
-        return [self._apply(self.net.activation, tile) for tile in z]
+        """Half tiles at plan.work_limbs limbs and plan.operand_scale."""
+        plan = self.plan
+        return self._evaluated(self.net.activation, z, plan.work_limbs, plan.operand_scale, self.layout.mask)
 
-    def _apply(self, function: Polynomial, z: Ciphertext) -> Ciphertext:
-        value = activate(self.backend, z, function, self.layout.mask)
-        return self.backend.drop_limbs(value, self.plan.work_limbs)
+    def _slopes(self, z: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """Half tiles, a limb above those of products and at plan.slope_scale."""
+        plan, slope = self.plan, self.net.activation.derivative
+        return self._evaluated(slope, z, plan.work_limbs + 1, plan.slope_scale, self.layout.mask)
 
-    def _low(self, tiles: Sequence[Ciphertext]) -> list[Ciphertext]:
-        return [self.backend.drop_limbs(tile, self.plan.work_limbs) for tile in tiles]
+    def _evaluated(
+        self, function: Polynomial, z: Sequence[Ciphertext], limbs: int, scale: float, mask: Floats
+    ) -> list[Ciphertext]:
+        """p(z) times the mask, at so many limbs and this scale."""
+        low = (self.backend.drop_limbs(tile, limbs + function.depth) for tile in z)
+        return [evaluate(self.backend, tile, function, scale, mask) for tile in low]
 
     def _double(self, tiles: Sequence[Ciphertext]) -> list[Ciphertext]:
         return [double(self.backend, self.layout, tile) for tile in tiles]
-
-
-def _bias_gradient(backend: Backend, plan: PerceptronPlan, errors: Ciphertext, layer: int) -> Ciphertext:
-    """The sum of the rows of e, in every row, in the form of e; the second half of a row holds anything."""
-    layout = plan.layout
-    errors = backend.drop_limbs(errors, plan.low_limbs + 1)
-    if plan.network.form(layer) == "plain":
-        return rotate_and_add(backend, errors, layout.row_steps, layout.stride)
-    diagonals = rotate_and_add(backend, double(backend, layout, errors), layout.skewed_row_steps, layout.n_slots)
-    return rotate_and_add(backend, diagonals, layout.fold_steps, layout.weights_period)

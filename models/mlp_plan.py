@@ -16,10 +16,10 @@ from mhe.keys import KeyPlan
 from mhe.parameters import WORD_BYTES
 from models.clear_tiles import clear_rotations
 from models.mlp_precision import PerceptronPrecision
-from models.model_tiles import PRODUCT_LEVELS, ModelTiles, Tile
+from models.model_tiles import ModelTiles, Tile, answer_levels
 from models.perceptron import Perceptron
 from models.tile_prediction import TilePrediction
-from models.tile_products import inner_rotations, sample_rotations
+from models.tile_products import inner_rotations, sample_rotations, scale_growth
 from models.tiles import TileLayout, coupled_width, coupling_steps
 from models.training_plan import PolynomialInputs, TrainingPlan
 from models.workload import Workload
@@ -28,6 +28,12 @@ Floats = npt.NDArray[np.float64]
 
 LOOK_AHEAD_LEVELS = 1
 """Levels of v = (1 + beta) w - beta w_previous, before the products."""
+
+GRADIENT_ROOM = 16.0
+"""Means of gradients over all rows of a step are taken to be smaller than what else is refreshed, by this factor."""
+
+PAIRED = 2.0
+"""`scale_growth` of products of two encrypted tiles, wherever they have two terms or more."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class PerceptronPlan(TrainingPlan):
         p = self.parameters
         if p.depth < self.levels:
             raise ParameterError(
-                f"a layer consumes {self.levels} levels (activation {self.levels - PRODUCT_LEVELS}, product and mask "
-                f"{PRODUCT_LEVELS}), the parameters have {p.depth} above the refresh; need "
-                f"{p.refresh_limbs + self.levels} limbs, or an activation of lower degree"
+                f"a layer consumes {self.levels} levels (activation, or slope and errors, and product), the parameters "
+                f"have {p.depth} above the refresh; need {p.refresh_limbs + self.levels} limbs, or an activation of "
+                "lower degree"
             )
         batch = max(self.workload.batch_rows)
         if batch > self.layout.rows:
@@ -74,17 +80,57 @@ class PerceptronPlan(TrainingPlan):
 
     @property
     def work_limbs(self) -> int:
-        """Limbs of the operands of products."""
-        return self.low_limbs + PRODUCT_LEVELS
+        """Limbs of the operands of products of tiles, which are nearly all of the work: as few as a product needs."""
+        return self.low_limbs + 1
 
     @property
     def weight_scale(self) -> float:
         return self.parameters.scale
 
     @property
+    def refresh_scale(self) -> float:
+        """Scale at which z, and errors before they meet a slope, are refreshed, for which `perceptron_message_bits` has
+        room.
+        """
+        return self.parameters.scale * math.sqrt(self.total_rows)
+
+    @property
+    def gradient_scale(self) -> float:
+        """Scale at which sums of gradients over n rows are refreshed: n times as large as their mean."""
+        return GRADIENT_ROOM * self.refresh_scale / self.total_rows
+
+    @property
+    def operand_scale(self) -> float:
+        """Scale of activations and errors in products: those of the two come out at gradient_scale."""
+        return math.sqrt(self.gradient_scale * self._product_modulus / PAIRED)
+
+    @property
     def rows_scale(self) -> float:
-        """Scale of the encoded rows: z_1 comes out at the default scale."""
-        return self.parameters.scale * self.parameters.moduli[self.work_limbs - 1] / self.weight_scale
+        """Scale of the encoded rows: the gradient of the first layer comes out at gradient_scale."""
+        errors = self.operand_scale * (self.network.outputs if self.network.coupled else 1)
+        return self.gradient_scale * self._product_modulus / errors
+
+    @property
+    def ahead_scales(self) -> list[float]:
+        """Scale of what is looked ahead to, by tile: z of every layer, and errors a layer back, come out at
+        refresh_scale.
+        """
+        scales: list[float] = []
+        wide = self.refresh_scale * self._product_modulus
+        for layer, (n_in, n_out) in enumerate(self.tiles.grids):
+            factor = scale_growth(self.tiles.turns(layer)) * self.operand_scale if layer else self.rows_scale
+            scales += [wide / factor] * (n_in * n_out + (n_out if layer else 0))
+        return scales
+
+    @property
+    def slope_scale(self) -> float:
+        """Scale of slopes: times errors at the default scale, rescaled, they give errors at operand_scale."""
+        return self.operand_scale * self.parameters.moduli[self.work_limbs] / self.parameters.scale
+
+    @property
+    def _product_modulus(self) -> int:
+        """By which a product is rescaled."""
+        return self.parameters.moduli[self.work_limbs - 1]
 
     @property
     def momentum(self) -> float:
@@ -165,7 +211,9 @@ class PerceptronPlan(TrainingPlan):
 
     @property
     def iteration_transfers(self) -> tuple[Transfer, ...]:
-        """What one iteration sends through the tree: every layer's refreshes, then the sum and the weights'."""
+        """What one iteration sends through the tree: every layer's refreshes, then the sum, its refresh and the
+        weights'.
+        """
         p, net, tiles = self.parameters, self.network, self.layout.tiles
         widths = [*net.hidden, net.outputs, *reversed(net.hidden)]
         own = [t for width in widths for t in self._own_refresh(p.n_parties * tiles(width))]
@@ -173,6 +221,7 @@ class PerceptronPlan(TrainingPlan):
         return (
             *own,
             Transfer("reduce", "sum", 2 * self.work_limbs * n, p.ring_dim),
+            *self.refresh_transfers(p.n_limbs * n, n),
             *self.refresh_transfers(p.n_limbs * n, n),
         )
 
@@ -189,13 +238,16 @@ class PerceptronPlan(TrainingPlan):
 
     @property
     def polynomial_inputs(self) -> PolynomialInputs:
-        """z of every layer with a polynomial behind it, as its refresh gives it: copies are inputs like any other."""
+        """z of every layer with a polynomial behind it, masked and refreshed once more: copies are inputs like any
+        other.
+        """
         p, net, layout = self.parameters, self.network, self.layout
         layers = [layer for layer, function in enumerate(net.functions) if function.degree > 1]
         tiles = sum(layout.tiles(net.widths[layer + 1]) for layer in layers)
         columns = sum(np.count_nonzero(self.tiles.with_copies(n, np.ones((1, net.widths[n + 1])))) for n in layers)
         values = sum(self.workload.batch_rows) * columns
-        return PolynomialInputs(p.n_limbs, p.scale, p.n_parties * tiles, layout.n_slots, values)
+        pooled = p.n_parties * tiles
+        return PolynomialInputs(p.n_limbs, p.scale, pooled, layout.n_slots, values, self._own_refresh(pooled))
 
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party's rows."""
@@ -225,16 +277,19 @@ class PerceptronPlan(TrainingPlan):
 
 
 def perceptron_levels(net: Perceptron) -> int:
-    """Levels between two refreshes: the deepest function, or the look ahead, a product, and the mask or slope."""
-    functions = [net.link, *([net.activation, net.activation.derivative] if net.hidden else [])]
-    return PRODUCT_LEVELS + max(LOOK_AHEAD_LEVELS, *(f.levels for f in functions))
+    """Levels between two refreshes: the look ahead, the deepest function, or a slope and the errors that it meets; and
+    a product. Where there are hidden layers, as many as answers take: their chain is the same.
+    """
+    before = max(LOOK_AHEAD_LEVELS, net.link.depth)
+    if not net.hidden:
+        return before + 1
+    before = max(before, net.activation.depth, net.activation.derivative.depth + 1)
+    return max(before + 1, answer_levels(net))
 
 
 def perceptron_message_bits(workload: Workload) -> float:
-    """log2 of what is refreshed above the default scale: values up to message_bound, errors read at a larger scale."""
-    slope = workload.model.activation.derivative if workload.hidden else None
-    # a product of two tiles comes out at twice the scale
-    raised = float(len(workload.hidden))
-    if slope is not None and slope.degree == 1:
-        raised += len(workload.hidden) * max(0.0, math.log2(slope.half_width / slope.coefficients[1]))
-    return math.log2(workload.message_bound) + 1 + raised
+    """log2 of what is refreshed above the default scale: values up to message_bound, and what products leave beside
+    them, sums of as many terms, taken for as large again; at a scale that is larger by the square root of the rows of a
+    step, so that sums over these find room, too (`PerceptronPlan.gradient_scale`).
+    """
+    return math.log2(workload.message_bound) + 2 + math.log2(workload.step_rows) / 2

@@ -60,8 +60,8 @@ class Model(Protocol):
     def probed_gradients(
         self, party: Compute, ahead: Sequence[Ciphertext], batch: Any, pace: float = 1.0, *, first: bool = False
     ) -> tuple[list[Ciphertext], list[Ciphertext]]:
-        """The same, and the inputs of polynomials at v, as plan.polynomial_inputs has them: read as parts of the
-        interval, from -1 to 1 inside it, 0 where a slot holds none.
+        """The same, and the inputs of polynomials at v, as plan.polynomial_inputs has them, or ready for the refresh
+        that it asks for: read as parts of the interval, from -1 to 1 inside it, 0 where a slot holds none.
         """
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:

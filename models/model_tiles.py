@@ -17,7 +17,14 @@ Floats = npt.NDArray[np.float64]
 Tile = TypeVar("Tile")
 
 PRODUCT_LEVELS = 2
-"""Levels of a product, and of the mask or the slope that follows it."""
+"""Levels of a product, and of the mask that follows it where what it gives is opened."""
+
+
+def answer_levels(network: Perceptron) -> int:
+    """Levels between two refreshes of answers: weights change their form, a product, and back to the default scale; or
+    an activation, a product and a mask.
+    """
+    return PRODUCT_LEVELS + (max(1, network.activation.levels) if network.hidden else 0)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) ->
     model.gradients(party, ahead, batch)
     without = whole(_taken(party))
     _, parts = model.probed_gradients(party, ahead, batch)
-    party.sum([probe.power_sum(party.backend, parts)])
+    party.sum([probe.power_sum(party, parts)])
     return _sum((whole(_taken(party)), 1), (without, -1))
 
 

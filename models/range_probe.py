@@ -21,12 +21,11 @@ from functools import cached_property
 
 import numpy as np
 
-from mhe.backend.interface import Backend
 from mhe.ciphertext import Ciphertext
 from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from mhe.parameters import log2_product
-from mhe.party import Party
+from mhe.party import Compute, Party
 from mhe.security import (
     correlated_norm_bound,
     key_switch_bias_norm,
@@ -119,18 +118,19 @@ class RangeProbe:
 
     @property
     def transfers(self) -> tuple[Transfer, ...]:
-        """What one probe sends through the tree: the sum, then the decryption of one coefficient."""
+        """What one probe sends through the tree: for its inputs, the sum, then the decryption of one coefficient."""
         n = self.plan.parameters.ring_dim
         return (
+            *self.inputs.transfers,
             Transfer("reduce", "sum", 2 * self.limbs, n),
             Transfer("broadcast", "decryption_input", self.limbs, n),
             Transfer("reduce", "decryption", self.limbs, 1),
             Transfer("broadcast", "decryption_output", self.limbs, 1),
         )
 
-    def power_sum(self, backend: Backend, parts: Sequence[Ciphertext]) -> Ciphertext:
+    def power_sum(self, party: Compute, parts: Sequence[Ciphertext]) -> Ciphertext:
         """The sum of t^p over the ciphertexts of one party, at `limbs` limbs."""
-        powers = list(parts)
+        backend, powers = party.backend, party.refresh_own(parts) if self.inputs.transfers else list(parts)
         for _ in range(self.squarings - 1):
             powers = [backend.rescale(backend.multiply(t, t)) for t in powers]
         return backend.rescale(backend.multiply_accumulate((t, t) for t in powers))
@@ -257,7 +257,7 @@ def prober(plan: Plan) -> Prober | None:
         return None
 
     def run(party: Party, iteration: int, parts: Sequence[Ciphertext]) -> InputRange:
-        own = probe.power_sum(party.backend, parts)
+        own = probe.power_sum(party, parts)
         totals = party.sum([own])
         total = None if totals is None else totals[0]
         return probe.judge(iteration, party.mean(total, probe.limbs, own.scale, probe.noise_norm))

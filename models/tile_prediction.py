@@ -30,7 +30,7 @@ from mhe.security import smudging_std
 from mhe.slot_map import RefreshOutput, SlotMap
 from mhe.tracking_party import TrackingParty
 from models.activations import activate
-from models.model_tiles import PRODUCT_LEVELS, ModelTiles
+from models.model_tiles import PRODUCT_LEVELS, ModelTiles, answer_levels
 from models.perceptron import Perceptron, with_constant
 from models.precision import ROW_NORM_LIMIT, largest_output, quantile
 from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudged_std, tracked_norm
@@ -82,10 +82,8 @@ class TilePrediction:
 
     @property
     def levels(self) -> int:
-        """Levels between two refreshes: weights change their form, a product, and back to the default scale; or an
-        activation, a product and a mask.
-        """
-        return PRODUCT_LEVELS + (max(1, self.network.activation.levels) if self.network.hidden else 0)
+        """Levels between two refreshes."""
+        return answer_levels(self.network)
 
     @cached_property
     def tiles(self) -> ModelTiles:

@@ -24,6 +24,7 @@ class PolynomialInputs:
 
     limbs, scale: of each of their ciphertexts, inputs read as they are. ciphertexts: how many all parties have
     together. period: slots of one. values: how many slots of all together hold an input; the others hold zero.
+    transfers: of their refresh, which brings them to so many limbs, where the iteration has none of its own.
     """
 
     limbs: int
@@ -31,6 +32,7 @@ class PolynomialInputs:
     ciphertexts: int
     period: int
     values: int
+    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True)

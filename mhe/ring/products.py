@@ -164,6 +164,47 @@ def _row(arithmetic: type[_FloatSum] | type[_WordSum], n_outputs: int) -> Any:
     return loop
 
 
+def _few(arithmetic: type[_FloatSum] | type[_WordSum], n_terms: int) -> Any:
+    """As the loop of `_row` over two outputs, for at most FOLD terms, whose sums stay in registers: one pass."""
+
+    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        row, p, reciprocal, keep = (arguments[i] for i in (1, 3, 4, 6))
+        target, table, fold_table = (context.make_array(signature.args[i])(context, b, arguments[i]) for i in (0, 2, 5))
+        n_rows, n_columns = cgutils.unpack_tuple(b, target.shape, 3)[1:]
+
+        def integer(value: int) -> Any:
+            return ir.Constant(row.type, value)
+
+        def entries(array: Any, count: int) -> list[Any]:
+            """Those of this row of a table."""
+            first = b.mul(row, integer(count))
+            return [b.load(b.gep(array.data, [b.add(first, integer(i))])) for i in range(count)]
+
+        lanes = arithmetic(b, p, reciprocal, entries(fold_table, 6))
+        pointer = ir.IntType(64).as_pointer()
+        sources = [b.inttoptr(place, pointer) for place in entries(table, 3 * n_terms)]
+        mask = lanes.spread(keep)
+        starts = [b.mul(b.add(row, b.mul(integer(o), n_rows)), n_columns) for o in range(2)]
+        with cgutils.for_range_slice(b, integer(0), n_columns, integer(LANES)) as (column, _):
+            olds = [lanes.load(target.data, b.add(start, column), WORD_VECTOR) for start in starts]
+            totals = [lanes.start(b.and_(old, mask)) for old in olds]
+            for t in range(n_terms):
+                some = sources[3 * t : 3 * t + 3]
+                for source in some:
+                    lanes.prefetch(source, b.add(column, integer(BLOCK)))
+                factor, *others = (lanes.prepare(lanes.load(source, column, WORD_VECTOR)) for source in some)
+                totals = [lanes.accumulate(s, other, factor) for s, other in zip(totals, others, strict=True)]
+            for start, total in zip(starts, totals, strict=True):
+                lanes.store(target.data, b.add(start, column), lanes.finish(total))
+        return context.get_dummy_value()
+
+    @intrinsic
+    def loop(typing_context, out, row, factors, p, reciprocal, folds, keep):  # type: ignore[no-untyped-def]
+        return VOID(out, types.intp, factors, WORD, types.float64, folds, WORD), emit
+
+    return loop
+
+
 class _Sums:
     """The running sums of a block of columns of one output, on the stack, while the loop over it is emitted."""
 
@@ -215,6 +256,8 @@ _IN_STACK = array_of(WORD, 3)
 _ARGUMENTS = (_OUT_STACK, _IN_STACK, IN_ROW, array_of(types.float64, 1), IN_ROWS, WORD, WORD)
 _float_one, _word_one = _row(_FloatSum, 1), _row(_WordSum, 1)
 _float_two, _word_two = _row(_FloatSum, 2), _row(_WordSum, 2)
+_float_two_terms, _word_two_terms = _few(_FloatSum, 2), _few(_WordSum, 2)
+_float_three_terms, _word_three_terms = _few(_FloatSum, 3), _few(_WordSum, 3)
 _float_product, _word_product = _product(_FloatSum), _product(_WordSum)
 
 
@@ -233,11 +276,22 @@ def _one_kernel(
 def _two_kernel(
     out: Words, factors: Words, moduli: Words, reciprocals: Any, folds: Words, limit: np.uint64, keep: np.uint64
 ) -> None:
+    n_terms = factors.shape[1]
     for i in range(out.shape[1]):
-        if moduli[i] < limit:
-            _float_two(out, i, factors, moduli[i], reciprocals[i], folds, keep)
+        p, reciprocal = moduli[i], reciprocals[i]
+        if p < limit:
+            if n_terms == 2:
+                _float_two_terms(out, i, factors, p, reciprocal, folds, keep)
+            elif n_terms == 3:
+                _float_three_terms(out, i, factors, p, reciprocal, folds, keep)
+            else:
+                _float_two(out, i, factors, p, reciprocal, folds, keep)
+        elif n_terms == 2:
+            _word_two_terms(out, i, factors, p, reciprocal, folds, keep)
+        elif n_terms == 3:
+            _word_three_terms(out, i, factors, p, reciprocal, folds, keep)
         else:
-            _word_two(out, i, factors, moduli[i], reciprocals[i], folds, keep)
+            _word_two(out, i, factors, p, reciprocal, folds, keep)
 
 
 @kernel(VOID, OUT_ROWS, IN_ROWS, IN_ROWS, IN_ROW, array_of(types.float64, 1), IN_ROWS, WORD, WORD)

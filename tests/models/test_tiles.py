@@ -95,9 +95,7 @@ def test_clear_rows_times_encrypted_weights(tiles: Tiles) -> None:
     weights = tiles.grid(tiles.layout.pack_weights(tiles.weights, "first"))
     rows = pack_clear(tiles.layout, tiles.batch, keep=True)
     sums = clear_forward(tiles.backend, rows, weights, SCALE)
-    products = [tiles.slots(add_halves(tiles.backend, tiles.layout, z, SCALE)) for z in sums]
-    for values in products:
-        assert not values.reshape(-1, tiles.layout.stride)[:, tiles.layout.width :].any()
+    products = [tiles.slots(add_halves(tiles.backend, tiles.layout, z)) for z in sums]
     found = tiles.layout.unpack(products, "plain", tiles.weights.shape[1])
     np.testing.assert_allclose(found, tiles.batch @ tiles.weights, atol=1e-12)
 
