@@ -198,6 +198,7 @@ def run_variant(variant: Variant, rows: Rows) -> dict[str, Any]:
         "solver": variant.solver,
         "levels": p.depth,
         "rows_per_ciphertext": plan.rows,
+        "diagonals": plan.layout.n_diagonals,
         "rotation_keys": len(keys.everywhere) + len(keys.root_only),
         "parameters": {
             "ring_dim": p.ring_dim,

@@ -203,8 +203,7 @@ def tolerated(best: AnyPlan) -> AnyPlan:
 
 def _is_noisier(plan: CircuitPlan, candidate: _Candidate, other: CircuitPlan, its_candidate: _Candidate) -> bool:
     """Whether it is no more precise than this other one, for sure."""
-    same = plan.layout.n_diagonals == other.layout.n_diagonals
-    return same and candidate.is_no_better_than(its_candidate)
+    return plan.layout == other.layout and candidate.is_no_better_than(its_candidate)
 
 
 class RootWork:

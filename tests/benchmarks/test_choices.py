@@ -37,13 +37,22 @@ def row_packed(task):
     return RowPackedPlan(task, parameters)
 
 
-def short_blocks(task):
-    return choices.ShortBlockPlan(task, insecure_test_plan(task, scale_bits=SCALE_BITS).parameters)
+def searched(choose):
+    """INSECURE: with these parameters in place of those that its search finds."""
+
+    def plan(task):
+        with pytest.MonkeyPatch.context() as patch:
+            found = insecure_test_plan(task, scale_bits=SCALE_BITS)
+            patch.setattr(choices, "choose_plan", lambda *_, free: found)
+            return choose(task, None, None, free=True)
+
+    return plan
 
 
 SMALL = {
     choices.choose_row_packed_plan: row_packed,
-    choices.choose_short_block_plan: short_blocks,
+    choices.choose_short_block_plan: searched(choices.choose_short_block_plan),
+    choices.choose_cyclic_plan: searched(choices.choose_cyclic_plan),
     choices.choose_plan: lambda task: insecure_test_plan(task, scale_bits=SCALE_BITS),
     choices.choose_newton_plan: lambda task: insecure_test_newton_plan(task, scale_bits=SCALE_BITS),
 }
@@ -69,11 +78,13 @@ def test_every_line_computes_its_twin(document):
 
 
 def test_lines_differ_in_what_they_say(document):
-    rows, short, whole, newton = document["choices"]
+    rows, short, whole, copies, newton = document["choices"]
     assert rows["levels"] == short["levels"] + 1
     assert rows["rows_per_ciphertext"] == short["rows_per_ciphertext"] < whole["rows_per_ciphertext"]
+    assert whole["rows_per_ciphertext"] == copies["rows_per_ciphertext"]
+    assert whole["diagonals"] > copies["diagonals"]
     assert rows["iterations_to_auc"] == whole["iterations_to_auc"] > newton["iterations_to_auc"]
-    assert [line["auc"] is not None for line in document["choices"]] == [False, False, True, True]
+    assert [line["auc"] is not None for line in document["choices"]] == [False, False, True, True, True]
     assert newton["cpu_seconds_of_inverse"] > 0 == whole["cpu_seconds_of_inverse"]
 
 

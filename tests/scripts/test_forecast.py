@@ -14,6 +14,7 @@ from mhe.errors import ParameterError
 from models.activations import identity, square
 from models.cost import DEFAULT_RATES, DEFAULT_UNITS, Chain, UnitCosts, Work
 from models.operations import operations, whole
+from models.search import TOLERATED
 from network.link import Link
 from network.topology import Tree, sensible_arities
 from network.traffic import predict
@@ -48,7 +49,7 @@ def test_cpu_time_is_that_of_the_operations_and_of_what_is_carried():
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 9])
 def test_training_is_all_its_iterations_each_as_it_is(iterations):
-    plan = insecure_test_plan(workload((200, 150, 100), 8, momentum=0.5, batch=80, iterations=iterations))
+    plan = insecure_test_plan(workload((200, 150, 100), 60, momentum=0.5, batch=80, iterations=iterations))
     found = forecast(plan=plan)
     assert max(plan.batches(r) for r in range(3)) == 3
     every = [found.seconds_of(n) for n in range(1, iterations + 1)]
@@ -169,8 +170,9 @@ def test_a_plan_keeps_the_memory_limit_or_says_what_is_needed(unlimited):
     assert found.most_memory_bytes <= least << 20 < most
     assert tight(other) >= goal(plan)
     assert other.precision.released_error <= other.workload.precision
-    with pytest.raises(ParameterError, match=f"memory_limit = {least - 1} MiB: a party needs at least {least} MiB"):
-        limited(f"{least - 1}MiB")
+    # with less, nothing is as precise as asked for; what nearly is comes instead, and the plan says so
+    _, coarse = limited(f"{least - 1}MiB")
+    assert coarse.workload.precision < coarse.precision.released_error < TOLERATED * coarse.workload.precision
 
 
 @pytest.mark.parametrize("link", [None, Link.parse("1gbps/20ms"), Link.parse("100mbps/1ms")])
