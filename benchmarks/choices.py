@@ -38,7 +38,7 @@ from models.packing import choose_layout
 from models.perceptron import with_constant
 from models.plan import CircuitPlan
 from models.reference import fit_exact
-from models.search import Choice, MakeModuli, choose_plan
+from models.search import Choice, MakeModuli, choose_plan, n_diagonals
 from models.training import standardisation
 from models.twin import train_twin
 from models.workload import Workload
@@ -198,7 +198,7 @@ def run_variant(variant: Variant, rows: Rows) -> dict[str, Any]:
         "solver": variant.solver,
         "levels": p.depth,
         "rows_per_ciphertext": plan.rows,
-        "diagonals": plan.layout.n_diagonals,
+        "diagonals": n_diagonals(plan),
         "rotation_keys": len(keys.everywhere) + len(keys.root_only),
         "parameters": {
             "ring_dim": p.ring_dim,
