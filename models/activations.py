@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +154,14 @@ def square(interval: tuple[float, float]) -> Polynomial:
     return Polynomial((0.0, 0.5 * width, 0.125 * width**2), interval, 0.0)
 
 
+@lru_cache(maxsize=8)
+def _legendre_nodes(n: int) -> tuple[Floats, Floats]:
+    """Nodes and weights of Gauss and Legendre's quadrature: eigenvalues of a matrix of this size."""
+    x, weight = np.polynomial.legendre.leggauss(n)
+    x.flags.writeable = weight.flags.writeable = False
+    return x, weight
+
+
 def approximate(
     function: Callable[[Floats], Floats], degree: int, interval: tuple[float, float], method: str
 ) -> Polynomial:
@@ -173,7 +182,7 @@ def approximate(
         return function(middle + radius * x)
 
     if method == "least_squares":
-        x, weight = np.polynomial.legendre.leggauss(max(200, 8 * degree))
+        x, weight = _legendre_nodes(max(200, 8 * degree))
         basis = chebyshev.chebvander(x, degree) * np.sqrt(weight)[:, None]
         series = np.linalg.lstsq(basis, on_unit(x) * np.sqrt(weight), rcond=None)[0]
     elif method == "minimax":
