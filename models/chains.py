@@ -33,7 +33,7 @@ from models.workload import Workload
 SCALE_BITS = (60, 58, 56, 52, FAST_BITS, 45, 42, 39, 36)
 """Tried from the most precise down, of which OpenFHE takes 58; next to FAST_BITS or below, a limb costs less."""
 
-SLOWER = 4.0
+SLOWER = 2.0
 """Layouts that take more than so many times as long as another one on the same chain are not looked at for the sake of
 precision: another chain is a cheaper way to it."""
 

@@ -291,8 +291,13 @@ class Forecast:
         return found
 
     def _handling(self, transfer: Transfer) -> Handling:
-        rows = transfer.n_rows * transfer.n_columns / self.plan.parameters.ring_dim
-        return Handling(*(rows * self.units.seconds(self._work, name, 1) for name in Handling._fields))
+        rows, of_row = transfer.n_rows * transfer.n_columns / self.plan.parameters.ring_dim, self._row_handling
+        return Handling(rows * of_row.send, rows * of_row.receive, rows * of_row.aggregate)
+
+    @cached_property
+    def _row_handling(self) -> Handling:
+        """Of one limb."""
+        return Handling(*(self.units.seconds(self._work, name, 1) for name in Handling._fields))
 
     def _load(self, rank: int) -> tuple[int, int, bool]:
         """(blocks of a batch, batches, whether they are kept encoded): what parties differ in, but for their place."""

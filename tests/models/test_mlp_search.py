@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 
@@ -146,6 +147,15 @@ def test_what_is_cheapest_is_found_without_counting_all(name):
             assert count <= counted.get(key, 0), (layout, key)
         assert judge.least(other) <= judge(other)
         assert judge(other) >= cost
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.5, math.inf])
+def test_what_is_slow_on_its_chain_is_found_where_it_is_the_best(slower, monkeypatch):
+    """Whatever is put off as slow: by the bound, the best layout is rarely the one that costs least."""
+    choice, task = Choice(ring_dim=32768, scale_bits=45), replace(WORKLOADS["nothing"], features=60)
+    expected = choose(task, choice)
+    monkeypatch.setattr("models.chains.SLOWER", slower)
+    assert choose(task, choice) == expected
 
 
 @pytest.mark.parametrize(("features", "outputs", "width"), [(60, 3, 8), (200, 20, 4), (20, 10, 16), (90, 30, 16)])
