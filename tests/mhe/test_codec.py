@@ -57,7 +57,7 @@ def assert_same(a: Share, b: Share) -> None:
     np.testing.assert_array_equal(a.rows, b.rows)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), st.integers(1, 40))
 def test_share_survives_the_round_trip(data, n_parties):
     share = data.draw(shares(n_parties))

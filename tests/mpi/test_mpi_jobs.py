@@ -12,7 +12,8 @@ from network.mpi import launched_under_mpi
 SHARE_BYTES = 20 << 20
 
 
-@pytest.mark.parametrize("n_parties", [1, 5])
+# of four one is neither root nor leaf
+@pytest.mark.parametrize("n_parties", [1, 4])
 def test_reduce_and_broadcast_of_a_large_share(mpi_job, n_parties):
     job = mpi_job(n_parties, "program_reduce.py")
     assert job.exit_code == 0, job.errors
