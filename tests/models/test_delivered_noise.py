@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,9 +22,17 @@ from tests.runs import trained
 N_PARTIES = 2
 SETTINGS = {"release": "predictions", "test_rows": (4, 6), "momentum": 0.5}
 HIDDEN = {"hidden": (5,), "activation": square((-8.0, 8.0)), "link": identity(), "learning_rate": 0.2}
+
+
+def in_groups(plan):
+    """With rows in several groups of several copies."""
+    return replace(plan, packing=replace(plan.layout, n_diagonals=4, baby=2))
+
+
 PLANS = {
     "few features": lambda: plan_of("native", workload((9, 7), 1, **SETTINGS), ring_dim=1 << 12, scale_bits=32),
     "many features": lambda: plan_of("native", workload((9, 7), 100, **SETTINGS), ring_dim=1 << 11, scale_bits=32),
+    "many in groups": lambda: in_groups(PLANS["many features"]()),
     "softmax": lambda: perceptron_plan_of("native", workload((9, 7), 6, outputs=3, **SETTINGS), ring_dim=1 << 11),
     "perceptron": lambda: perceptron_plan_of(
         "native", workload((9, 7), 6, outputs=3, **SETTINGS, **HIDDEN), ring_dim=1 << 11
@@ -59,14 +68,13 @@ def delivered(plan, tests):
     return [found for found, _, _ in outcomes], outcomes[0][1], joint, train_twin(plan, shards, seed=0)[0]
 
 
-@pytest.mark.parametrize("name", ["few features", "many features"])
+@pytest.mark.parametrize("name", ["few features", "many features", "many in groups"])
 def test_logits_of_the_largest_rows_stay_within_their_bound(name):
     """Both the noise of training and delivery together, and what is added after the weights alone.
 
     All coefficients count, so that what is delivered is nothing but logits.
     """
     plan = PLANS[name]()
-    assert plan.layout.is_cyclic == (name == "few features")
     tests = [largest_rows(rows, plan.workload.features) for rows in plan.workload.test_rows]
     found, (weights,), joint, (twin,) = delivered(plan, tests)
     exact = complex_slots(weights, plan.parameters, joint, plan.weights_period)[: plan.workload.features + 1]
@@ -78,7 +86,9 @@ def test_logits_of_the_largest_rows_stay_within_their_bound(name):
             norms.append(noise_norm(got[0], plan.parameters, joint, logits))
         assert got[1] == plan.precision.logit_noise_norm
         assert norms[0] < plan.precision.logit_noise_norm < norms[0] * 2**16
-        assert norms[1] < plan.precision.logit_added_norm < norms[1] * 2**12
+        # a mask errs in proportion to the outputs, and these count as if weights were at message_bound
+        slack = 2**12 if plan.layout.is_cyclic else 2**16
+        assert norms[1] < plan.precision.logit_added_norm < norms[1] * slack
 
 
 @pytest.mark.parametrize("name", ["softmax", "perceptron"])
