@@ -322,11 +322,12 @@ class Precision(ReleasePrecision):
     def logit_noise_norm(self) -> float:
         """Euclidean bound on the noise of all coefficients of delivered logits, at their scale.
 
-        The noise of the weights counts with the norm of the largest row; it is that of the coefficients that carry
-        them, for a refresh drops the others'.
+        The noise of the weights counts with the norm of the largest row, in the slots of rows; it is that of the
+        coefficients that carry them, for a refresh drops the others'.
         """
-        plan = self.plan
-        weights = self._row_norm * math.sqrt(plan.layout.features) * self.weight_noise_norm / plan.weight_scale
+        plan, layout = self.plan, self.plan.layout
+        largest = self._row_norm * math.sqrt(layout.rows / layout.row_period)
+        weights = largest * math.sqrt(layout.features) * self.weight_noise_norm / plan.weight_scale
         return plan.prediction_scale * weights + self.logit_added_norm
 
     @property
