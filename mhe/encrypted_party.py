@@ -180,16 +180,17 @@ class EncryptedParty:
         check_periods(outputs, [c.period for c in ciphertexts])
         exported = [self._rerandomised(c) for c in ciphertexts]
         c1s = self._pool("refresh_own_input", [c.c1 for c in exported])
-        everybody = range(0, len(c1s), len(ciphertexts))
-        pooled = tuple(RefreshOutput(first + o.source, o.slot_map) for first in everybody for o in outputs)
+        everybody = [self._of(rank, len(ciphertexts)) for rank in range(self.parameters.n_parties)]
+        pooled = tuple(RefreshOutput(theirs[o.source], o.slot_map) for theirs in everybody for o in outputs)
         protocol = RefreshProtocol(self.session, tuple(c1s), pooled)
-        total = self._everywhere(protocol.share(self._secret))
-        own = self._own(len(ciphertexts))
-        c0s = protocol.finalize(total, {i: e.c0 for i, e in zip(own, exported, strict=True)})
+        total = self.collective.reduce(protocol.share(self._secret))
+        part = self.collective.scatter(None if total is None else [protocol.part(total, each) for each in everybody])
+        own = everybody[self.collective.rank]
+        c0s = protocol.finalize(part, {i: e.c0 for i, e in zip(own, exported, strict=True)})
         sources = [ciphertexts[o.source] for o in outputs]
         return [
             self.backend.import_ciphertext(protocol.fresh(i, c0s[i], c.scale), o.period(c.period))
-            for i, c, o in zip(self._own(len(outputs)), sources, outputs, strict=True)
+            for i, c, o in zip(self._of(self.collective.rank, len(outputs)), sources, outputs, strict=True)
         ]
 
     # release
@@ -266,7 +267,8 @@ class EncryptedParty:
         added = rerandomised_norm(self.parameters, len(c1s[0]))
         protocol = KeySwitchProtocol(self.session, tuple(c1s), receivers, self._smudging(noise_norm + added, len(c1s)))
         total = self._everywhere(protocol.share(self._secret))
-        switched = protocol.finalize(total, dict(zip(self._own(len(ciphertexts)), exported, strict=True)))
+        own = self._of(self.collective.rank, len(ciphertexts))
+        switched = protocol.finalize(total, dict(zip(own, exported, strict=True)))
         out = []
         for c, theirs in zip(ciphertexts, switched.values(), strict=True):
             coefficients = decrypt(self.session, private, mine, theirs)
@@ -395,19 +397,19 @@ class EncryptedParty:
             )
         return self._residues(got)
 
-    def _own(self, count: int) -> range:
-        """Where this party's polynomials stand among the pooled ones of all."""
-        return range(self.collective.rank * count, (self.collective.rank + 1) * count)
+    @staticmethod
+    def _of(rank: int, count: int) -> range:
+        """Where a party's polynomials stand among the pooled ones of all."""
+        return range(rank * count, (rank + 1) * count)
 
     def _pool(self, name: str, parts: Sequence[Residues]) -> list[Residues]:
         """Every party's polynomials, equally many and of equal limbs at each, at every party, by rank."""
         limbs, n = parts[0].shape
-        pooled = np.zeros((self.parameters.n_parties * len(parts), limbs, n), dtype=np.uint64)
-        for place, part in zip(self._own(len(parts)), parts, strict=True):
-            pooled[place] = part
-        moduli = self.parameters.moduli[:limbs] * len(pooled)
-        total = self._everywhere(self._share(name, moduli, pooled.reshape(-1, n)))
-        return list(self._residues(total).reshape(pooled.shape))
+        moduli = self.parameters.moduli[:limbs] * len(parts)
+        shares = self.collective.gather(self._share(name, moduli, np.concatenate(parts)))
+        rows = None if shares is None else np.concatenate([self._residues(share) for share in shares])
+        pooled = self._from_root(name, moduli * self.parameters.n_parties, rows)
+        return list(pooled.reshape(-1, limbs, n))
 
 
 def toss_seed(collective: Collective) -> bytes:
