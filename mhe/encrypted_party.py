@@ -184,8 +184,11 @@ class EncryptedParty:
         pooled = tuple(RefreshOutput(theirs[o.source], o.slot_map) for theirs in everybody for o in outputs)
         protocol = RefreshProtocol(self.session, tuple(c1s), pooled)
         total = self.collective.reduce(protocol.share(self._secret))
-        part = self.collective.scatter(None if total is None else [protocol.part(total, each) for each in everybody])
-        own = everybody[self.collective.rank]
+        own, parts = everybody[self.collective.rank], None
+        if total is not None:
+            parts = [protocol.part(total, theirs) for theirs in everybody]
+        part = self.collective.scatter(parts)
+        self._check_sent(part, protocol.name, protocol.part_instance(own), protocol.part_moduli(own))
         c0s = protocol.finalize(part, {i: e.c0 for i, e in zip(own, exported, strict=True)})
         sources = [ciphertexts[o.source] for o in outputs]
         return [
@@ -391,11 +394,15 @@ class EncryptedParty:
         """The root's rows, at every party. Raises ShareError if the root is at another step than this party."""
         instance, me = self._step_instance(name), frozenset({self.collective.rank})
         got = self.collective.broadcast(None if rows is None else Share(name, instance, me, moduli, rows))
+        self._check_sent(got, name, instance, moduli)
+        return self._residues(got)
+
+    @staticmethod
+    def _check_sent(got: Share, name: str, instance: bytes, moduli: tuple[int, ...]) -> None:
         if (got.protocol, got.instance, got.moduli) != (name, instance, moduli):
             raise ShareError(
                 f"the root sent {got!r}; need {name} instance {instance.hex()[:8]}: parties are out of step"
             )
-        return self._residues(got)
 
     @staticmethod
     def _of(rank: int, count: int) -> range:

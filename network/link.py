@@ -99,7 +99,7 @@ class Link:
 
     def _following(self, tree: Tree, n_bytes: float, n_chunks: int, *, apart: bool) -> float:
         """Seconds from the first to the last of chunks of so many bytes: at the busiest line, or that of WINDOW chunks
-        for every answer. apart: n_chunks of every party, each with a header, which all pass the root, one after the other.
+        for every answer. apart: n_chunks of every party, each with a header, all of which pass the root in turn.
         """
         chunk = self.seconds(n_bytes)
         answer = (2 * self.latency_seconds + chunk) / WINDOW

@@ -34,7 +34,7 @@ from functools import cached_property
 import numpy as np
 
 from mhe.ciphertext import RingCiphertext
-from mhe.errors import LevelError, ParameterError, ShareError
+from mhe.errors import LevelError, ParameterError
 from mhe.keys import SecretShare
 from mhe.protocols.common import Residues
 from mhe.protocols.ring_map import RingMap, ring_map
@@ -183,15 +183,16 @@ class RefreshProtocol:
         """
         check_complete(total, self.name, self.instance, self.session.parameters.n_parties)
         rows: Residues = np.concatenate([total.rows[place] for place in self._places(sources)])
-        return Share(self.name, self._part_instance(sources), total.contributors, self._part_moduli(sources), rows)
+        return Share(self.name, self.part_instance(sources), total.contributors, self.part_moduli(sources), rows)
 
-    def _part_instance(self, sources: Collection[int]) -> bytes:
+    def part_instance(self, sources: Collection[int]) -> bytes:
         """Names whose part of which run it is: nobody takes another's for its own. All of it is the total."""
         if len(sources) == len(self.c1s):
             return self.instance
         return self.session.instance(self.name, self.instance, *(b"%d" % source for source in sources))
 
-    def _part_moduli(self, sources: Collection[int]) -> tuple[int, ...]:
+    def part_moduli(self, sources: Collection[int]) -> tuple[int, ...]:
+        """Those of its rows."""
         moduli = self._row_moduli
         return tuple(q for place in self._places(sources) for q in moduli[place])
 
@@ -202,10 +203,7 @@ class RefreshProtocol:
         run's, or unless every party contributed exactly once.
         """
         sources = sorted(c0s)
-        check_complete(part, self.name, self._part_instance(sources), self.session.parameters.n_parties)
-        moduli = self._part_moduli(sources)
-        if part.moduli != moduli:
-            raise ShareError(f"got {part!r}; need {len(moduli)} rows modulo primes of the parameters: start all alike")
+        check_complete(part, self.name, self.part_instance(sources), self.session.parameters.n_parties)
         indices = self._outputs_of(sources)
         heights = [self._low.n_limbs] * len(sources) + [self.limbs(index) for index in indices]
         blocks: list[Residues] = np.split(part.rows, np.cumsum(heights)[:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -326,6 +327,62 @@ def test_refresh_of_everybodys_own(run_encrypted, make_ciphertext, n_parties, co
             error = np.abs(opened(party, after, joint) - opened(party, before, joint)).max()
             assert error <= slot_error(std, 2 * PERIOD)
             assert np.abs(opened(party, after, joint) - values_of(rank, i)).max() < 1e-6
+
+
+class Mixing:
+    """The root's collective that changes what it sends each party."""
+
+    def __init__(self, collective, change):
+        self._collective, self._change = collective, change
+
+    def __getattr__(self, name):
+        return getattr(self._collective, name)
+
+    def scatter(self, shares):
+        return self._collective.scatter(None if shares is None else self._change(shares))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda parts: parts[::-1], r"the root sent Share\(refresh, .*; need refresh instance .*: parties are out"),
+        (lambda parts: [parts[0], parts[0], parts[2]], r"the root sent Share\(refresh, .*; need refresh instance"),
+        (lambda parts: [replace(p, moduli=p.moduli[::-1]) for p in parts], r"(the root sent|residue not below)"),
+        (lambda parts: [replace(p, contributors=frozenset({0, 2})) for p in parts], r"parties \[1\] are missing"),
+        (lambda p: [p[0], p[1], replace(p[2], rows=p[2].rows | np.uint64(1 << 63))], "residue not below its modulus"),
+    ],
+)
+def test_what_is_not_this_partys_total_is_refused(run_encrypted, make_ciphertext, change, message):
+    def program(party):
+        party.refresh_own([make_ciphertext(party, values_of(party.collective.rank), 3)])
+
+    with pytest.raises(ShareError, match=message):
+        run_encrypted(3, program, wrap=lambda c: Mixing(c, change))
+
+
+def test_a_leaf_gets_the_totals_of_its_own_ciphertexts_only(run_encrypted, make_ciphertext):
+    """And sends its own c1, nothing in place of others'."""
+    frames = []
+
+    def program(party):
+        low = make_ciphertext(party, values_of(party.collective.rank), 3)
+        party.collective.allgather(b"here")
+        start = len(frames)
+        party.refresh_own([low])
+        party.collective.allgather(b"here")
+        return start
+
+    def row_bytes(source, dest, start):
+        """Without headers: what a leaf and the root exchange."""
+        return [len(f) for s, d, f in frames[start:] if (s, d) == (source, dest) and f[:4] != b"MHE\xce"]
+
+    results = run_encrypted(3, program, tap=lambda source, dest, frame: frames.append((source, dest, frame)))
+    start, row = min(results), 8 * 256
+    head = 8
+    # its c1 of 3 limbs; then its share of the refresh of all
+    assert row_bytes(2, 0, start) == [head + 3 * row, head + 3 * (3 + 5) * row]
+    # the c1s of all; then the totals of its own
+    assert row_bytes(0, 2, start) == [head + 9 * row, head + (3 + 5) * row]
 
 
 @pytest.mark.parametrize("n_parties", [1, 3])
