@@ -162,17 +162,41 @@ class EncryptedParty:
         period: int,
         outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
+        protocol, made = self._made_at_root(ciphertexts, count, period, outputs)
+        limbs = [protocol.limbs(i) for i in range(len(protocol.outputs))]
+        return self._imported(protocol, self._send_down("refresh_output", made or (), limbs), scale, period)
+
+    def refresh_at_root(
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
+    ) -> list[Ciphertext] | None:
+        protocol, made = self._made_at_root(ciphertexts, count, period, outputs)
+        return None if made is None else self._imported(protocol, made, scale, period)
+
+    def _made_at_root(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, period: int, outputs: Sequence[RefreshOutput]
+    ) -> tuple[RefreshProtocol, list[Residues] | None]:
+        """The refresh of the root's ciphertexts, and at the root the new c0 of every output."""
         limbs, outputs = self.parameters.refresh_limbs, tuple(outputs) or plain_outputs(count)
         check_periods(outputs, [period] * count)
         exported = [self._exported(c, limbs) for c in ciphertexts or ()]
         c1s = self._send_down("refresh_input", [c.c1 for c in exported], [limbs] * count)
         protocol = RefreshProtocol(self.session, tuple(c1s), outputs)
         total = self.collective.reduce(protocol.share(self._secret))
-        fresh = {} if total is None else protocol.finalize(total, {i: c.c0 for i, c in enumerate(exported)})
-        c0s = self._send_down("refresh_output", list(fresh.values()), [protocol.limbs(i) for i in range(len(outputs))])
+        if total is None:
+            return protocol, None
+        return protocol, list(protocol.finalize(total, {i: c.c0 for i, c in enumerate(exported)}).values())
+
+    def _imported(
+        self, protocol: RefreshProtocol, c0s: Sequence[Residues], scale: float, period: int
+    ) -> list[Ciphertext]:
         return [
             self.backend.import_ciphertext(protocol.fresh(i, c0, scale), output.period(period))
-            for i, (c0, output) in enumerate(zip(c0s, outputs, strict=True))
+            for i, (c0, output) in enumerate(zip(c0s, protocol.outputs, strict=True))
         ]
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:

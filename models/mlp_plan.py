@@ -221,7 +221,7 @@ class PerceptronPlan(TrainingPlan):
         return (
             *own,
             Transfer("reduce", "sum", 2 * self.work_limbs * n, p.ring_dim),
-            *self.refresh_transfers(p.n_limbs * n, n),
+            *self.refresh_at_root_transfers(p.n_limbs * n, n),
             *self.refresh_transfers(p.n_limbs * n, n),
         )
 

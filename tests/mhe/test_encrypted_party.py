@@ -310,6 +310,30 @@ def test_refresh_of_the_roots_ciphertexts(run_encrypted, make_ciphertext, n_part
             assert_same(residues(party, after), residues(party, results[0][1][i]))
 
 
+@pytest.mark.parametrize("n_parties", [1, 3])
+def test_a_refresh_at_the_root_stays_there(run_on_each, make_ciphertext, n_parties):
+    """The same values as a refresh for all, and a pass down the tree less."""
+    turned = SlotMap.rotation(PERIOD, 3)
+    outputs = (RefreshOutput(1, turned), RefreshOutput(0))
+
+    def program(party):
+        collective, root = party.collective, party.collective.is_root
+        for name, refresh in (("all", party.refresh), ("root", party.refresh_at_root)):
+            low = [make_ciphertext(party, values_of(7, i), 3) for i in range(2)]
+            with collective.phase(name):
+                made = refresh(low if root else None, 2, SCALE, PERIOD, outputs)
+        assert (made is None) == (not root)
+        rounds = [collective.metrics.snapshot()[name]["rounds"] for name in ("all", "root")]
+        opened = [party.decrypt(c, 5, SCALE, PERIOD, 1.0) for c in made or (None, None)]
+        return rounds, opened, [(c.limbs, c.scale, c.period) for c in made or ()]
+
+    for rank, (rounds, (a, b), forms) in enumerate(run_on_each(n_parties, program)):
+        assert rounds in ([3, 2], [1, 0]), "of the protocol, of its simulation"
+        assert forms == ([(5, SCALE, PERIOD)] * 2 if rank == 0 else [])
+        assert np.abs(a - turned(values_of(7, 1))).max() < 1e-4
+        assert np.abs(b - values_of(7, 0)).max() < 1e-4
+
+
 @pytest.mark.parametrize("n_parties", PARTIES)
 @pytest.mark.parametrize("count", [1, 2])
 def test_refresh_of_everybodys_own(run_encrypted, make_ciphertext, n_parties, count):
