@@ -88,13 +88,24 @@ class ClearParty:
         period: int,
         outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
-        outputs = tuple(outputs) or plain_outputs(count)
-        check_periods(outputs, [period] * count)
-        for ciphertext in ciphertexts or ():
-            self._check_refreshable(ciphertext)
+        outputs = self._checked_outputs(ciphertexts, count, period, outputs)
         values = [self.backend.export_ciphertext(c).values for c in ciphertexts or ()]
         rows = self._from_root("refresh", np.concatenate(values) if values else None)
         return [self._refreshed(rows[output.source], scale, output) for output in outputs]
+
+    def refresh_at_root(
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
+    ) -> list[Ciphertext] | None:
+        outputs = self._checked_outputs(ciphertexts, count, period, outputs)
+        if ciphertexts is None:
+            return None
+        values = [self.backend.export_ciphertext(c).values[0] for c in ciphertexts]
+        return [self._refreshed(values[output.source], scale, output) for output in outputs]
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
         outputs = tuple(outputs) or plain_outputs(len(ciphertexts))
@@ -139,6 +150,15 @@ class ClearParty:
 
     def _smudging(self, noise_norm: float) -> float:
         return smudging_std(noise_norm, self._statistical_bits, self._releases)
+
+    def _checked_outputs(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, period: int, outputs: Sequence[RefreshOutput]
+    ) -> tuple[RefreshOutput, ...]:
+        outputs = tuple(outputs) or plain_outputs(count)
+        check_periods(outputs, [period] * count)
+        for ciphertext in ciphertexts or ():
+            self._check_refreshable(ciphertext)
+        return outputs
 
     def _check_refreshable(self, ciphertext: Ciphertext) -> None:
         if ciphertext.limbs != self.parameters.refresh_limbs:

@@ -7,7 +7,7 @@ runs all parties as threads of one process, for tests and simulations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -19,12 +19,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Transfer:
-    """One pass over the tree, as a plan foresees it: (n_rows, n_columns) residues up or down."""
+    """One pass over the tree, as a plan foresees it: (n_rows, n_columns) residues, of all or of each party."""
 
-    kind: Literal["reduce", "broadcast"]
+    kind: Literal["reduce", "broadcast", "gather", "scatter"]
     protocol: str
     n_rows: int
     n_columns: int
+
+    @property
+    def up(self) -> bool:
+        """Towards the root."""
+        return self.kind in ("reduce", "gather")
+
+    @property
+    def apart(self) -> bool:
+        """Whether an edge carries a share of every party behind it, and not one for all."""
+        return self.kind in ("gather", "scatter")
 
 
 class Collective(Protocol):
@@ -47,6 +57,12 @@ class Collective(Protocol):
 
     def broadcast(self, share: Share | None) -> Share:
         """Send the root's message down the tree; the others pass None. Everybody gets it."""
+
+    def gather(self, share: Share) -> list[Share] | None:
+        """One share of every party, all of one instance and shape: at the root, by rank; None elsewhere."""
+
+    def scatter(self, shares: Sequence[Share] | None) -> Share:
+        """Send each party its share of the root's, by rank and of one shape; the others pass None."""
 
     def allgather(self, blob: bytes) -> list[bytes]:
         """Every party's small blob, indexed by rank, at every party (one pass up, one pass down)."""

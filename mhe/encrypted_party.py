@@ -162,17 +162,41 @@ class EncryptedParty:
         period: int,
         outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
+        protocol, made = self._made_at_root(ciphertexts, count, period, outputs)
+        limbs = [protocol.limbs(i) for i in range(len(protocol.outputs))]
+        return self._imported(protocol, self._send_down("refresh_output", made or (), limbs), scale, period)
+
+    def refresh_at_root(
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
+    ) -> list[Ciphertext] | None:
+        protocol, made = self._made_at_root(ciphertexts, count, period, outputs)
+        return None if made is None else self._imported(protocol, made, scale, period)
+
+    def _made_at_root(
+        self, ciphertexts: Sequence[Ciphertext] | None, count: int, period: int, outputs: Sequence[RefreshOutput]
+    ) -> tuple[RefreshProtocol, list[Residues] | None]:
+        """The refresh of the root's ciphertexts, and at the root the new c0 of every output."""
         limbs, outputs = self.parameters.refresh_limbs, tuple(outputs) or plain_outputs(count)
         check_periods(outputs, [period] * count)
         exported = [self._exported(c, limbs) for c in ciphertexts or ()]
         c1s = self._send_down("refresh_input", [c.c1 for c in exported], [limbs] * count)
         protocol = RefreshProtocol(self.session, tuple(c1s), outputs)
         total = self.collective.reduce(protocol.share(self._secret))
-        fresh = {} if total is None else protocol.finalize(total, {i: c.c0 for i, c in enumerate(exported)})
-        c0s = self._send_down("refresh_output", list(fresh.values()), [protocol.limbs(i) for i in range(len(outputs))])
+        if total is None:
+            return protocol, None
+        return protocol, list(protocol.finalize(total, {i: c.c0 for i, c in enumerate(exported)}).values())
+
+    def _imported(
+        self, protocol: RefreshProtocol, c0s: Sequence[Residues], scale: float, period: int
+    ) -> list[Ciphertext]:
         return [
             self.backend.import_ciphertext(protocol.fresh(i, c0, scale), output.period(period))
-            for i, (c0, output) in enumerate(zip(c0s, outputs, strict=True))
+            for i, (c0, output) in enumerate(zip(c0s, protocol.outputs, strict=True))
         ]
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
@@ -180,16 +204,20 @@ class EncryptedParty:
         check_periods(outputs, [c.period for c in ciphertexts])
         exported = [self._rerandomised(c) for c in ciphertexts]
         c1s = self._pool("refresh_own_input", [c.c1 for c in exported])
-        everybody = range(0, len(c1s), len(ciphertexts))
-        pooled = tuple(RefreshOutput(first + o.source, o.slot_map) for first in everybody for o in outputs)
+        everybody = [self._of(rank, len(ciphertexts)) for rank in range(self.parameters.n_parties)]
+        pooled = tuple(RefreshOutput(theirs[o.source], o.slot_map) for theirs in everybody for o in outputs)
         protocol = RefreshProtocol(self.session, tuple(c1s), pooled)
-        total = self._everywhere(protocol.share(self._secret))
-        own = self._own(len(ciphertexts))
-        c0s = protocol.finalize(total, {i: e.c0 for i, e in zip(own, exported, strict=True)})
+        total = self.collective.reduce(protocol.share(self._secret))
+        own, parts = everybody[self.collective.rank], None
+        if total is not None:
+            parts = [protocol.part(total, theirs) for theirs in everybody]
+        part = self.collective.scatter(parts)
+        self._check_sent(part, protocol.name, protocol.part_instance(own), protocol.part_moduli(own))
+        c0s = protocol.finalize(part, {i: e.c0 for i, e in zip(own, exported, strict=True)})
         sources = [ciphertexts[o.source] for o in outputs]
         return [
             self.backend.import_ciphertext(protocol.fresh(i, c0s[i], c.scale), o.period(c.period))
-            for i, c, o in zip(self._own(len(outputs)), sources, outputs, strict=True)
+            for i, c, o in zip(self._of(self.collective.rank, len(outputs)), sources, outputs, strict=True)
         ]
 
     # release
@@ -266,7 +294,8 @@ class EncryptedParty:
         added = rerandomised_norm(self.parameters, len(c1s[0]))
         protocol = KeySwitchProtocol(self.session, tuple(c1s), receivers, self._smudging(noise_norm + added, len(c1s)))
         total = self._everywhere(protocol.share(self._secret))
-        switched = protocol.finalize(total, dict(zip(self._own(len(ciphertexts)), exported, strict=True)))
+        own = self._of(self.collective.rank, len(ciphertexts))
+        switched = protocol.finalize(total, dict(zip(own, exported, strict=True)))
         out = []
         for c, theirs in zip(ciphertexts, switched.values(), strict=True):
             coefficients = decrypt(self.session, private, mine, theirs)
@@ -389,25 +418,29 @@ class EncryptedParty:
         """The root's rows, at every party. Raises ShareError if the root is at another step than this party."""
         instance, me = self._step_instance(name), frozenset({self.collective.rank})
         got = self.collective.broadcast(None if rows is None else Share(name, instance, me, moduli, rows))
+        self._check_sent(got, name, instance, moduli)
+        return self._residues(got)
+
+    @staticmethod
+    def _check_sent(got: Share, name: str, instance: bytes, moduli: tuple[int, ...]) -> None:
         if (got.protocol, got.instance, got.moduli) != (name, instance, moduli):
             raise ShareError(
                 f"the root sent {got!r}; need {name} instance {instance.hex()[:8]}: parties are out of step"
             )
-        return self._residues(got)
 
-    def _own(self, count: int) -> range:
-        """Where this party's polynomials stand among the pooled ones of all."""
-        return range(self.collective.rank * count, (self.collective.rank + 1) * count)
+    @staticmethod
+    def _of(rank: int, count: int) -> range:
+        """Where a party's polynomials stand among the pooled ones of all."""
+        return range(rank * count, (rank + 1) * count)
 
     def _pool(self, name: str, parts: Sequence[Residues]) -> list[Residues]:
         """Every party's polynomials, equally many and of equal limbs at each, at every party, by rank."""
         limbs, n = parts[0].shape
-        pooled = np.zeros((self.parameters.n_parties * len(parts), limbs, n), dtype=np.uint64)
-        for place, part in zip(self._own(len(parts)), parts, strict=True):
-            pooled[place] = part
-        moduli = self.parameters.moduli[:limbs] * len(pooled)
-        total = self._everywhere(self._share(name, moduli, pooled.reshape(-1, n)))
-        return list(self._residues(total).reshape(pooled.shape))
+        moduli = self.parameters.moduli[:limbs] * len(parts)
+        shares = self.collective.gather(self._share(name, moduli, np.concatenate(parts)))
+        rows = None if shares is None else np.concatenate([self._residues(share) for share in shares])
+        pooled = self._from_root(name, moduli * self.parameters.n_parties, rows)
+        return list(pooled.reshape(-1, limbs, n))
 
 
 def toss_seed(collective: Collective) -> bytes:

@@ -59,6 +59,16 @@ class Compute(Protocol):
         limbs. The same at every party.
         """
 
+    def refresh_at_root(
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
+    ) -> list[Ciphertext] | None:
+        """As `refresh`, for what only the root goes on with: None elsewhere."""
+
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
         """Every party's own ciphertexts, equally many each, back at full limbs: all owners in one round.
 

@@ -69,6 +69,14 @@ def add(a: Rows, b: Rows, moduli: tuple[int, ...]) -> Rows:
 
 def check_mergeable(a: Share, b: Share) -> None:
     """Raise ShareError unless the two shares may be added up."""
+    check_alike(a, b)
+    both = a.contributors & b.contributors
+    if both:
+        raise ShareError(f"{a.protocol}: parties {sorted(both)} contributed twice; a share may be added only once")
+
+
+def check_alike(a: Share, b: Share) -> None:
+    """Raise ShareError unless the two shares are of one protocol instance, shape and type."""
     if (a.protocol, a.instance) != (b.protocol, b.instance):
         raise ShareError(f"shares of different protocol instances: {a!r} and {b!r}; every party must run the same step")
     if (a.moduli, a.rows.shape, a.rows.dtype) != (b.moduli, b.rows.shape, b.rows.dtype):
@@ -76,9 +84,6 @@ def check_mergeable(a: Share, b: Share) -> None:
             f"shares of different shape, type or moduli in {a.protocol}: {a.rows.shape} of {a.rows.dtype} and "
             f"{b.rows.shape} of {b.rows.dtype}; every party must run the same step with the same parameters"
         )
-    both = a.contributors & b.contributors
-    if both:
-        raise ShareError(f"{a.protocol}: parties {sorted(both)} contributed twice; a share may be added only once")
 
 
 def check_complete(total: Share, protocol: str, instance: bytes, n_parties: int) -> None:

@@ -72,15 +72,29 @@ class TrackingParty:
         period: int,
         outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
+        made = self.refresh_at_root(ciphertexts, count, scale, period, outputs)
+        self._pass()
+        if made is not None:
+            return made
+        unknown = self.backend.ciphertext(Size(0.0, 0.0), self.parameters.refresh_limbs, scale, period)
+        return self._refreshed([unknown] * count, tuple(outputs) or plain_outputs(count))
+
+    def refresh_at_root(
+        self,
+        ciphertexts: Sequence[Ciphertext] | None,
+        count: int,
+        scale: float,
+        period: int,
+        outputs: Sequence[RefreshOutput] = (),
+    ) -> list[Ciphertext] | None:
         made = tuple(outputs) or plain_outputs(count)
         self._pass()
         self._share(made, count, 1)
         self._pass()
-        if self.is_root:
-            self._finalize(made)
-        self._pass()
-        unknown = self.backend.ciphertext(Size(0.0, 0.0), self.parameters.refresh_limbs, scale, period)
-        return self._refreshed([unknown] * count if ciphertexts is None else list(ciphertexts), made)
+        if not self.is_root or ciphertexts is None:
+            return None
+        self._finalize(made)
+        return self._refreshed(ciphertexts, made)
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
         made = tuple(outputs) or plain_outputs(len(ciphertexts))

@@ -138,8 +138,8 @@ class PerceptronModel:
         """w' = (1 - rate l2) v - rate/n sum of gradients, for every tile."""
         backend, plan = party.backend, self.plan
         sums = None if totals is None else folded(backend, plan, totals)
-        gradients = party.refresh(sums, plan.n_ciphertexts, plan.gradient_scale, plan.weights_period)
-        if totals is None:
+        gradients = party.refresh_at_root(sums, plan.n_ciphertexts, plan.gradient_scale, plan.weights_period)
+        if gradients is None:
             return None
         limbs = plan.work_limbs
         wide = plan.weight_scale * plan.parameters.moduli[limbs - 1]

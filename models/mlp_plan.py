@@ -216,24 +216,24 @@ class PerceptronPlan(TrainingPlan):
         """
         p, net, tiles = self.parameters, self.network, self.layout.tiles
         widths = [*net.hidden, net.outputs, *reversed(net.hidden)]
-        own = [t for width in widths for t in self._own_refresh(p.n_parties * tiles(width))]
+        own = [t for width in widths for t in self._own_refresh(tiles(width))]
         n = self.n_ciphertexts
         return (
             *own,
             Transfer("reduce", "sum", 2 * self.work_limbs * n, p.ring_dim),
-            *self.refresh_transfers(p.n_limbs * n, n),
+            *self.refresh_at_root_transfers(p.n_limbs * n, n),
             *self.refresh_transfers(p.n_limbs * n, n),
         )
 
     def _own_refresh(self, count: int) -> tuple[Transfer, ...]:
-        """All parties' ciphertexts, `count` together."""
+        """All parties' ciphertexts, `count` of each."""
         p = self.parameters
         low, both = self.low_limbs * count, (self.low_limbs + p.n_limbs) * count
         return (
-            Transfer("reduce", "refresh_own_input", low, p.ring_dim),
-            Transfer("broadcast", "refresh_own_input", low, p.ring_dim),
-            Transfer("reduce", "refresh", both, p.ring_dim),
-            Transfer("broadcast", "refresh", both, p.ring_dim),
+            Transfer("gather", "refresh_own_input", low, p.ring_dim),
+            Transfer("broadcast", "refresh_own_input", low * p.n_parties, p.ring_dim),
+            Transfer("reduce", "refresh", both * p.n_parties, p.ring_dim),
+            Transfer("scatter", "refresh", both, p.ring_dim),
         )
 
     @property
@@ -247,7 +247,7 @@ class PerceptronPlan(TrainingPlan):
         columns = sum(np.count_nonzero(self.tiles.with_copies(n, np.ones((1, net.widths[n + 1])))) for n in layers)
         values = sum(self.workload.batch_rows) * columns
         pooled = p.n_parties * tiles
-        return PolynomialInputs(p.n_limbs, p.scale, pooled, layout.n_slots, values, self._own_refresh(pooled))
+        return PolynomialInputs(p.n_limbs, p.scale, pooled, layout.n_slots, values, self._own_refresh(tiles))
 
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party's rows."""

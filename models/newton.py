@@ -72,10 +72,10 @@ class FixedHessianRegression(Regression):
         plan, backend, layout = self.plan, party.backend, self.plan.matrices
         descent = None if totals is None else [self._descent(backend, ahead[0], totals[0])]
         outputs = [RefreshOutput(0, spread_form(layout, plan.weights_period))]
-        (spread,) = party.refresh(descent, 1, plan.weight_scale, plan.weights_period, outputs)
-        if totals is None:
+        spread = party.refresh_at_root(descent, 1, plan.weight_scale, plan.weights_period, outputs)
+        if spread is None:
             return None
-        inverse, rows, w = (backend.drop_limbs(x, plan.work_limbs) for x in (prepared[0], spread, ahead[0]))
+        inverse, rows, w = (backend.drop_limbs(x, plan.work_limbs) for x in (prepared[0], spread[0], ahead[0]))
         product = backend.multiply(inverse, rows)
         share = np.array([1 / plan.blocks_of_step])
         kept = backend.multiply_plain(w, backend.encode(share, w.limbs, product.scale / w.scale))
@@ -119,8 +119,8 @@ def invert(party: Compute, plan: FixedHessianPlan, gram: Floats) -> Ciphertext:
     totals = party.sum([own])
     both = None if totals is None else totals[0]
     for factor, scale, after in zip(plan.schedule.factors, scales, scales[1:], strict=False):
-        fresh = party.refresh(None if both is None else [both], 1, scale, layout.period, forms(layout))
-        if both is not None:
+        fresh = party.refresh_at_root(None if both is None else [both], 1, scale, layout.period, forms(layout))
+        if fresh is not None:
             both = inverse_round(backend, plan, fresh, factor, after)
     outputs = [RefreshOutput(0, lower_matrix(layout))]
     return party.refresh(None if both is None else [both], 1, plan.matrix_scale, layout.period, outputs)[0]

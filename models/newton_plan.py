@@ -133,7 +133,7 @@ class FixedHessianPlan(CircuitPlan):
         inverse = full - lower_matrix(self.matrices).levels
         return (
             Transfer("reduce", "sum", 2 * self.low_limbs, ring_dim),
-            *(t for _ in self.schedule.factors for t in self.refresh_transfers(forms)),
+            *(t for _ in self.schedule.factors for t in self.refresh_at_root_transfers(forms)),
             *self.refresh_transfers(inverse),
         )
 
@@ -144,7 +144,7 @@ class FixedHessianPlan(CircuitPlan):
         spread = p.n_limbs - spread_form(self.matrices, self.weights_period).levels
         return (
             Transfer("reduce", "sum", 2 * self.error_limbs, p.ring_dim),
-            *self.refresh_transfers(spread),
+            *self.refresh_at_root_transfers(spread),
             *self.refresh_transfers(p.n_limbs),
         )
 

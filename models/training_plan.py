@@ -114,11 +114,15 @@ class TrainingPlan(ABC):
 
     def refresh_transfers(self, outputs: int, count: int = 1) -> tuple[Transfer, ...]:
         """Of `count` of the root's ciphertexts, with outputs of so many limbs together."""
+        down = Transfer("broadcast", "refresh_output", outputs, self.parameters.ring_dim)
+        return (*self.refresh_at_root_transfers(outputs, count), down)
+
+    def refresh_at_root_transfers(self, outputs: int, count: int = 1) -> tuple[Transfer, ...]:
+        """The same where only the root goes on with them."""
         inputs, n = self.low_limbs * count, self.parameters.ring_dim
         return (
             Transfer("broadcast", "refresh_input", inputs, n),
             Transfer("reduce", "refresh", inputs + outputs, n),
-            Transfer("broadcast", "refresh_output", outputs, n),
         )
 
     # release

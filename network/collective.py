@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TypeVar
@@ -13,7 +13,7 @@ from mhe.share import Share
 from network.channel import Channel
 from network.host import Host, OwnProcess
 from network.metrics import MeteredChannel, Metrics, Pass
-from network.reduce import tree_allgather, tree_broadcast, tree_reduce
+from network.reduce import tree_allgather, tree_broadcast, tree_gather, tree_reduce, tree_scatter
 from network.topology import Tree
 
 T = TypeVar("T")
@@ -70,6 +70,18 @@ class TreeCollective:
         start = self._start(1)
         got = tree_broadcast(self._channel, self.tree, self._digest, share, self._received)
         self._record(Transfer("broadcast", got.protocol, *got.rows.shape), start)
+        return got
+
+    def gather(self, share: Share) -> list[Share] | None:
+        start = self._start(1)
+        shares = tree_gather(self._channel, self.tree, self._digest, share)
+        self._record(Transfer("gather", share.protocol, *share.rows.shape), start)
+        return shares
+
+    def scatter(self, shares: Sequence[Share] | None) -> Share:
+        start = self._start(1)
+        got = tree_scatter(self._channel, self.tree, self._digest, shares)
+        self._record(Transfer("scatter", got.protocol, *got.rows.shape), start)
         return got
 
     def allgather(self, blob: bytes) -> list[bytes]:

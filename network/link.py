@@ -66,7 +66,7 @@ class Link:
         total = codec.message_bytes(transfer.protocol, transfer.n_rows, transfer.n_columns, tree.n_parties)
         n_chunks = codec.chunk_count(transfer.n_rows, transfer.n_columns)
         first = head + (total - head) / n_chunks
-        return self._passed(tree, transfer.kind == "reduce", clocks, first, n_chunks)
+        return self._passed(tree, transfer.up, clocks, first, n_chunks, apart=transfer.apart)
 
     def after_allgather(self, tree: Tree, n_bytes: int, clocks: Sequence[float]) -> list[float]:
         """The same of an allgather of blobs of n_bytes each: what a subtree has, up; what all have, down."""
@@ -79,12 +79,14 @@ class Link:
         whole = codec.blob_bytes([n_bytes] * tree.n_parties)
         return self._passed(tree, False, done, whole, 1)
 
-    def _passed(self, tree: Tree, up: bool, clocks: Sequence[float], first: float, n_chunks: int) -> list[float]:
+    def _passed(
+        self, tree: Tree, up: bool, clocks: Sequence[float], first: float, n_chunks: int, *, apart: bool = False
+    ) -> list[float]:
         """first: bytes of a share's first chunk, with what goes before it."""
         done = list(clocks)
         for rank in _outwards(tree)[:: -1 if up else 1]:
             children = tree.children(rank)
-            crossing = self.latency_seconds + len(children) * self.seconds(first)
+            crossing = self.latency_seconds + (1 if apart else len(children)) * self.seconds(first)
             if up:
                 done[rank] = max([done[rank], *(done[child] + crossing for child in children)])
             else:
@@ -92,21 +94,27 @@ class Link:
                     done[child] = max(done[child], done[rank] + crossing)
         if tree.n_parties == 1:
             return done
-        following = (n_chunks - 1) * self._pace(tree, first)
+        following = self._following(tree, first, n_chunks, apart=apart)
         return [clock + following for clock in done]
 
-    def _pace(self, tree: Tree, n_bytes: float) -> float:
-        """Seconds between chunks of so many bytes: the busiest line's, or that of WINDOW chunks for every answer."""
-        widest = max(len(tree.children(rank)) for rank in range(tree.n_parties))
+    def _following(self, tree: Tree, n_bytes: float, n_chunks: int, *, apart: bool) -> float:
+        """Seconds from the first to the last of chunks of so many bytes: at the busiest line, or that of WINDOW chunks
+        for every answer. apart: n_chunks of every party, each with a header, all of which pass the root in turn.
+        """
         chunk = self.seconds(n_bytes)
-        return max(widest * chunk, (2 * self.latency_seconds + chunk) / WINDOW)
+        answer = (2 * self.latency_seconds + chunk) / WINDOW
+        if apart:
+            longest = max(len(tree.subtree(child)) for child in tree.children(tree.root))
+            return max(((tree.n_parties - 1) * n_chunks - 1) * chunk, (longest * (n_chunks + 1) - 2) * answer)
+        widest = max(len(tree.children(rank)) for rank in range(tree.n_parties))
+        return (n_chunks - 1) * max(widest * chunk, answer)
 
 
 @lru_cache(maxsize=1 << 14)
 def _transfer_seconds(link: Link, tree: Tree, transfer: Transfer) -> float:
     """Kept, for plans that are compared have most of their transfers in common."""
     clocks = link.after(tree, transfer, [0.0] * tree.n_parties)
-    return clocks[tree.root] if transfer.kind == "reduce" else max(clocks)
+    return clocks[tree.root] if transfer.up else max(clocks)
 
 
 def _outwards(tree: Tree) -> list[int]:

@@ -19,7 +19,7 @@ OUTSIDE = "outside"
 class Counters:
     """The totals of one phase at one party.
 
-    messages: frames sent. rounds: passes over the tree (reduce 1, broadcast 1, allgather 2).
+    messages: frames sent. rounds: passes over the tree (allgather 2, all others 1).
     waiting_seconds: the part of wall_seconds spent inside the channel. cpu_seconds: of this party.
     """
 

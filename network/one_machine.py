@@ -43,14 +43,19 @@ def way_seconds(tree: Tree, transfer: Transfer, handling: Handling) -> float:
     """CPU seconds on the longest way of a pass: the first chunk takes all of it, those behind it what the slowest does.
 
     On the way up a party adds up what its children send, and passes on the sum; on the way down it passes on what it
-    got, and checks it then.
+    got, and checks it then. What is gathered or scattered is passed on as it is: the root has it all to check, or to
+    pack.
     """
     n_chunks = codec.chunk_count(transfer.n_rows, transfer.n_columns)
     send, receive, aggregate = (each / n_chunks for each in handling)
     below = _children_on_the_way(tree)
     if not below:
         return 0.0
-    if transfer.kind == "broadcast":
+    if transfer.apart:
+        others = tree.n_parties - 1
+        first, rest = (send, others * receive) if transfer.up else (others * send, receive)
+        return first + rest + (n_chunks - 1) * max(first, rest)
+    if not transfer.up:
         return send + len(below) * receive + (n_chunks - 1) * max(send, receive)
     added = [children * (receive + aggregate) for children in below]
     slowest = max(send, added[0], *(each + send for each in added[1:]))

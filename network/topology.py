@@ -35,16 +35,17 @@ class Tree:
         first = self.arity * self._position(rank) + 1
         return tuple(self._rank(p) for p in range(first, min(first + self.arity, self.n_parties)))
 
-    def subtree(self, rank: int) -> frozenset[int]:
-        """This party and everybody below it."""
-        members = [rank]
-        for member in members:
-            members += self.children(member)
-        return frozenset(members)
+    def subtree(self, rank: int) -> tuple[int, ...]:
+        """This party, then the subtree of each of its children."""
+        members, ahead = list[int](), [rank]
+        while ahead:
+            members.append(ahead.pop())
+            ahead += reversed(self.children(members[-1]))
+        return tuple(members)
 
     @property
     def depth(self) -> int:
-        """Edges between the root and the party farthest from it: hops of one reduce or broadcast."""
+        """Edges between the root and the party farthest from it: hops of one pass."""
         position, depth = self.n_parties - 1, 0
         while position:
             position, depth = (position - 1) // self.arity, depth + 1

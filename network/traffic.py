@@ -20,14 +20,17 @@ class Traffic:
 
 
 def predict(tree: Tree, rank: int, transfers: Iterable[Transfer]) -> Traffic:
-    """What these transfers cost the party `rank`, exactly: a reduce goes to the parent, a broadcast to the children."""
-    above = 0 if tree.parent(rank) is None else 1
-    below = len(tree.children(rank))
+    """What these transfers cost the party `rank`, exactly: a reduce goes to the parent, a broadcast to the children; of
+    what is gathered or scattered, so many messages do as there are parties behind the edge.
+    """
+    is_root, members = tree.parent(rank) is None, len(tree.subtree(rank))
+    one = (0 if is_root else 1, len(tree.children(rank)))
+    each = (0 if is_root else members, members - 1)
     sent = received = rounds = 0
     for transfer in transfers:
         size = message_bytes(transfer.protocol, transfer.n_rows, transfer.n_columns, tree.n_parties)
-        up = transfer.kind == "reduce"
-        sent += size * (above if up else below)
-        received += size * (below if up else above)
+        above, below = each if transfer.apart else one
+        sent += size * (above if transfer.up else below)
+        received += size * (below if transfer.up else above)
         rounds += 1
     return Traffic(sent, received, rounds)

@@ -324,11 +324,14 @@ class Forecast:
         total = 0.0
         for transfer in transfers:
             send, receive, aggregate = self._handling(transfer)
+            # a party that relays passes on what it got: only the root packs, or checks, what is every party's own
+            relayed = self.tree.n_parties - 1 if transfer.apart else int(children > 0)
             if transfer.kind == "reduce":
                 total += children * (receive + aggregate) + parent * send
+            elif transfer.up:
+                total += send if parent else relayed * receive
             else:
-                # a party that relays passes on what it got; only the root packs
-                total += parent * receive + (not parent and children > 0) * send
+                total += receive if parent else relayed * send
         return total
 
     def _operations(self, rank: int) -> Operations:

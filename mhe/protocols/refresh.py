@@ -27,7 +27,7 @@ reads the coefficients that carry a vector of its period, and drops the noise in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -167,26 +167,57 @@ class RefreshProtocol:
         start = len(self.c1s) * self._low.n_limbs + sum(self.limbs(i) for i in range(index))
         return slice(start, start + self.limbs(index))
 
+    def _places(self, sources: Collection[int]) -> list[slice]:
+        """The h0 of these inputs, then the h1 of all their outputs."""
+        return [*map(self._h0, sources), *map(self._h1, self._outputs_of(sources))]
+
+    def _outputs_of(self, sources: Collection[int]) -> list[int]:
+        return [index for index, output in enumerate(self.outputs) if output.source in sources]
+
     # what is made of the total
 
-    def finalize(self, total: Share, c0s: Mapping[int, Residues]) -> dict[int, Residues]:
-        """The new c0 (its limbs, ring_dim) by output, of all outputs of those inputs whose old c0 are given, by index.
+    def part(self, total: Share, sources: Collection[int]) -> Share:
+        """What of the total concerns these inputs, in rising order: all that their owner needs to finalize them.
 
         Raises ShareError unless every party contributed exactly once.
         """
         check_complete(total, self.name, self.instance, self.session.parameters.n_parties)
-        rows: Residues = total.rows  # type: ignore[assignment]
-        masked = {i: self._low.add(c0, rows[self._h0(i)]) for i, c0 in c0s.items()}
+        rows: Residues = np.concatenate([total.rows[place] for place in self._places(sources)])
+        return Share(self.name, self.part_instance(sources), total.contributors, self.part_moduli(sources), rows)
+
+    def part_instance(self, sources: Collection[int]) -> bytes:
+        """Names whose part of which run it is: nobody takes another's for its own. All of it is the total."""
+        if len(sources) == len(self.c1s):
+            return self.instance
+        return self.session.instance(self.name, self.instance, *(b"%d" % source for source in sources))
+
+    def part_moduli(self, sources: Collection[int]) -> tuple[int, ...]:
+        """Those of its rows."""
+        moduli = self._row_moduli
+        return tuple(q for place in self._places(sources) for q in moduli[place])
+
+    def finalize(self, part: Share, c0s: Mapping[int, Residues]) -> dict[int, Residues]:
+        """The new c0 (its limbs, ring_dim) by output, of all outputs of those inputs whose old c0 are given, by index.
+
+        part: of just these inputs; of all of them it is the total. Raises ShareError if it is another's or another
+        run's, or unless every party contributed exactly once.
+        """
+        sources = sorted(c0s)
+        check_complete(part, self.name, self.part_instance(sources), self.session.parameters.n_parties)
+        indices = self._outputs_of(sources)
+        heights = [self._low.n_limbs] * len(sources) + [self.limbs(index) for index in indices]
+        blocks: list[Residues] = np.split(part.rows, np.cumsum(heights)[:-1])
+        h0s, h1s = blocks[: len(sources)], blocks[len(sources) :]
+        masked = {i: self._low.add(c0s[i], h0) for i, h0 in zip(sources, h0s, strict=True)}
         coefficients = {i: self._low.intt(x) for i, x in masked.items()}
         made = {}
-        for index, output in enumerate(self.outputs):
-            if output.source in c0s:
-                phi, source = self._map(output), output.source
-                if phi is None:
-                    value = self._lifted(masked[source], coefficients[source])
-                else:
-                    value = self._mapped(phi, coefficients[source])
-                made[index] = self._ring(index).subtract(value, rows[self._h1(index)])
+        for index, h1 in zip(indices, h1s, strict=True):
+            phi, source = self._map(self.outputs[index]), self.outputs[index].source
+            if phi is None:
+                value = self._lifted(masked[source], coefficients[source])
+            else:
+                value = self._mapped(phi, coefficients[source])
+            made[index] = self._ring(index).subtract(value, h1)
         return made
 
     def _lifted(self, masked: Residues, coefficients: Residues) -> Residues:

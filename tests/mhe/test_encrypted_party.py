@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -309,6 +310,30 @@ def test_refresh_of_the_roots_ciphertexts(run_encrypted, make_ciphertext, n_part
             assert_same(residues(party, after), residues(party, results[0][1][i]))
 
 
+@pytest.mark.parametrize("n_parties", [1, 3])
+def test_a_refresh_at_the_root_stays_there(run_on_each, make_ciphertext, n_parties):
+    """The same values as a refresh for all, and a pass down the tree less."""
+    turned = SlotMap.rotation(PERIOD, 3)
+    outputs = (RefreshOutput(1, turned), RefreshOutput(0))
+
+    def program(party):
+        collective, root = party.collective, party.collective.is_root
+        for name, refresh in (("all", party.refresh), ("root", party.refresh_at_root)):
+            low = [make_ciphertext(party, values_of(7, i), 3) for i in range(2)]
+            with collective.phase(name):
+                made = refresh(low if root else None, 2, SCALE, PERIOD, outputs)
+        assert (made is None) == (not root)
+        rounds = [collective.metrics.snapshot()[name]["rounds"] for name in ("all", "root")]
+        opened = [party.decrypt(c, 5, SCALE, PERIOD, 1.0) for c in made or (None, None)]
+        return rounds, opened, [(c.limbs, c.scale, c.period) for c in made or ()]
+
+    for rank, (rounds, (a, b), forms) in enumerate(run_on_each(n_parties, program)):
+        assert rounds in ([3, 2], [1, 0]), "of the protocol, of its simulation"
+        assert forms == ([(5, SCALE, PERIOD)] * 2 if rank == 0 else [])
+        assert np.abs(a - turned(values_of(7, 1))).max() < 1e-4
+        assert np.abs(b - values_of(7, 0)).max() < 1e-4
+
+
 @pytest.mark.parametrize("n_parties", PARTIES)
 @pytest.mark.parametrize("count", [1, 2])
 def test_refresh_of_everybodys_own(run_encrypted, make_ciphertext, n_parties, count):
@@ -326,6 +351,62 @@ def test_refresh_of_everybodys_own(run_encrypted, make_ciphertext, n_parties, co
             error = np.abs(opened(party, after, joint) - opened(party, before, joint)).max()
             assert error <= slot_error(std, 2 * PERIOD)
             assert np.abs(opened(party, after, joint) - values_of(rank, i)).max() < 1e-6
+
+
+class Mixing:
+    """The root's collective that changes what it sends each party."""
+
+    def __init__(self, collective, change):
+        self._collective, self._change = collective, change
+
+    def __getattr__(self, name):
+        return getattr(self._collective, name)
+
+    def scatter(self, shares):
+        return self._collective.scatter(None if shares is None else self._change(shares))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda parts: parts[::-1], r"the root sent Share\(refresh, .*; need refresh instance .*: parties are out"),
+        (lambda parts: [parts[0], parts[0], parts[2]], r"the root sent Share\(refresh, .*; need refresh instance"),
+        (lambda parts: [replace(p, moduli=p.moduli[::-1]) for p in parts], r"(the root sent|residue not below)"),
+        (lambda parts: [replace(p, contributors=frozenset({0, 2})) for p in parts], r"parties \[1\] are missing"),
+        (lambda p: [p[0], p[1], replace(p[2], rows=p[2].rows | np.uint64(1 << 63))], "residue not below its modulus"),
+    ],
+)
+def test_what_is_not_this_partys_total_is_refused(run_encrypted, make_ciphertext, change, message):
+    def program(party):
+        party.refresh_own([make_ciphertext(party, values_of(party.collective.rank), 3)])
+
+    with pytest.raises(ShareError, match=message):
+        run_encrypted(3, program, wrap=lambda c: Mixing(c, change))
+
+
+def test_a_leaf_gets_the_totals_of_its_own_ciphertexts_only(run_encrypted, make_ciphertext):
+    """And sends its own c1, nothing in place of others'."""
+    frames = []
+
+    def program(party):
+        low = make_ciphertext(party, values_of(party.collective.rank), 3)
+        party.collective.allgather(b"here")
+        start = len(frames)
+        party.refresh_own([low])
+        party.collective.allgather(b"here")
+        return start
+
+    def row_bytes(source, dest, start):
+        """Without headers: what a leaf and the root exchange."""
+        return [len(f) for s, d, f in frames[start:] if (s, d) == (source, dest) and f[:4] != b"MHE\xce"]
+
+    results = run_encrypted(3, program, tap=lambda source, dest, frame: frames.append((source, dest, frame)))
+    start, row = min(results), 8 * 256
+    head = 8
+    # its c1 of 3 limbs; then its share of the refresh of all
+    assert row_bytes(2, 0, start) == [head + 3 * row, head + 3 * (3 + 5) * row]
+    # the c1s of all; then the totals of its own
+    assert row_bytes(0, 2, start) == [head + 9 * row, head + (3 + 5) * row]
 
 
 @pytest.mark.parametrize("n_parties", [1, 3])

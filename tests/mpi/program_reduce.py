@@ -1,4 +1,6 @@
-"""Every rank: sum a 20 MB share up the tree, send the total down, check it, report times, traffic and memory."""
+"""Every rank: sum a 20 MB share up the tree, send the total down, gather a share of everybody's and scatter them, check
+it all, report times, traffic and memory.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +56,15 @@ with mpi_channel() as channel:
     with collective.phase("broadcast"):
         total = collective.broadcast(total)
     done = time.perf_counter()
+    with collective.phase("gather"):
+        gathered = collective.gather(Share("own", b"run", frozenset({rank}), (MODULUS,) * 24, share.rows[:24]))
+    with collective.phase("scatter"):
+        own = collective.scatter(gathered)
 
     check_complete(total, "sum", b"run", n_parties)
     report = {
         "correct": bool(np.array_equal(total.rows, expected)) and share.rows[0, 0] == rows_of(rank)[0, 0],
+        "own": bool(np.array_equal(own.rows, rows_of(rank)[:24])) and own.contributors == {rank},
         "ranks": list(b"".join(ranks)),
         "is_root": collective.is_root,
         "reduce_seconds": reduced - start,

@@ -7,14 +7,17 @@ import sys
 import pytest
 
 from mhe import codec
+from mhe.collective import Transfer
 from network.mpi import launched_under_mpi
+from network.topology import Tree
+from network.traffic import predict
 
 SHARE_BYTES = 20 << 20
 
 
 # of four one is neither root nor leaf
 @pytest.mark.parametrize("n_parties", [1, 4])
-def test_reduce_and_broadcast_of_a_large_share(mpi_job, n_parties):
+def test_large_shares_up_and_down_the_tree(mpi_job, n_parties):
     job = mpi_job(n_parties, "program_reduce.py")
     assert job.exit_code == 0, job.errors
     assert sorted(job.reports) == list(range(n_parties))
@@ -22,7 +25,12 @@ def test_reduce_and_broadcast_of_a_large_share(mpi_job, n_parties):
     for phase in ("reduce", "broadcast"):
         for field in ("bytes_sent", "bytes_received"):
             assert sum(r["metrics"][phase][field] for r in job.reports.values()) == (n_parties - 1) * edge_bytes
+    tree = Tree(n_parties, 2, n_parties - 1)
     for rank, report in job.reports.items():
+        for kind in ("gather", "scatter"):
+            planned, counted = predict(tree, rank, [Transfer(kind, "own", 24, 1 << 14)]), report["metrics"][kind]
+            assert (counted["bytes_sent"], counted["bytes_received"]) == (planned.bytes_sent, planned.bytes_received)
+        assert report["own"]
         assert report["correct"]
         assert report["ranks"] == list(range(n_parties))
         assert report["is_root"] == (rank == n_parties - 1)

@@ -7,6 +7,7 @@ import pytest
 from mhe import codec
 from mhe.collective import Transfer
 from mhe.errors import ConfigError
+from network.channel import WINDOW
 from network.link import Link
 from network.topology import Tree
 
@@ -55,6 +56,23 @@ def test_a_long_message_pays_the_busiest_line_and_the_tree_only_once(kind):
     assert slow.transfer_seconds(Tree(15, arity=14), transfer) == pytest.approx(14 * slow.seconds(n_bytes), rel=0.02)
 
 
+@pytest.mark.parametrize("kind", ["gather", "scatter"])
+def test_what_is_every_partys_own_all_passes_the_line_of_the_root(kind):
+    slow, transfer = Link(1e6, 1e-6), Transfer(kind, "sum", 400, 1 << 15)
+    one = slow.seconds(codec.message_bytes("sum", 400, 1 << 15, 15))
+    for arity in (2, 14):
+        assert slow.transfer_seconds(Tree(15, arity), transfer) == pytest.approx(14 * one, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["gather", "scatter"])
+def test_a_distant_link_waits_for_answers_of_the_fullest_edge(kind):
+    far, transfer = Link(1e12, 1.0), Transfer(kind, "sum", 400, 1 << 15)
+    chunks = codec.chunk_count(400, 1 << 15)
+    for arity, behind in ((2, 7), (14, 1)):
+        expected = 2 * ((chunks + 1) * behind - 2) / WINDOW + Tree(15, arity).depth
+        assert far.transfer_seconds(Tree(15, arity), transfer) == pytest.approx(expected, rel=0.01)
+
+
 def test_nobody_waits_for_a_party_that_is_not_below_it():
     clocks = LINK.after(Tree(7), SMALL, [0, 0, 0, 0, 0, 0, 5.0])
     assert clocks[0] > 5 and clocks[2] > 5
@@ -72,5 +90,6 @@ def test_an_allgather_goes_up_and_down():
 
 
 def test_one_party_needs_no_link():
-    assert LINK.transfer_seconds(Tree(1), Transfer("reduce", "sum", 400, 1 << 15)) == 0
+    for kind in ("reduce", "scatter"):
+        assert LINK.transfer_seconds(Tree(1), Transfer(kind, "sum", 400, 1 << 15)) == 0
     assert LINK.after_allgather(Tree(1), 8, [1.0]) == [1.0]

@@ -57,15 +57,15 @@ CASES = {
 }
 
 
-def emulated(link: Link, n_parties: int, arity: int, n_rows: int) -> tuple[float, float]:
-    """Seconds that a sum up and down the tree took, and that it takes by the model."""
+def emulated(passed, link: Link, n_parties: int, arity: int, n_rows: int) -> tuple[float, float]:
+    """Seconds that a pass up and one down the tree took, and that they take by the model."""
 
     def program(collective):
         share = Share("sum", b"", frozenset({collective.rank}), (), np.ones((n_rows, COLUMNS)))
         collective.allgather(b"")
         start = time.monotonic()
         with collective.phase("work"):
-            collective.broadcast(collective.reduce(share))
+            passed(collective, share)
         collective.allgather(b"")
         return time.monotonic() - start, collective.passes[1:]
 
@@ -75,10 +75,18 @@ def emulated(link: Link, n_parties: int, arity: int, n_rows: int) -> tuple[float
     return found[0][0], sum(modelled_seconds(link, Tree(n_parties, arity), passes).values())
 
 
+PASSES = {
+    "one for all": (lambda collective, share: collective.broadcast(collective.reduce(share)), 1),
+    "to each its own": (lambda collective, share: collective.scatter(collective.gather(share)), 4),
+}
+"""There and back, and how many times fewer rows a party has of what is its own."""
+
+
+@pytest.mark.parametrize("kind", PASSES)
 @pytest.mark.parametrize("case", CASES)
-def test_an_emulated_network_takes_as_long_as_the_model_says(case):
-    ratios = []
+def test_an_emulated_network_takes_as_long_as_the_model_says(case, kind):
+    ratios, (passed, fewer), (*where, n_rows) = [], PASSES[kind], CASES[case]
     while len(ratios) < ATTEMPTS and (not ratios or min(ratios) > LATE):
-        took, modelled = emulated(*CASES[case])
+        took, modelled = emulated(passed, *where, n_rows // fewer)
         ratios.append(took / modelled)
     assert EARLY < min(ratios) < LATE, ratios

@@ -70,14 +70,29 @@ def played_pass(tree, up, n_chunks):
     return free[tree.root] if up else max(free.values())
 
 
-@pytest.mark.parametrize("kind", ["reduce", "broadcast"])
+def played_apart(tree, up, n_chunks):
+    """The same where the root has chunks of all others to handle, which are passed on as they are."""
+    send, receive, _ = (each / n_chunks for each in HANDLING)
+    root, done = 0.0, [0.0] * (tree.n_parties - 1)
+    for chunk in range(n_chunks):
+        for other, so_far in enumerate(done):
+            if up:
+                root = max(root, (chunk + 1) * send) + receive
+            else:
+                root += send
+                done[other] = max(so_far, root) + receive
+    return root if up else max(done)
+
+
+@pytest.mark.parametrize("kind", ["reduce", "broadcast", "gather", "scatter"])
 @pytest.mark.parametrize("n_chunks", [1, 2, 7])
 @pytest.mark.parametrize(("parties", "arity"), [(2, 1), (4, 3), (5, 2), (7, 2), (12, 3), (6, 1)])
 def test_a_pass_takes_its_longest_way(parties, arity, n_chunks, kind, monkeypatch):
     monkeypatch.setattr(codec, "CHUNK_BYTES", 8)
     tree, transfer = Tree(parties, arity), Transfer(kind, "sum", n_chunks, 1)
     assert codec.chunk_count(n_chunks, 1) == n_chunks
-    expected = played_pass(tree, kind == "reduce", n_chunks)
+    played = played_apart if transfer.apart else played_pass
+    expected = played(tree, transfer.up, n_chunks)
     assert way_seconds(tree, transfer, HANDLING) == pytest.approx(expected, rel=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""Reduce, broadcast and allgather over the loopback: one sum in every tree, exact traffic, exact exceptions."""
+"""All passes over the loopback: one sum in every tree, to each its own, exact traffic, exact exceptions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhe import codec
+from mhe.collective import Transfer
 from mhe.errors import CodecError, KeyMismatchError, NetworkError, ShareError
 from mhe.share import Share, aggregate, check_complete
 from network.channel import Loopback
 from network.local import run_parties
 from network.topology import Tree
+from network.traffic import predict
 
 MODULI = ((1 << 60) - 93, (1 << 40) - 87, 97, 101, 103)
 DIGEST = bytes(range(16))
@@ -78,6 +80,85 @@ def test_broadcast_gives_everybody_a_copy_of_their_own(n_parties, root):
     results = run_parties(n_parties, program, arity=2, root=root)
     np.testing.assert_array_equal(results[root].rows, share_of(7 % n_parties).rows)
     assert {share.contributors for share in results} == {frozenset({7 % n_parties})}
+
+
+TREES = [(n, arity, root % n) for n in (1, 2, 3, 5, 10) for arity in (1, 2, 3) for root in (0, 1, -1)]
+
+
+@pytest.mark.parametrize(("n_parties", "arity", "root"), sorted(set(TREES)))
+def test_everybodys_share_gets_to_the_root_and_its_own_back_to_everybody(n_parties, arity, root):
+    def program(collective):
+        gathered = collective.gather(share_of(collective.rank))
+        assert (gathered is None) == (not collective.is_root)
+        # what comes down names no party: who gets it must know it by its content
+        down = None if gathered is None else [replace(s, contributors=frozenset({root})) for s in gathered]
+        return gathered, collective.scatter(down)
+
+    results = run_parties(n_parties, program, arity=arity, root=root)
+    gathered = results[root][0]
+    for rank, (share, (_, own)) in enumerate(zip(gathered, results, strict=True)):
+        assert share.contributors == {rank}
+        assert own.contributors == {root}
+        assert own.moduli == MODULI
+        np.testing.assert_array_equal(share.rows, share_of(rank).rows)
+        np.testing.assert_array_equal(own.rows, share_of(rank).rows)
+
+
+@pytest.mark.parametrize("n_parties", [1, 2, 6])
+def test_parties_send_only_what_is_behind_their_edge(n_parties):
+    """As foretold, for every party and each of the passes."""
+    tree = Tree(n_parties, 2, n_parties // 2)
+
+    def program(collective):
+        collective.bind(DIGEST)
+        with collective.phase("gather"):
+            gathered = collective.gather(share_of(collective.rank))
+        with collective.phase("scatter"):
+            collective.scatter(gathered)
+        return collective.metrics.snapshot(), [p.what for p in collective.passes]
+
+    for rank, (snapshot, passes) in enumerate(run_parties(n_parties, program, root=tree.root, recorded=True)):
+        assert passes == [Transfer(kind, "sum", 5, 4) for kind in ("gather", "scatter")]
+        for transfer in passes:
+            planned, counted = predict(tree, rank, [transfer]), snapshot[transfer.kind]
+            assert counted["bytes_sent"] == planned.bytes_sent
+            assert counted["bytes_received"] == planned.bytes_received
+            assert counted["rounds"] == planned.rounds == 1
+    one = codec.message_bytes("sum", 5, 4, n_parties)
+    sent = [predict(tree, rank, passes[:1]).bytes_sent // one for rank in range(n_parties)]
+    assert sent == [0 if rank == tree.root else len(tree.subtree(rank)) for rank in range(n_parties)]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"contributors": frozenset({3})}, NetworkError, r"party [14] sent a share of parties \[3\]; need .* party 4"),
+        ({"contributors": frozenset({0, 4})}, NetworkError, r"sent a share of parties \[0, 4\]; need .* party 4"),
+        ({"contributors": frozenset()}, NetworkError, r"sent a share of parties \[\]; need that of party 4"),
+        ({"instance": b"another run"}, ShareError, "different protocol instances"),
+        ({"moduli": MODULI[:3], "rows": np.zeros((3, 4), np.uint64)}, ShareError, "different shape, type or moduli"),
+        ({"rows": np.full((5, 4), 97, np.uint64)}, ShareError, "residue not below its modulus"),
+    ],
+)
+def test_a_share_of_another_is_not_gathered(change, error, message):
+    def program(collective):
+        share = share_of(collective.rank)
+        return collective.gather(replace(share, **change) if collective.rank == 4 else share)
+
+    with pytest.raises(error, match=message):
+        run_parties(6, program, arity=2)
+
+
+@pytest.mark.parametrize("number", [0, 2, 4])
+def test_the_root_scatters_one_share_to_each(number):
+    with pytest.raises(NetworkError, match=f"the root passed {number} shares .*need one for each of 3"):
+        run_parties(3, lambda c: c.scatter([share_of(0)] * number if c.is_root else None))
+
+
+def test_what_is_scattered_has_one_shape():
+    short = replace(share_of(1), moduli=MODULI[:3], rows=np.zeros((3, 4), np.uint64))
+    with pytest.raises(NetworkError, match="and one shape"):
+        run_parties(2, lambda c: c.scatter([share_of(0), short] if c.is_root else None))
 
 
 @pytest.mark.parametrize(("n_parties", "arity"), [(1, 1), (2, 1), (5, 2), (9, 4)])
@@ -159,18 +240,21 @@ def test_sum_of_different_types_is_refused_even_without_moduli():
         run_parties(2, program)
 
 
-@pytest.mark.parametrize("operation", ["reduce", "broadcast", "allgather"])
+def passed(collective, operation):
+    """One pass of this kind."""
+    share, all_of_root = share_of(collective.rank), [share_of(0)] * collective.n_parties
+    if operation == "broadcast":
+        return collective.broadcast(share if collective.is_root else None)
+    if operation == "scatter":
+        return collective.scatter(all_of_root if collective.is_root else None)
+    return collective.allgather(b"blob") if operation == "allgather" else getattr(collective, operation)(share)
+
+
+@pytest.mark.parametrize("operation", ["reduce", "broadcast", "gather", "scatter", "allgather"])
 def test_other_parameters_are_refused(operation):
     def program(collective):
         collective.bind(DIGEST if collective.rank else bytes(16))
-        if operation == "allgather":
-            return collective.allgather(b"blob")
-        share = share_of(collective.rank)
-        return (
-            collective.reduce(share)
-            if operation == "reduce"
-            else collective.broadcast(share if collective.is_root else None)
-        )
+        return passed(collective, operation)
 
     with pytest.raises(KeyMismatchError, match="same parameters"):
         run_parties(3, program)
@@ -186,8 +270,10 @@ def test_parties_out_of_step_are_noticed():
 
 @pytest.mark.parametrize("passes", [(), (0, 1)])
 def test_only_the_root_broadcasts(passes):
-    with pytest.raises(NetworkError, match="only it, must pass one"):
+    with pytest.raises(NetworkError, match=r"broadcast: party . passed .*only it, must pass one"):
         run_parties(2, lambda c: c.broadcast(share_of(c.rank) if c.rank in passes else None))
+    with pytest.raises(NetworkError, match=r"scatter: party . passed .*only it, must pass one"):
+        run_parties(2, lambda c: c.scatter([share_of(0)] * 2 if c.rank in passes else None))
 
 
 def test_parties_with_different_trees_are_noticed():
@@ -199,7 +285,7 @@ def test_parties_with_different_trees_are_noticed():
         run_parties(3, program)
 
 
-@pytest.mark.parametrize("operation", ["reduce", "broadcast"])
+@pytest.mark.parametrize("operation", ["reduce", "broadcast", "gather", "scatter"])
 def test_damage_on_the_wire_is_noticed(monkeypatch, operation):
     put = Loopback.put
 
@@ -213,14 +299,7 @@ def test_damage_on_the_wire_is_noticed(monkeypatch, operation):
     monkeypatch.setattr(Loopback, "counter", 0, raising=False)
     monkeypatch.setattr(Loopback, "put", damaging)
 
-    def program(collective):
-        share = share_of(collective.rank)
-        return (
-            collective.reduce(share)
-            if operation == "reduce"
-            else collective.broadcast(share if collective.is_root else None)
-        )
-
     with pytest.raises(CodecError, match="checksum") as caught:
-        run_parties(6, program, arity=2)
-    assert caught.value.__notes__ == [f"raised by party {2 if operation == 'reduce' else 5}"]
+        run_parties(6, lambda collective: passed(collective, operation), arity=2)
+    noticed_by = {"reduce": 2, "gather": 0, "broadcast": 5, "scatter": 5}[operation]
+    assert caught.value.__notes__ == [f"raised by party {noticed_by}"]

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from models.activations import identity, square
 from models.cost import DEFAULT_RATES, DEFAULT_UNITS, Chain, UnitCosts, Work
@@ -45,6 +46,18 @@ def test_cpu_time_is_that_of_the_operations_and_of_what_is_carried():
         carried = found.cpu_seconds(rank) - computed
         assert 0 < carried < 4 * rows * sum(DEFAULT_UNITS.seconds(work, n, 1) for n in ("send", "receive", "aggregate"))
     assert found.cpu_seconds(0) > found.cpu_seconds(1)
+
+
+def test_of_what_is_each_partys_own_only_the_root_handles_all():
+    """What others pass on they neither pack nor check."""
+    found, tree = forecast(tree=Tree(5)), Tree(5)
+    for kind, name in (("gather", "receive"), ("scatter", "send")):
+        transfer = Transfer(kind, "refresh", 3, PLAN.parameters.ring_dim)
+        handling = found._handling(transfer)
+        other = {"receive": handling.send, "send": handling.receive}[name]
+        carried = [found._carried(rank, [transfer]) for rank in range(tree.n_parties)]
+        assert carried == pytest.approx([4 * getattr(handling, name), *[other] * 4])
+    assert Forecast(PLAN, Tree(1), DEFAULT_UNITS)._carried(0, [transfer]) == 0
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 9])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from mhe.errors import LevelError
+from mhe.errors import LevelError, ShareError
 from mhe.parameters import Parameters, refresh_floor_bits
 from mhe.protocols import refresh as module
 from mhe.protocols.refresh import RefreshProtocol
@@ -52,11 +54,32 @@ def test_each_owner_finalizes_its_own_ciphertexts_of_the_batch(make_world):
     total = world.total([p.share(s) for p, s in zip(protocols, world.secrets, strict=True)])
     for rank, protocol in enumerate(protocols):
         mine = range(2 * rank, 2 * rank + 2)
-        c0s = protocol.finalize(total, {i: before[i].c0 for i in mine})
+        part = protocols[0].part(total, mine)
+        assert part.rows.shape == (2 * (3 + 5), 256)
+        c0s = protocol.finalize(part, {i: before[i].c0 for i in mine})
         assert list(c0s) == list(mine)
         for i in mine:
             found = errors(world, [before[i]], [protocol.fresh(i, c0s[i], before[i].scale)])
             assert np.abs(np.array(found)).max() <= protocol.error_bound()
+
+
+def test_an_owner_takes_no_part_but_its_own(make_world):
+    world = make_world(3)
+    before = [world.ciphertext(limbs=3) for _ in range(3)]
+    protocols = [RefreshProtocol(s, tuple(c.c1 for c in before)) for s in world.sessions]
+    shares = [p.share(s) for p, s in zip(protocols, world.secrets, strict=True)]
+    total, c0s = world.total(shares), {1: before[1].c0}
+    mine = protocols[0].part(total, [1])
+    for other in (protocols[0].part(total, [2]), protocols[0].part(total, [0, 1]), total):
+        with pytest.raises(ShareError, match="need refresh instance"):
+            protocols[1].finalize(other, c0s)
+    with pytest.raises(ShareError, match=r"contributions of parties \[2\] are missing"):
+        protocols[1].finalize(replace(mine, contributors=frozenset({0, 1})), c0s)
+    assert (mine.instance, mine.moduli) == (protocols[1].part_instance([1]), protocols[1].part_moduli([1]))
+    assert len({protocols[2].part_instance([i]) for i in range(3)} | {total.instance}) == 4
+    with pytest.raises(ShareError, match=r"contributions of parties \[2\] are missing"):
+        protocols[0].part(world.total(shares[:2]), [1])
+    assert list(protocols[1].finalize(mine, c0s)) == [1]
 
 
 # extremes

@@ -141,7 +141,7 @@ def test_the_owner_of_one_input_gets_its_outputs_only(make_world):
     outputs = (RefreshOutput(1, MAPS["matrix"]), RefreshOutput(0), RefreshOutput(1))
     protocols = [RefreshProtocol(s, tuple(c.c1 for c in before), outputs) for s in world.sessions]
     total = world.total([p.share(s) for p, s in zip(protocols, world.secrets, strict=True)])
-    made = protocols[1].finalize(total, {1: before[1].c0})
+    made = protocols[1].finalize(protocols[0].part(total, [1]), {1: before[1].c0})
     assert list(made) == [0, 2]
     check(world, protocols[1], 0, before[1], protocols[1].fresh(0, made[0], before[1].scale))
 
