@@ -94,20 +94,26 @@ class Link:
                     done[child] = max(done[child], done[rank] + crossing)
         if tree.n_parties == 1:
             return done
-        following = self._following(tree, first, n_chunks, apart=apart)
+        if apart:
+            following = self._following_apart(tree, up, first, n_chunks)
+        else:
+            widest = max(len(tree.children(rank)) for rank in range(tree.n_parties))
+            following = (n_chunks - 1) * max(widest * self.seconds(first), self._answer(first))
         return [clock + following for clock in done]
 
-    def _following(self, tree: Tree, n_bytes: float, n_chunks: int, *, apart: bool) -> float:
-        """Seconds from the first to the last of chunks of so many bytes: at the busiest line, or that of WINDOW chunks
-        for every answer. apart: n_chunks of every party, each with a header, all of which pass the root in turn.
+    def _following_apart(self, tree: Tree, up: bool, n_bytes: float, n_chunks: int) -> float:
+        """Seconds from the first to the last of n_chunks of so many bytes of every party, each with a header: at the
+        root's line, which all of them pass, or at its fullest edge. On the way up those from below arrive while the
+        root takes in those of parties above them.
         """
-        chunk = self.seconds(n_bytes)
-        answer = (2 * self.latency_seconds + chunk) / WINDOW
-        if apart:
-            longest = max(len(tree.subtree(child)) for child in tree.children(tree.root))
-            return max(((tree.n_parties - 1) * n_chunks - 1) * chunk, (longest * (n_chunks + 1) - 2) * answer)
-        widest = max(len(tree.children(rank)) for rank in range(tree.n_parties))
-        return (n_chunks - 1) * max(widest * chunk, answer)
+        ahead = tree.depth if up else 1
+        longest = max(len(tree.subtree(child)) for child in tree.children(tree.root))
+        on_line = ((tree.n_parties - 1) * n_chunks - ahead) * self.seconds(n_bytes)
+        return max(on_line, (longest * (n_chunks + 1) - 2) * self._answer(n_bytes))
+
+    def _answer(self, n_bytes: float) -> float:
+        """Seconds between chunks of so many bytes where WINDOW of them wait for every answer."""
+        return (2 * self.latency_seconds + self.seconds(n_bytes)) / WINDOW
 
 
 @lru_cache(maxsize=1 << 14)
