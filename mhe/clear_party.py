@@ -26,7 +26,7 @@ from mhe.security import (
     smudging_std,
 )
 from mhe.share import Share
-from mhe.slot_map import RefreshOutput, check_periods, plain_outputs
+from mhe.slot_map import RefreshOutput, checked_outputs
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,7 +88,7 @@ class ClearParty:
         period: int,
         outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext]:
-        outputs = self._checked_outputs(ciphertexts, count, period, outputs)
+        outputs = self._checked_outputs(ciphertexts or (), [period] * count, outputs)
         values = [self.backend.export_ciphertext(c).values for c in ciphertexts or ()]
         rows = self._from_root("refresh", np.concatenate(values) if values else None)
         return [self._refreshed(rows[output.source], scale, output) for output in outputs]
@@ -101,17 +101,14 @@ class ClearParty:
         period: int,
         outputs: Sequence[RefreshOutput] = (),
     ) -> list[Ciphertext] | None:
-        outputs = self._checked_outputs(ciphertexts, count, period, outputs)
+        outputs = self._checked_outputs(ciphertexts or (), [period] * count, outputs)
         if ciphertexts is None:
             return None
         values = [self.backend.export_ciphertext(c).values[0] for c in ciphertexts]
         return [self._refreshed(values[output.source], scale, output) for output in outputs]
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
-        outputs = tuple(outputs) or plain_outputs(len(ciphertexts))
-        check_periods(outputs, [c.period for c in ciphertexts])
-        for ciphertext in ciphertexts:
-            self._check_refreshable(ciphertext)
+        outputs = self._checked_outputs(ciphertexts, [c.period for c in ciphertexts], outputs)
         values = [self._rerandomised(c)[0] for c in ciphertexts]
         return [self._refreshed(values[o.source], ciphertexts[o.source].scale, o) for o in outputs]
 
@@ -152,11 +149,10 @@ class ClearParty:
         return smudging_std(noise_norm, self._statistical_bits, self._releases)
 
     def _checked_outputs(
-        self, ciphertexts: Sequence[Ciphertext] | None, count: int, period: int, outputs: Sequence[RefreshOutput]
+        self, ciphertexts: Sequence[Ciphertext], periods: Sequence[int], outputs: Sequence[RefreshOutput]
     ) -> tuple[RefreshOutput, ...]:
-        outputs = tuple(outputs) or plain_outputs(count)
-        check_periods(outputs, [period] * count)
-        for ciphertext in ciphertexts or ():
+        outputs = checked_outputs(outputs, periods)
+        for ciphertext in ciphertexts:
             self._check_refreshable(ciphertext)
         return outputs
 

@@ -28,7 +28,7 @@ from mhe.ring.sampling import WideGaussian, secret_stream
 from mhe.security import fresh_error_std, norm_bound, rerandomised_norm, secret_spread, smudging_std
 from mhe.session import SEED_BYTES, Session
 from mhe.share import Share, aggregate, check_complete, check_reduced
-from mhe.slot_map import RefreshOutput, check_periods, plain_outputs
+from mhe.slot_map import RefreshOutput, checked_outputs
 
 Floats = npt.NDArray[np.float64]
 BackendFactory = Callable[[Parameters, str], RingBackend]
@@ -181,8 +181,7 @@ class EncryptedParty:
         self, ciphertexts: Sequence[Ciphertext] | None, count: int, period: int, outputs: Sequence[RefreshOutput]
     ) -> tuple[RefreshProtocol, list[Residues] | None]:
         """The refresh of the root's ciphertexts, and at the root the new c0 of every output."""
-        limbs, outputs = self.parameters.refresh_limbs, tuple(outputs) or plain_outputs(count)
-        check_periods(outputs, [period] * count)
+        limbs, outputs = self.parameters.refresh_limbs, checked_outputs(outputs, [period] * count)
         exported = [self._exported(c, limbs) for c in ciphertexts or ()]
         c1s = self._send_down("refresh_input", [c.c1 for c in exported], [limbs] * count)
         protocol = RefreshProtocol(self.session, tuple(c1s), outputs)
@@ -200,8 +199,7 @@ class EncryptedParty:
         ]
 
     def refresh_own(self, ciphertexts: Sequence[Ciphertext], outputs: Sequence[RefreshOutput] = ()) -> list[Ciphertext]:
-        outputs = tuple(outputs) or plain_outputs(len(ciphertexts))
-        check_periods(outputs, [c.period for c in ciphertexts])
+        outputs = checked_outputs(outputs, [c.period for c in ciphertexts])
         exported = [self._rerandomised(c) for c in ciphertexts]
         c1s = self._pool("refresh_own_input", [c.c1 for c in exported])
         everybody = [self._of(rank, len(ciphertexts)) for rank in range(self.parameters.n_parties)]

@@ -234,6 +234,13 @@ def check_periods(outputs: Sequence[RefreshOutput], periods: Sequence[int]) -> N
             )
 
 
+def checked_outputs(outputs: Sequence[RefreshOutput], periods: Sequence[int]) -> tuple[RefreshOutput, ...]:
+    """These outputs of inputs of these periods; every input as it is where none is given. Raises as `check_periods`."""
+    chosen = tuple(outputs) or plain_outputs(len(periods))
+    check_periods(chosen, periods)
+    return chosen
+
+
 def plain_outputs(count: int) -> tuple[RefreshOutput, ...]:
     """Every input as it is."""
     return tuple(RefreshOutput(i) for i in range(count))

@@ -100,16 +100,11 @@ class BlockLayout:
         """
         numbers = [k for k in self.possible_diagonals if not self.is_cyclic or k == min(self.rows, self.features)]
         every = [replace(self, n_diagonals=k, baby=baby) for k in numbers for baby in doublings(1, k + 1)]
-        work = {layout: _work(layout, 1) for layout in every}
-        fewest = min(len(layout.rotations()) for layout in every)
-        return (
-            self,
-            *(
-                layout
-                for layout in every
-                if layout != self and (work[layout] <= CLOSE * min(work.values()) or len(layout.rotations()) == fewest)
-            ),
-        )
+        work = [_work(layout, 1) for layout in every]
+        keys = [len(layout.rotations()) for layout in every]
+        least, fewest = CLOSE * min(work), min(keys)
+        wanted = [layout for layout, w, k in zip(every, work, keys, strict=True) if w <= least or k == fewest]
+        return (self, *(layout for layout in wanted if layout != self))
 
     @cached_property
     def baby_steps(self) -> tuple[int, ...]:
