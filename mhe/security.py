@@ -10,9 +10,14 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+from scipy.special import lambertw  # type: ignore[import-untyped]
+
 from mhe.parameters import ERROR_STD, Parameters, log2_product
 
 TAIL_BITS = 40
+
+_LARGEST_SQUARE = -float(lambertw(-math.exp(-1 - 2 * TAIL_BITS * math.log(2)), -1).real)
+"""The larger y with exp((1 - y + log y) / 2) = 2^-TAIL_BITS (`correlated_norm_bound`)."""
 
 
 def tail(n: int) -> float:
@@ -137,13 +142,13 @@ def norm_bound(std: float, n_coefficients: int) -> float:
 def correlated_norm_bound(norm_std: float) -> float:
     """Euclidean norm that a sub-Gaussian vector of ANY covariance does not exceed, but for probability 2^-TAIL_BITS.
 
-    norm_std: root mean square of its norm, that is the square root of the trace of the covariance. From
-    ||x||^2 <= tr + 2 sqrt(tr(C^2) t) + 2 ||C|| t (Hsu, Kakade, Zhang, "A tail inequality for quadratic forms of
-    subgaussian random vectors", 2012, Theorem 1) with tr(C^2) <= tr^2 and ||C|| <= tr, which a covariance of rank one
-    attains.
+    norm_std: root mean square of its norm, that is the square root of the trace of the covariance. With the trace 1,
+    E exp(r ||x||^2) is at most the product of (1 - 2 r m)^(-1/2) over the eigenvalues m (Hsu, Kakade, Zhang, "A tail
+    inequality for quadratic forms of subgaussian random vectors", 2012, proof of Theorem 1), whose logarithm is convex
+    in them: largest for rank one. So P(||x||^2 > y) <= exp(-r y) (1 - 2 r)^(-1/2), the least of which is
+    exp((1 - y + log y) / 2), at 2 r = 1 - 1/y.
     """
-    t = TAIL_BITS * math.log(2)
-    return norm_std * math.sqrt(1 + 2 * math.sqrt(t) + 2 * t)
+    return norm_std * math.sqrt(_LARGEST_SQUARE)
 
 
 def rounded_norm_bound(std: float, n_coefficients: int, ring_dim: int) -> float:
@@ -152,7 +157,8 @@ def rounded_norm_bound(std: float, n_coefficients: int, ring_dim: int) -> float:
 
     std: of a coefficient, over rounding and secret. Given the secret, the covariance has trace n (1 + ||s||^2)/12, and
     its eigenvalues are means of |s|^2 over N/n slots. From ||x|| <= sqrt(tr C) + sqrt(2 ||C|| t), which follows from
-    the inequality of `correlated_norm_bound` by tr(C^2) <= ||C|| tr(C).
+    ||x||^2 <= tr + 2 sqrt(tr(C^2) t) + 2 ||C|| t (Theorem 1 of the source of `correlated_norm_bound`) by
+    tr(C^2) <= ||C|| tr(C).
     """
     secret = norm_bound(1.0, ring_dim) / math.sqrt(ring_dim)
     largest = secret_spread(n_coefficients / ring_dim, n_coefficients)

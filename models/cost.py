@@ -2,7 +2,7 @@
 
 The work of an operation follows from hybrid key switching (`mhe.backend.native.key_switching`) and from the protocols
 (`mhe.protocols.refresh`): transforms and products of single limbs, the latter bound by memory. Unit: one transform of a
-limb below 2^50 in a ring of dimension 2^14. How many seconds a unit takes differs a little from operation to operation,
+limb below 2^49 in a ring of dimension 2^14. How many seconds a unit takes differs a little from operation to operation,
 ring to ring and with the number of limbs: that is what is measured, once for each machine, and looked up here.
 """
 
@@ -15,9 +15,10 @@ from functools import cached_property, lru_cache
 
 from mhe.parameters import Parameters, Shape
 from mhe.ring.vector_basis import MAX_ROWS, PIECE_BITS
+from mhe.ring.vectors import FLOAT_MODULUS_BITS
 
-FAST_BITS = 48
-"""Primes next to 2^48 stay below 2^49, and are computed with in float64 (`mhe.ring.vectors`)."""
+FAST_BITS = FLOAT_MODULUS_BITS
+"""Primes of so many bits or fewer are computed with in float64 (`mhe.ring.vectors`)."""
 
 LONG_BITS = PIECE_BITS + 1
 """Primes from this size on are lifted in two pieces."""
@@ -29,7 +30,7 @@ def size_class(bits: int) -> int:
 
 
 TRANSFORM, WIDE_TRANSFORM = 1.0, 1.5
-"""Work for a limb below 2^50, and for a wider one, whose arithmetic is in 64-bit words: of a transform. These and the
+"""Work for a limb below 2^49, and for a wider one, whose arithmetic is in 64-bit words: of a transform. These and the
 next ones are measured by `python -m benchmarks.limbs`."""
 
 PRODUCT, WIDE_PRODUCT = 0.16, 0.19
@@ -216,12 +217,12 @@ class Work:
 
     @staticmethod
     def _sum(bits: tuple[int, ...], work: tuple[float, float]) -> float:
-        wide = sum(b > FAST_BITS + 1 for b in bits)
+        wide = sum(b > FAST_BITS for b in bits)
         return (len(bits) - wide) * work[0] + wide * work[1]
 
     @cached_property
     def _transform(self) -> tuple[float, float]:
-        """Of a limb below 2^50, of a wider one."""
+        """Of a limb below 2^49, of a wider one."""
         n = self.chain.ring_dim
         size = n * math.log2(n) / (_UNIT_DIM * math.log2(_UNIT_DIM))
         return size * TRANSFORM, size * WIDE_TRANSFORM

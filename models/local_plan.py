@@ -81,9 +81,8 @@ class LocalPrecision(Precision):
         """The first steps are at more limbs than the last."""
         return super()._switching(self.plan.parameters.n_limbs)
 
-    @property
-    def _summed_std(self) -> float:
-        return super()._summed_std * math.sqrt(sum(self.plan.workload.batch_rows) / self.plan.total_rows)
+    def _summed(self, std: float) -> float:
+        return super()._summed(std) * math.sqrt(sum(self.plan.workload.batch_rows) / self.plan.total_rows)
 
     @property
     def _turned_std(self) -> float:

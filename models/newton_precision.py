@@ -39,7 +39,7 @@ class FixedHessianPrecision(Precision):
 
         Noise of every iteration is independent but for that of the inverse, and an error that is there does not grow.
         """
-        gradient = math.hypot(self._summed_std, self._turned_std, self._spread_std)
+        gradient = math.hypot(self._summed_std, self._summed_rounding, self._turned_std, self._spread_std)
         step = math.hypot(self.plan.schedule.largest * gradient, self._shared_std)
         iterations = self.plan.workload.iterations
         return math.sqrt(iterations + 1) * step + iterations * self._inverse_effect

@@ -9,6 +9,10 @@ What the smudging must hide is bounded, not estimated: `weight_noise_norm` and `
 probability of 2^-TAIL_BITS for each of a few terms, over rounding, errors of keys and the secret. The only idealisation
 is the usual one, that what is rounded is uniform. Errors that are predicted, not hidden (`weight_error`), are those of
 a typical run.
+
+Noise is what hangs on secrets. What the encoding of rows and constants rounds is no part of it: it is fixed by what is
+encoded, before any secret comes in, so that what is released is an exact function of the rounded inputs, and noise.
+Errors are both.
 """
 
 from __future__ import annotations
@@ -83,7 +87,7 @@ class ReleasePrecision(ABC):
     @property
     @abstractmethod
     def input_noise_norm(self) -> float:
-        """Bound on the Euclidean norm of the errors of all inputs of polynomials of an iteration, of all parties, as
+        """Bound on the Euclidean norm of the noise of all inputs of polynomials of an iteration, of all parties, as
         long as none is beyond MOST_TOLD times the interval.
         """
 
@@ -131,7 +135,7 @@ class Precision(ReleasePrecision):
         Noise of every iteration is independent, and a direction without curvature forgets it slowest. The zeros that
         the training starts from bring as much as one iteration.
         """
-        injected = math.hypot(self._summed_std, self._turned_std, self._own_std)
+        injected = math.hypot(self._summed_std, self._summed_rounding, self._turned_std, self._own_std)
         return injected * math.sqrt(self._mean_gain)
 
     @cached_property
@@ -146,10 +150,18 @@ class Precision(ReleasePrecision):
 
     @property
     def _summed_std(self) -> float:
-        """Error that one iteration adds to a weight by the errors of p(X v) - y, summed over all rows."""
-        plan = self.plan
-        summed = math.hypot(self._error_std, self._encoding_std / 2) / math.sqrt(plan.total_rows)
-        return plan.workload.learning_rate * summed
+        """Noise that one iteration adds to a weight by that of p(X v) - y, summed over all rows."""
+        return self._summed(self._error_std)
+
+    @property
+    def _summed_rounding(self) -> float:
+        """The same by the encoding of rows, in the forward and in the backward product."""
+        inputs = self.plan.workload.link.largest_slope * self._encoded_inputs
+        return self._summed(math.hypot(inputs, self._encoding_std / 2))
+
+    def _summed(self, std: float) -> float:
+        """What adds up in a weight of independent errors of all rows."""
+        return self.plan.workload.learning_rate * std / math.sqrt(self.plan.total_rows)
 
     @property
     def _turned_std(self) -> float:
@@ -167,7 +179,7 @@ class Precision(ReleasePrecision):
 
     @property
     def _error_std(self) -> float:
-        """Error of p(X v) - y in one slot, as rotated for the backward product."""
+        """Noise of p(X v) - y in one slot, as rotated for the backward product."""
         plan, link = self.plan, self.plan.workload.link
         evaluated = math.hypot(
             link.rounding_gain * math.hypot(self._rounding, self._relinearised), self._switching(plan.error_limbs)
@@ -180,16 +192,25 @@ class Precision(ReleasePrecision):
 
     @property
     def _forward_std(self) -> float:
-        """Error of X v in one slot, for the largest row that is allowed."""
+        """Noise of X v in one slot, for the largest row that is allowed."""
         plan, n = self.plan, self._ring_dim
         turned = self._switching(plan.parameters.n_limbs) / plan.ahead_scale
         # both w and w_previous bring the noise of their last rescale and refresh
         looked_ahead = math.hypot(1 + plan.momentum, plan.momentum)
         products = math.hypot(turned, looked_ahead * math.hypot(self._refresh, self._rounding) / plan.weight_scale)
         giants = math.sqrt(self._forward_turns) * turned / plan.data_scale
-        noise = math.sqrt(n) * math.hypot(giants, self._rounding / plan.forward_scale)
-        encoded = plan.workload.message_bound * math.sqrt(plan.workload.features + 1) * self._encoding_std
-        return math.hypot(self._row_norm * math.sqrt(n) * products, encoded, noise)
+        own = math.sqrt(n) * math.hypot(giants, self._rounding / plan.forward_scale)
+        return math.hypot(self._row_norm * math.sqrt(n) * products, own)
+
+    @property
+    def _encoded_inputs(self) -> float:
+        """Error of X v by the encoding of X, for the largest weights."""
+        return self._largest_weights * self._encoding_std
+
+    @property
+    def _largest_weights(self) -> float:
+        """Their norm."""
+        return self.plan.workload.message_bound * math.sqrt(self.plan.workload.features + 1)
 
     @property
     def _forward_turns(self) -> int:
@@ -202,8 +223,8 @@ class Precision(ReleasePrecision):
         plan = self.plan
         if plan.layout.is_cyclic:
             return 0.0
-        largest = self._row_norm * plan.workload.message_bound * math.sqrt(plan.workload.features + 1)
-        return largest * math.sqrt(plan.layout.row_period / 6) / plan.parameters.moduli[limbs - 1]
+        rounded = math.sqrt(plan.layout.row_period / 6) / plan.parameters.moduli[limbs - 1]
+        return self._row_norm * self._largest_weights * rounded
 
     @property
     def _row_norm(self) -> float:
@@ -243,7 +264,7 @@ class Precision(ReleasePrecision):
 
     @cached_property
     def input_noise_norm(self) -> float:
-        """However correlated the errors of X v are.
+        """However correlated the noise of X v is.
 
         Those of the weights count with the sum of all squares of X: columns have a mean square of 1 over all rows, but
         not in every batch.
@@ -257,9 +278,9 @@ class Precision(ReleasePrecision):
         of_rows = math.sqrt(inputs.ciphertexts * plan.layout.rows) * (
             rows * (1 + 2 * plan.momentum) * weights + turned + bias
         )
-        # the mask and its rescale err in all slots
+        # the rescale behind the mask errs in all slots
         rescaled = 0.0 if plan.layout.is_cyclic else self._rounding * math.sqrt(n) / inputs.scale
-        masked = correlated_norm_bound(math.hypot(rescaled, self._masking_std(inputs.limbs + 1)) * secret_spread(2 / n))
+        masked = correlated_norm_bound(rescaled * secret_spread(2 / n))
         return of_rows + math.sqrt(inputs.ciphertexts * inputs.period) * masked
 
     # the released weights
@@ -305,18 +326,22 @@ class Precision(ReleasePrecision):
     @property
     def logit_noise_std(self) -> float:
         """Error of the logit X w of the largest row that is allowed, before any smudging."""
+        plan = self.plan
+        encoded = self._largest_weights * math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
+        masked = self._masking_std(plan.prediction_limbs + 1)
+        return math.hypot(self._row_norm * self.weight_noise_std, self._logit_added_std, encoded, masked)
+
+    @property
+    def _logit_added_std(self) -> float:
+        """Noise that is added on the way from the coefficients that carry the weights."""
         plan, n = self.plan, self._ring_dim
         levels = plan.layout.output_levels
         switching = self._switching(plan.prediction_limbs + levels)
-        turned = math.sqrt(n) * math.hypot(switching, self._refresh) / (plan.weight_scale * ANSWER_GUARD)
-        encoding = math.sqrt(plan.layout.period / 6) / plan.prediction_data_scale
+        turned = math.hypot(switching, self._refresh) / (plan.weight_scale * ANSWER_GUARD)
         dropped = plan.parameters.moduli[plan.prediction_limbs + levels - 1]
         turns = math.sqrt(self._forward_turns) * switching / dropped
         own = math.hypot(turns, math.sqrt(levels) * self._rounding) / plan.prediction_scale
-        per_weight = self._row_norm * math.hypot(self.weight_noise_std, turned)
-        encoded = plan.workload.message_bound * math.sqrt(plan.workload.features + 1) * encoding
-        masked = self._masking_std(plan.prediction_limbs + 1)
-        return math.hypot(per_weight, encoded, masked, math.sqrt(n) * own)
+        return math.sqrt(n) * math.hypot(self._row_norm * turned, own)
 
     @cached_property
     def logit_noise_norm(self) -> float:
@@ -338,8 +363,7 @@ class Precision(ReleasePrecision):
         counted apart.
         """
         plan = self.plan
-        added = math.sqrt(max(self.logit_noise_std**2 - (self._row_norm * self.weight_noise_std) ** 2, 0.0))
-        spread = correlated_norm_bound(added * secret_spread(2 / self._ring_dim))
+        spread = correlated_norm_bound(self._logit_added_std * secret_spread(2 / self._ring_dim))
         bias = 0.0 if plan.centred else self._row_norm * key_switch_bias_norm(plan.parameters)
         return plan.prediction_scale * spread + bias * plan.parameters.scale / plan.weight_scale
 

@@ -386,7 +386,7 @@ def _free_of_scale(workload: Workload, choice: Choice, ring_dim: int, scale_bits
 
 
 def _specials(shape: Shape, security_bits: int) -> Iterator[tuple[int, int]]:
-    """(number, bits) of special primes below 2^50, and of fewer wide ones: for each number as many bits as the cap
+    """(number, bits) of special primes below 2^49, and of fewer wide ones: for each number as many bits as the cap
     allows and the digits call for. Raises ParameterError if not even the fewest fit.
     """
     chain, digit = sum(shape.limb_bits), shape.largest_digit_bits

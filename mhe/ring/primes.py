@@ -8,6 +8,10 @@ from itertools import chain, islice, zip_longest
 
 from mhe.errors import ParameterError
 from mhe.ring.modular import MAX_MODULUS_BITS
+from mhe.ring.vectors import FLOAT_MODULUS_BITS
+
+LAST_BITS = (FLOAT_MODULUS_BITS, MAX_MODULUS_BITS)
+"""Sizes beyond which residues are computed with differently, or not at all."""
 
 _WITNESSES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 
@@ -47,7 +51,8 @@ def ntt_primes(bits: int, ring_dim: int, count: int, avoid: Collection[int] = ()
     """`count` primes = 1 modulo 2*ring_dim nearest to 2^bits: the next one below, the next one above, and so on.
 
     Alternating keeps the product of any run of them near 2^(bits * length), hence the scale near its nominal value.
-    None is longer than 61 bits, so at bits = 61 all lie below; none is in `avoid`.
+    At FLOAT_MODULUS_BITS and at 61 bits all lie below: longer ones would take slower arithmetic, or have none. None is
+    in `avoid`.
 
     Raises ParameterError if ring_dim is not a power of two or there are not that many.
     """
@@ -67,8 +72,8 @@ def ntt_primes(bits: int, ring_dim: int, count: int, avoid: Collection[int] = ()
 
 
 def _primes_from(start: int, step: int, bits: int, avoid: Collection[int]) -> Iterator[int]:
-    """Primes from start on, no further from 2^bits than a factor 2, and of at most 61 bits."""
-    last = min(1 << (bits + 1), 1 << MAX_MODULUS_BITS) if step > 0 else 1 << (bits - 1)
+    """Primes from start on, no further from 2^bits than a factor 2, and none beyond LAST_BITS."""
+    last = 1 << (bits - 1) if step < 0 else start if bits in LAST_BITS else 1 << (bits + 1)
     for n in range(start, last, step):
         if n not in avoid and is_prime(n):
             yield n
