@@ -67,7 +67,7 @@ PEERS: dict[str, Peer | Ours] = {
     "openfhe-single-key": Peer("openfhe_single_key", (OPENFHE, "numpy<3"), SINGLE_KEY, "encrypted"),
     "tenseal-single-key": Peer("tenseal_single_key", ("tenseal==0.3.16", "numpy<3"), SINGLE_KEY, "encrypted"),
     "mpyc-3": Peer("mpyc_shares", ("mpyc==0.11", "gmpy2==2.2.1", "numpy<3"), SHARES.format(1), "as shares", ("-M3",)),
-    "mpyc-10": Peer("mpyc_shares", ("mpyc==0.11", "gmpy2==2.2.1", "numpy<3"), SHARES.format(4), "as shares", ("-M10",)),
+    "mpyc-10": Peer("mpyc_shares", ("mpyc==0.11", "gmpy2==2.2.1", "numpy<3"), SHARES.format(4), "as shares", ("-M10", "--no-prss")),
     "mhe-4": Ours(4),
     "mhe-10": Ours(10),
 }

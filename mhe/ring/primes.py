@@ -79,6 +79,7 @@ def _primes_from(start: int, step: int, bits: int, avoid: Collection[int]) -> It
             yield n
 
 
+@lru_cache(maxsize=256)
 def smallest_root(p: int, order: int) -> int:
     """Smallest primitive `order`-th root of unity modulo the prime p; order a power of two that divides p - 1.
 
@@ -86,11 +87,13 @@ def smallest_root(p: int, order: int) -> int:
     """
     if order < 2 or order & (order - 1) or (p - 1) % order:
         raise ParameterError(f"order is {order} modulo {p}; need a power of two of at least 2 that divides {p - 1}")
+    if order == 2:
+        return p - 1
     candidates = (pow(g, (p - 1) // order, p) for g in range(2, p))
     root = next(r for r in candidates if pow(r, order // 2, p) == p - 1)
-    # Every primitive root is an odd power of any one of them.
-    square, power, smallest = root * root % p, root, root
-    for _ in range(order // 2 - 1):
+    # Every primitive root is an odd power of any one of them, and the later half of these are the first ones' negatives.
+    square, power, smallest = root * root % p, root, min(root, p - root)
+    for _ in range(order // 4 - 1):
         power = power * square % p
-        smallest = min(smallest, power)
+        smallest = min(smallest, power, p - power)
     return smallest
