@@ -36,12 +36,16 @@ def cpu_model() -> str:
 
 
 def _commit() -> str:
-    """The commit that is checked out, marked where the tree differs from it; empty outside a checkout."""
+    """The commit that is checked out, marked where the tree differs from it in more than records and the pages made of
+    them; empty outside a checkout.
+    """
+    commit = _git("rev-parse", "--short", "HEAD")
+    code = ("--", ":/", ":(top,exclude)benchmarks/results", ":(top,exclude)docs")
+    return commit + "-dirty" if _git("status", "--porcelain", "--untracked-files=no", *code) else commit
+
+
+def _git(*arguments: str) -> str:
     shown = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
+        ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )  # fmt: skip
     return shown.stdout.strip()
