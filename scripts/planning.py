@@ -35,8 +35,9 @@ from models.search import Choice, Judge, MakeModuli, Pinned, choose_plans, shape
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
-from scripts.config import Config, ModelConfig
+from scripts.config import Config
 from scripts.goal import Goal
+from scripts.sections import ModelConfig
 
 Floats = npt.NDArray[np.float64]
 
