@@ -28,14 +28,7 @@ class LocalRegression(Regression):
     plan: LocalPlan
 
     def gradient(
-        self,
-        party: Compute,
-        v: Ciphertext,
-        inputs: Iterable[Ciphertext],
-        batch: Batch,
-        pace: float,
-        *,
-        first: bool,
+        self, party: Compute, v: Ciphertext, inputs: Iterable[Ciphertext], batch: Batch, pace: float, *, first: bool
     ) -> Ciphertext:
         """The party's weights after its steps, from v, times its part of all rows, before the last rescale.
 

@@ -85,14 +85,7 @@ class Regression:
         return [self.gradient(party, ahead[0], inputs, batch, pace, first=first)], parts
 
     def gradient(
-        self,
-        party: Compute,
-        v: Ciphertext,
-        inputs: Iterable[Ciphertext],
-        batch: Batch,
-        pace: float,
-        *,
-        first: bool,
+        self, party: Compute, v: Ciphertext, inputs: Iterable[Ciphertext], batch: Batch, pace: float, *, first: bool
     ) -> Ciphertext:
         """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step.
 
@@ -118,12 +111,7 @@ class Regression:
             yield forward(backend, block, turned, layout, scale)
 
     def descent(
-        self,
-        backend: Backend,
-        inputs: Iterable[Ciphertext],
-        blocks: Sequence[PackedBlock],
-        factor: float,
-        scale: float,
+        self, backend: Backend, inputs: Iterable[Ciphertext], blocks: Sequence[PackedBlock], factor: float, scale: float
     ) -> Ciphertext:
         """factor X^T (y - link(u)) of the blocks' inputs u, before fold and rescale, with rows encoded at this scale.
 
