@@ -31,6 +31,7 @@ from benchmarks.environment import environment
 from benchmarks.in_process import evaluator_of, measure
 from benchmarks.row_packing import RowPackedPlan, RowPackedRegression, choose_row_packed_plan
 from models.activations import approximate, sigmoid
+from models.choice import Choice, MakeModuli, n_diagonals
 from models.data import DataSource, pooled, stack
 from models.model import Model, Plan, model_of
 from models.newton_search import choose_newton_plan
@@ -38,7 +39,7 @@ from models.packing import choose_layout
 from models.perceptron import with_constant
 from models.plan import CircuitPlan
 from models.reference import fit_exact
-from models.search import Choice, MakeModuli, choose_plan, n_diagonals
+from models.search import choose_plan
 from models.training import standardisation
 from models.twin import train_twin
 from models.workload import Workload

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from mhe.backend.native import NativeBackend
 from mhe.encrypted_party import BackendFactory, EncryptedParty
 from mhe.moduli import generate_moduli
+from models.choice import MakeModuli
 from models.model import Model, Plan
-from models.search import MakeModuli
 from models.training import Iteration, pack_batches, prepare, train
 from network.collective import TreeCollective
 from network.local import run_parties

@@ -29,12 +29,13 @@ from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.party import Compute
 from models.activations import evaluate
+from models.choice import Choice, MakeModuli
 from models.linalg import PackedBlock, rotate_and_add
 from models.packing import BlockLayout, doublings, power_of_two_at_least
 from models.perceptron import with_constant
 from models.plan import CircuitPlan
 from models.regression import Batch, Regression
-from models.search import Choice, MakeModuli, choose_plan
+from models.search import choose_plan
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]

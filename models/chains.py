@@ -10,24 +10,13 @@ from typing import TypeVar
 
 from mhe.errors import ParameterError
 from mhe.parameters import LOG_QP_CAPS, Parameters, Shape, check_cap, digit_ranges, refresh_floor_bits
+from models.candidates import FIRST_BITS, RING_DIMS, ROUNDING_BITS
+from models.choice import Choice, Judge, MakeModuli, n_diagonals
 from models.cost import FAST_BITS
 from models.local_plan import LocalPlan
 from models.mlp_plan import PerceptronPlan
 from models.newton_plan import FixedHessianPlan
-from models.search import (
-    FIRST_BITS,
-    NOT_ALLOWED,
-    RING_DIMS,
-    ROUNDING_BITS,
-    Choice,
-    Judge,
-    MakeModuli,
-    RootWork,
-    asked_of,
-    is_like,
-    n_diagonals,
-    tolerated,
-)
+from models.search import NOT_ALLOWED, RootWork, asked_of, is_like, tolerated
 from models.workload import Workload
 
 SCALE_BITS = (60, 58, 56, 52, FAST_BITS, 45, 42, 39, 36)

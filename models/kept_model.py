@@ -168,44 +168,41 @@ def keep_model(
 
 
 def _described(prediction: Prediction) -> dict[str, Any]:
+    packed: dict[str, Any]
     if isinstance(prediction, VectorPrediction):
-        return {
-            "packing": "vector",
-            "features": prediction.features,
-            "weight_scale": prediction.weight_scale,
-            "weight_std": prediction.weight_std,
-            "message_bound": prediction.message_bound,
-            "release_bits": prediction.release_bits,
-            "releases": prediction.releases,
-        }
-    if isinstance(prediction, TilePrediction):
+        packed = {"packing": "vector", "features": prediction.features, "weight_scale": prediction.weight_scale}
+    elif isinstance(prediction, TilePrediction):
         net, layout = prediction.network, prediction.layout
-        return {
+        packed = {
             "packing": "tiles",
             "widths": list(net.widths),
             "activation": _polynomial_header(net.activation),
             "link": _polynomial_header(net.link),
             "width": layout.width,
             "baby": layout.baby,
-            "weight_std": prediction.weight_std,
-            "message_bound": prediction.message_bound,
-            "release_bits": prediction.release_bits,
-            "releases": prediction.releases,
         }
-    raise CodecError(f"a {type(prediction).__name__} cannot be kept")
+    else:
+        raise CodecError(f"a {type(prediction).__name__} cannot be kept")
+    return {
+        **packed,
+        "weight_std": prediction.weight_std,
+        "message_bound": prediction.message_bound,
+        "release_bits": prediction.release_bits,
+        "releases": prediction.releases,
+    }
 
 
 def _prediction(header: Mapping[str, Any], parameters: Any) -> Prediction:
-    common = (float(header["message_bound"]), int(header["release_bits"]), int(header["releases"]))
+    noise, largest = float(header["weight_std"]), float(header["message_bound"])
+    common = (parameters, noise, largest, int(header["release_bits"]), int(header["releases"]))
     if header["packing"] == "vector":
-        scale, noise = float(header["weight_scale"]), float(header["weight_std"])
-        return VectorPrediction(parameters, int(header["features"]), scale, noise, *common)
+        return VectorPrediction(*common, int(header["features"]), float(header["weight_scale"]))
     if header["packing"] != "tiles":
         raise ValueError(f"packing {header['packing']!r}")
     inputs, *hidden, outputs = map(int, header["widths"])
     network = Perceptron(inputs, tuple(hidden), outputs, _polynomial(header["activation"]), _polynomial(header["link"]))
     layout = TileLayout(parameters.n_slots, int(header["width"]), int(header["baby"]))
-    return TilePrediction(parameters, network, layout, float(header["weight_std"]), *common)
+    return TilePrediction(*common, network, layout)
 
 
 def _polynomial_header(polynomial: Polynomial) -> list[Any]:

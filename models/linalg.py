@@ -88,11 +88,8 @@ def forward(
     return backend.rescale(rotate_and_add(backend, total, layout.spread_steps, layout.row_period))
 
 
-def forward_alone(
-    backend: Backend, block: PackedBlock, turned: Mapping[int, Ciphertext], layout: BlockLayout, scale: float
-) -> Ciphertext:
-    """The same with zeros in all slots that do not hold X w, for layout.output_levels levels in all."""
-    u = forward(backend, block, turned, layout, scale)
+def isolated(backend: Backend, u: Ciphertext, layout: BlockLayout) -> Ciphertext:
+    """X w as `forward` gives it, with zeros in all slots that do not hold it: layout.output_levels levels in all."""
     if layout.is_cyclic:
         return u
     mask = backend.encode(layout.first_copies, u.limbs, float(backend.parameters.moduli[u.limbs - 1]))

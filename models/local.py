@@ -10,7 +10,7 @@ rerandomised. Different numbers of rows cost nothing: as the pace, they are in t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mhe.backend.interface import Backend
@@ -27,24 +27,34 @@ class LocalRegression(Regression):
 
     plan: LocalPlan
 
-    def gradients(
-        self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
-    ) -> list[Ciphertext]:
-        """The party's weights after its steps, times its part of all rows, before the last rescale."""
-        backend, plan, blocks, (w,) = party.backend, self.plan, batch.blocks, ahead
-        for step in range(plan.steps - 1):
-            w = backend.rescale(self._moved(backend, w, blocks, step, pace, 1.0))
+    def gradient(
+        self, party: Compute, v: Ciphertext, inputs: Iterable[Ciphertext], batch: Batch, pace: float, *, first: bool
+    ) -> Ciphertext:
+        """The party's weights after its steps, from v, times its part of all rows, before the last rescale.
+
+        inputs: those of the first step.
+        """
+        backend, plan, blocks, w = party.backend, self.plan, batch.blocks, v
+        for step in range(1, plan.steps):
+            w = backend.rescale(self._moved(backend, w, inputs, blocks, step - 1, pace, 1.0))
+            inputs = self.inputs(backend, w, blocks, plan.forward_data_scale(step))
         part = sum(block.n_rows for block in blocks) / sum(plan.workload.batch_rows)
-        return [self._moved(backend, w, blocks, plan.steps - 1, pace, part)]
+        return self._moved(backend, w, inputs, blocks, plan.steps - 1, pace, part)
 
     def _moved(
-        self, backend: Backend, w: Ciphertext, blocks: Sequence[PackedBlock], step: int, pace: float, part: float
+        self,
+        backend: Backend,
+        w: Ciphertext,
+        inputs: Iterable[Ciphertext],
+        blocks: Sequence[PackedBlock],
+        step: int,
+        pace: float,
+        part: float,
     ) -> Ciphertext:
         """`part` of the weights after this step, not rescaled."""
         plan, layout = self.plan, self.plan.layout
         relative = plan.total_rows / sum(block.n_rows for block in blocks)
-        scales = plan.forward_data_scale(step), plan.backward_data_scale(step)
-        total = self.descent(backend, w, blocks, pace * part * relative, *scales)
+        total = self.descent(backend, inputs, blocks, pace * part * relative, plan.backward_data_scale(step))
         folded = rotate_and_add(backend, total, layout.fold_steps, layout.features)
         uphill = backend.reread(folded, scale=folded.scale * plan.step_factor)
         low = backend.drop_limbs(w, folded.limbs)

@@ -7,9 +7,9 @@ from functools import partial
 
 from mhe.parameters import Parameters
 from models.chains import Demand, choose_chains
+from models.choice import Choice, MakeModuli
 from models.local_plan import LocalPlan
 from models.plan import block_layout
-from models.search import Choice, MakeModuli
 from models.workload import Workload
 
 

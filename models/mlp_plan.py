@@ -267,7 +267,7 @@ class PerceptronPlan(TrainingPlan):
         """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
         w, std = self.workload, self.kept_weight_std
         return TilePrediction(
-            self.parameters, self.network, self.layout, std, w.message_bound, self.answer_bits, self.releases
+            self.parameters, std, w.message_bound, self.answer_bits, self.releases, self.network, self.layout
         )
 
     @property

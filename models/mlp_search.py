@@ -9,9 +9,9 @@ from functools import partial
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
 from models.chains import Demand, choose_chains
+from models.choice import Choice, MakeModuli
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.packing import doublings
-from models.search import Choice, MakeModuli
 from models.tiles import TileLayout, coupled_width
 from models.workload import Workload
 

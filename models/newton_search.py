@@ -8,6 +8,7 @@ from functools import partial
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
 from models.chains import Demand, choose_chains
+from models.choice import Choice, MakeModuli
 from models.newton_plan import (
     FixedHessianPlan,
     check_newton,
@@ -17,7 +18,6 @@ from models.newton_plan import (
     newton_schedule,
 )
 from models.plan import block_layout
-from models.search import Choice, MakeModuli
 from models.workload import Workload
 
 

@@ -90,7 +90,9 @@ def operations(plan: Plan, rank: int, *, is_root: bool, keep: bool) -> Operation
 
 
 def probe_operations(plan: Plan, rank: int, probe: RangeProbe, *, keep: bool) -> Counts:
-    """What a probe adds to this party's part in an iteration that finds its batch encoded, if those are kept."""
+    """What a probe adds to this party's part in an iteration that finds its batch encoded, if those are kept. (In one
+    that opens in the clear, it adds the products that the gradient has no need of.)
+    """
     party, model = TrackingParty(plan.parameters), model_of(plan)
     batch = _batch(plan, plan.blocks(rank), keep)
     weights = [party.encrypted(1.0, 0.0, plan.weight_scale, plan.weights_period)] * plan.n_ciphertexts

@@ -95,11 +95,9 @@ class BlockLayout:
     @cached_property
     def alternatives(self) -> tuple[BlockLayout, ...]:
         """Itself, and those with other numbers of diagonals and baby steps among which the best one is, whatever is to
-        be small: the work (`_work` is right within a factor of CLOSE), or the memory, of which keys are the most. Those
-        that are cyclic have cyclic ones only.
+        be small: the work (`_work` is right within a factor of CLOSE), or the memory, of which keys are the most.
         """
-        numbers = [k for k in self.possible_diagonals if not self.is_cyclic or k == min(self.rows, self.features)]
-        every = [replace(self, n_diagonals=k, baby=baby) for k in numbers for baby in doublings(1, k + 1)]
+        every = [replace(self, n_diagonals=k, baby=b) for k in self.possible_diagonals for b in doublings(1, k + 1)]
         work = [_work(layout, 1) for layout in every]
         keys = [len(layout.rotations()) for layout in every]
         least, fewest = CLOSE * min(work), min(keys)

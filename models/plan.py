@@ -220,7 +220,7 @@ class CircuitPlan(TrainingPlan):
         """Answers to queries of a model that stays encrypted. Raises ParameterError if they do not fit the chain."""
         w, std = self.workload, self.kept_weight_std
         return VectorPrediction(
-            self.parameters, w.features, self.weight_scale, std, w.message_bound, self.answer_bits, self.releases
+            self.parameters, std, w.message_bound, self.answer_bits, self.releases, w.features, self.weight_scale
         )
 
 

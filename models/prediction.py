@@ -13,7 +13,10 @@ two budgets, each of TWO_BUDGETS statistical bits more than what is asked for bo
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,6 +132,44 @@ class Prediction(Protocol):
         self, party: Compute, prepared: Any, query: Sequence[Ciphertext] | None, n_rows: int
     ) -> list[Ciphertext] | None:
         """What the model gives for one batch of n_rows rows, before the link: at the root, None elsewhere."""
+
+
+@dataclass(frozen=True)
+class PackedPrediction(ABC):
+    """What a `Prediction` needs to know in either packing, and how the noise of its answers is hidden.
+
+    weight_std: error of a weight, smudging included. message_bound: largest absolute weight assumed. release_bits,
+    releases: statistical bits of the smudging of answers, over so many ciphertexts in the life of the key.
+    """
+
+    parameters: Parameters
+    weight_std: float
+    message_bound: float
+    release_bits: int
+    releases: int
+
+    @property
+    @abstractmethod
+    def answer_scale(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def answer_period(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def _added_std(self) -> float:
+        """Error of an answer to the largest rows, but for that of the weights: root mean square of slots."""
+
+    @cached_property
+    def noise_norm(self) -> float:
+        return tracked_norm(self.parameters, self._added_std, self.answer_scale)
+
+    @property
+    def _smudged_std(self) -> float:
+        """What the smudging adds to a slot of an answer."""
+        width = smudging_std(self.noise_norm, self.release_bits, self.releases)
+        return smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
 
 
 def query_noise(parameters: Parameters, limbs: int) -> float:

@@ -14,7 +14,7 @@ fresh ciphertexts, made by every party for itself, at 2^MOMENTUM_BITS times the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from mhe.ciphertext import Ciphertext
 from mhe.party import Compute, Party
 from mhe.slot_map import RefreshOutput, SlotMap
 from models.activations import evaluate, part_of_interval
-from models.linalg import PackedBlock, backward, forward, forward_alone, pack, rotate_and_add
+from models.linalg import PackedBlock, backward, forward, isolated, pack, rotate_and_add
 from models.perceptron import with_constant
 from models.plan import CircuitPlan
 from models.prediction import ANSWER_GUARD
@@ -73,56 +73,62 @@ class Regression:
     def gradients(
         self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
     ) -> list[Ciphertext]:
-        """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step.
-
-        The first is computed in the clear: nothing of it was encrypted.
-        """
-        plan, layout, scale = self.plan, self.plan.layout, self.plan.data_scale
-        if first:
-            folded = np.zeros(layout.features)
-            folded[: plan.workload.features + 1] = pace * batch.at_zero
-            # the fold adds up this many periods
-            periods = layout.period // layout.features
-            return [party.encrypt_own(folded / periods, plan.error_limbs, plan.error_scale * scale)]
-        return [self.descent(party.backend, ahead[0], batch.blocks, pace, scale, scale)]
-
-    def descent(
-        self,
-        backend: Backend,
-        v: Ciphertext,
-        blocks: Sequence[PackedBlock],
-        factor: float,
-        forward_scale: float,
-        backward_scale: float,
-    ) -> Ciphertext:
-        """factor X^T (y - link(X v)), before fold and rescale, with rows encoded at these scales.
-
-        The factor costs nothing: it is in the coefficients of the link, and in the labels.
-        """
-        plan, layout = self.plan, self.plan.layout
-        turned = backend.rotate_hoisted(v, layout.baby_steps)
-        errors = []
-        for block in blocks:
-            u = forward(backend, block, turned, layout, forward_scale)
-            e = evaluate(backend, u, plan.workload.link.times(-factor), plan.error_scale, layout.first_copies)
-            errors.append(backend.add_plain(e, backend.encode(factor * block.labels, e.limbs, plan.error_scale)))
-        return backward(backend, blocks, errors, layout, backward_scale)
+        inputs = self.inputs(party.backend, ahead[0], batch.blocks, self.plan.data_scale)
+        return [self.gradient(party, ahead[0], inputs, batch, pace, first=first)]
 
     def probed_gradients(
         self, party: Compute, ahead: Sequence[Ciphertext], batch: Batch, pace: float = 1.0, *, first: bool = False
     ) -> tuple[list[Ciphertext], list[Ciphertext]]:
-        return self.gradients(party, ahead, batch, pace, first=first), self._inputs(party.backend, ahead, batch)
+        """The inputs are what the gradient takes anyway, masked."""
+        inputs = list(self.inputs(party.backend, ahead[0], batch.blocks, self.plan.data_scale))
+        parts = [self._part(party.backend, *each) for each in zip(batch.blocks, inputs, strict=True)]
+        return [self.gradient(party, ahead[0], inputs, batch, pace, first=first)], parts
 
-    def _inputs(self, backend: Backend, ahead: Sequence[Ciphertext], batch: Batch) -> list[Ciphertext]:
-        """X v as parts of the link's interval: from -1 to 1 inside it, 0 where a block has no row."""
+    def gradient(
+        self, party: Compute, v: Ciphertext, inputs: Iterable[Ciphertext], batch: Batch, pace: float, *, first: bool
+    ) -> Ciphertext:
+        """pace X^T (y - link(X v)), before fold and rescale; read at step_factor times its scale it is the step.
+
+        inputs: X v of every block, as `inputs` makes them. The first gradient is computed in the clear, and takes none
+        of them: nothing of it was encrypted.
+        """
         plan, layout = self.plan, self.plan.layout
-        turned = backend.rotate_hoisted(ahead[0], layout.baby_steps)
-        found = []
-        for block in batch.blocks:
-            u = forward_alone(backend, block, turned, layout, plan.data_scale)
-            present = layout.placed(np.ones(block.n_rows))
-            found.append(part_of_interval(backend, u, plan.network.interval, present))
-        return found
+        if not first:
+            return self.descent(party.backend, inputs, batch.blocks, pace, plan.data_scale)
+        folded = np.zeros(layout.features)
+        folded[: plan.workload.features + 1] = pace * batch.at_zero
+        # the fold adds up this many periods
+        periods = layout.period // layout.features
+        return party.encrypt_own(folded / periods, plan.error_limbs, plan.error_scale * plan.data_scale)
+
+    def inputs(
+        self, backend: Backend, v: Ciphertext, blocks: Sequence[PackedBlock], scale: float
+    ) -> Iterator[Ciphertext]:
+        """X v of every block, each made when it is asked for, with rows encoded at this scale."""
+        layout = self.plan.layout
+        turned = backend.rotate_hoisted(v, layout.baby_steps)
+        for block in blocks:
+            yield forward(backend, block, turned, layout, scale)
+
+    def descent(
+        self, backend: Backend, inputs: Iterable[Ciphertext], blocks: Sequence[PackedBlock], factor: float, scale: float
+    ) -> Ciphertext:
+        """factor X^T (y - link(u)) of the blocks' inputs u, before fold and rescale, with rows encoded at this scale.
+
+        The factor costs nothing: it is in the coefficients of the link, and in the labels.
+        """
+        plan, layout = self.plan, self.plan.layout
+        errors = []
+        for block, u in zip(blocks, inputs, strict=True):
+            e = evaluate(backend, u, plan.workload.link.times(-factor), plan.error_scale, layout.first_copies)
+            errors.append(backend.add_plain(e, backend.encode(factor * block.labels, e.limbs, plan.error_scale)))
+        return backward(backend, blocks, errors, layout, scale)
+
+    def _part(self, backend: Backend, block: PackedBlock, u: Ciphertext) -> Ciphertext:
+        """Inputs u as parts of the link's interval: from -1 to 1 inside it, 0 where the block has no row."""
+        plan, layout = self.plan, self.plan.layout
+        present = layout.placed(np.ones(block.n_rows))
+        return part_of_interval(backend, isolated(backend, u, layout), plan.network.interval, present)
 
     def prepare(self, party: Compute, batches: Sequence[Any]) -> list[Ciphertext]:
         return []
@@ -168,7 +174,8 @@ class Regression:
         x = np.zeros((plan.prediction_blocks * layout.rows, plan.workload.features + 1))
         x[: len(features)] = with_constant(features)
         packed = pack(x, np.zeros(len(x)), layout, keep=False)
-        logits = [forward_alone(backend, block, turned, layout, plan.prediction_data_scale) for block in packed]
+        products = (forward(backend, block, turned, layout, plan.prediction_data_scale) for block in packed)
+        logits = [isolated(backend, product, layout) for product in products]
         delivered = party.deliver(logits, plan.precision.logit_noise_norm)
         return np.concatenate([layout.taken(slots) for slots in delivered])[: len(features), None]
 

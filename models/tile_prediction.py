@@ -24,16 +24,14 @@ from mhe.backend.tracking import Size
 from mhe.ciphertext import Ciphertext
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
-from mhe.parameters import Parameters
 from mhe.party import Compute
-from mhe.security import smudging_std
 from mhe.slot_map import RefreshOutput, SlotMap
 from mhe.tracking_party import TrackingParty
 from models.activations import activate
 from models.model_tiles import PRODUCT_LEVELS, ModelTiles, answer_levels
 from models.perceptron import Perceptron, with_constant
 from models.precision import ROW_NORM_LIMIT, largest_output, quantile
-from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudged_std, tracked_norm
+from models.prediction import ANSWER_GUARD, PackedPrediction, limbs_that_hold, query_noise
 from models.tile_products import add_bias, double, product, product_rotations, scale_growth, turned
 from models.tiles import TileLayout
 
@@ -57,20 +55,11 @@ class PreparedLayers:
 
 
 @dataclass(frozen=True)
-class TilePrediction:
-    """A `models.prediction.Prediction` of a perceptron, with or without hidden layers.
+class TilePrediction(PackedPrediction):
+    """A `models.prediction.Prediction` of a perceptron, with or without hidden layers."""
 
-    weight_std: error of a weight, smudging included. message_bound: largest absolute weight assumed. release_bits,
-    releases: statistical bits of the smudging of answers, over so many ciphertexts in the life of the key.
-    """
-
-    parameters: Parameters
     network: Perceptron
     layout: TileLayout
-    weight_std: float
-    message_bound: float
-    release_bits: int
-    releases: int
 
     def __post_init__(self) -> None:
         p = self.parameters
@@ -308,7 +297,6 @@ class TilePrediction:
 
     @cached_property
     def _added_std(self) -> float:
-        """Error of an answer to the largest rows, but for that of the weights: root mean square of slots."""
         return self._tracked(0.0, ROW_NORM_LIMIT)
 
     def _tracked(self, weight_std: float, row_size: float) -> float:
@@ -342,13 +330,7 @@ class TilePrediction:
             weights.append(backend.ciphertext(Size(value, noise), tile.limbs, tile.scale, tile.period))
         return weights
 
-    @cached_property
-    def noise_norm(self) -> float:
-        return tracked_norm(self.parameters, self._added_std, self.answer_scale)
-
     @property
     def error(self) -> float:
         """Of rows of standard size, and the largest weights and inputs of activations that the analysis allows for."""
-        width = smudging_std(self.noise_norm, self.release_bits, self.releases)
-        smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
-        return math.hypot(self._tracked(self.weight_std, 1.0), smudged) * quantile(self.rows * self.outputs)
+        return math.hypot(self._tracked(self.weight_std, 1.0), self._smudged_std) * quantile(self.rows * self.outputs)

@@ -28,16 +28,14 @@ from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
-from mhe.parameters import Parameters
 from mhe.party import Compute
-from mhe.security import smudging_std
 from mhe.slot_map import RefreshOutput, SlotMap
 from mhe.tracking_party import TrackingParty
 from models.linalg import rotate_and_add
 from models.packing import doublings, power_of_two_at_least
 from models.perceptron import with_constant
 from models.precision import ROW_NORM_LIMIT, largest_output, quantile
-from models.prediction import ANSWER_GUARD, limbs_that_hold, query_noise, smudged_std, tracked_norm
+from models.prediction import ANSWER_GUARD, PackedPrediction, limbs_that_hold, query_noise
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,20 +47,11 @@ LEVELS = 2
 
 
 @dataclass(frozen=True)
-class VectorPrediction:
-    """A `models.prediction.Prediction` of a model with one output.
+class VectorPrediction(PackedPrediction):
+    """A `models.prediction.Prediction` of a model with one output."""
 
-    weight_std: error of a weight, smudging included. message_bound: largest absolute weight assumed. release_bits,
-    releases: statistical bits of the smudging of answers, over so many ciphertexts in the life of the key.
-    """
-
-    parameters: Parameters
     features: int
     weight_scale: float
-    weight_std: float
-    message_bound: float
-    release_bits: int
-    releases: int
     outputs = n_weights = n_queries = n_answers = 1
 
     def __post_init__(self) -> None:
@@ -179,7 +168,6 @@ class VectorPrediction:
 
     @cached_property
     def _added_std(self) -> float:
-        """Error of an answer, but for that of the weights: root mean square of slots."""
         p, party = self.parameters, TrackingParty(self.parameters, centred=True)
         backend = party.backend
         low = backend.ciphertext(Size(self.message_bound, 0.0), p.refresh_limbs, self.weight_scale, self.period)
@@ -193,14 +181,8 @@ class VectorPrediction:
         """With values of the largest weights."""
         return backend.ciphertext(Size(self.message_bound, backend.size(c).error), c.limbs, c.scale, c.period)
 
-    @cached_property
-    def noise_norm(self) -> float:
-        return tracked_norm(self.parameters, self._added_std, self.answer_scale)
-
     @property
     def error(self) -> float:
         """Of rows of standard size; of larger ones, larger in proportion as far as the weights make it."""
-        width = smudging_std(self.noise_norm, self.release_bits, self.releases)
-        smudged = smudged_std(self.parameters, width, self.answer_scale, self.answer_period)
         weights = math.sqrt(self.features + 1) * self.weight_std
-        return math.hypot(weights, self._added_std, smudged) * quantile(self.rows)
+        return math.hypot(weights, self._added_std, self._smudged_std) * quantile(self.rows)

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from mhe.errors import MHEError, NetworkError
 from mhe.parameters import Shape
 from mhe.party import Party
+from models.choice import Pinned, pinned
 from models.data import Shard, check_summaries, code, load_shard, summary
 from models.model import Plan
-from models.search import Pinned, pinned
 from models.target import Target
 from models.training import Standardisation, check_rows, standardisation, standardise
 from network.collective import TreeCollective

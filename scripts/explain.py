@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mhe.errors import ParameterError
+from models.choice import Choice, n_diagonals, shape_of
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
-from models.search import Choice, n_diagonals, shape_of
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities

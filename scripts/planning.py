@@ -25,18 +25,20 @@ from models.activations import (
     square,
     tanh,
 )
+from models.choice import Choice, Judge, MakeModuli, Pinned, shape_of
 from models.cost import UnitCosts
 from models.local_search import choose_local_plans
 from models.mlp_search import choose_perceptron_plans
 from models.model import Plan
 from models.newton_search import choose_newton_plans
 from models.range_probe import range_probe
-from models.search import Choice, Judge, MakeModuli, Pinned, choose_plans, shape_of
+from models.search import choose_plans
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
-from scripts.config import Config, ModelConfig
+from scripts.config import Config
 from scripts.goal import Goal
+from scripts.sections import ModelConfig
 
 Floats = npt.NDArray[np.float64]
 

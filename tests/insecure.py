@@ -17,13 +17,13 @@ from mhe.collective import Collective
 from mhe.moduli import generate_moduli as generate_own_moduli
 from mhe.parameters import Parameters, Shape, refresh_floor_bits
 from models.activations import Polynomial, approximate, sigmoid
+from models.choice import Choice
 from models.local_plan import LocalPlan
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan, newton_levels, newton_message_bits
 from models.packing import doublings, power_of_two_at_least
 from models.plan import CircuitPlan
-from models.search import Choice
 from models.tiles import TileLayout
 from models.workload import Workload
 from scripts.config import Config

@@ -43,14 +43,14 @@ def kept_parameters(n_parties: int, *, make_moduli: MakeModuli = generate_moduli
 
 
 def vector_prediction(parameters: Parameters, releases: int = RELEASES) -> VectorPrediction:
-    return VectorPrediction(parameters, FEATURES, parameters.scale * 3, 2.0**-36, 8.0, 10, releases)
+    return VectorPrediction(parameters, 2.0**-36, 8.0, 10, releases, FEATURES, parameters.scale * 3)
 
 
 def tile_prediction(
     parameters: Parameters, hidden: tuple[int, ...] = (), outputs: int = 3, releases: int = RELEASES
 ) -> TilePrediction:
     network = Perceptron(FEATURES, hidden, outputs, SQUARE if hidden else IDENTITY, IDENTITY)
-    return TilePrediction(parameters, network, TileLayout(RING_DIM // 2, 4, 2), 2.0**-36, 8.0, 10, releases)
+    return TilePrediction(parameters, 2.0**-36, 8.0, 10, releases, network, TileLayout(RING_DIM // 2, 4, 2))
 
 
 def example(prediction: Prediction, n_rows: int) -> tuple[list[Floats], Floats, Floats]:

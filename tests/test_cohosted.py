@@ -12,7 +12,7 @@ from benchmarks.cohosted import lines, run_cohosted
 from mhe.encrypted_party import EncryptedParty
 from mhe.errors import ConfigError
 from mhe.keys import SecretPolynomial
-from models.search import Choice
+from models.choice import Choice
 from network.channel import Loopback
 from network.host import CoHost
 from network.link import Link

@@ -17,8 +17,8 @@ from mhe.container import read_bytes
 from mhe.errors import ConfigError, DataError, MHEError, StateError
 from mhe.protocols.decryption import DecryptionProtocol
 from mhe.sealed import open_share
+from models.choice import Choice
 from models.kept_model import KIND, KeptModel, Task
-from models.search import Choice
 from network.local import run_parties
 from scripts.answers import answer_columns
 from scripts.config import parse_config

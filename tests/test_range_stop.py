@@ -10,7 +10,7 @@ import pytest
 
 import scripts.planning
 from mhe.errors import RangeError
-from models.search import Choice
+from models.choice import Choice
 from network.local import run_parties
 from scripts.config import parse_config
 from scripts.train import run_party

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.row_packing import RowPackedPlan, RowPackedRegression, choose_row_packed_plan
 from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
-from models.search import Choice
+from models.choice import Choice
 from models.training import pack_batches, train
 from models.twin import train_twin
 from network.local import run_parties

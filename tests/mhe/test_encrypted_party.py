@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mhe.encrypted_party as module
+from mhe import commitments
 from mhe.encoding import decode_coefficients
 from mhe.encrypted_party import EncryptedParty
 from mhe.encryption import decrypt, decrypt_slots
@@ -163,9 +164,9 @@ def test_the_coin_toss_depends_on_every_nonce(monkeypatch):
     nonces = {rank: bytes([rank]) * 32 for rank in range(3)}
 
     def toss(collective):
-        return module.toss_seed(collective)
+        return commitments.toss_seed(collective)
 
-    monkeypatch.setattr(module.os, "urandom", lambda n: nonces[int(threading.current_thread().name[-1])][:n])
+    monkeypatch.setattr(commitments.os, "urandom", lambda n: nonces[int(threading.current_thread().name[-1])][:n])
     first = run_parties(3, toss)
     assert len(set(first)) == 1
     assert len(first[0]) == 32
@@ -655,7 +656,7 @@ def test_no_ciphertext_is_served_twice(run_encrypted, make_ciphertext):
             party.decrypt(low if party.collective.is_root else None, 2, SCALE, PERIOD, NORM)
 
     def key(party):
-        party._make_public_key()
+        commitments.make_public_key(party.session, party._secret, party.collective)
 
     for name, program in {"refresh": refresh, "decryption": decryption, "public_key": key}.items():
         with pytest.raises(ShareError, match=f"{name} instance .* was served before: a second share would leak"):
@@ -719,11 +720,11 @@ def test_decryption_of_other_limbs_than_announced_is_refused(run_encrypted, make
 
 def test_a_party_at_another_step_is_noticed(run_encrypted):
     def broadcast(party):
-        party._steps += party.collective.rank
+        party._messages._sent += party.collective.rank
         party.encrypt_zero(SCALE, PERIOD)
 
     def reduce(party):
-        party._steps += party.collective.rank
+        party._messages._sent += party.collective.rank
         party.encrypted_sum(np.ones(2))
 
     with pytest.raises(ShareError, match=r"the root sent Share\(encrypt_zero.*need encrypt_zero instance"):

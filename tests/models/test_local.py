@@ -10,12 +10,12 @@ import pytest
 from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
 from models.activations import approximate, exponential, identity
+from models.choice import Choice
 from models.local_plan import LocalPlan
 from models.local_search import choose_local_plans
 from models.model import model_of
 from models.perceptron import with_constant
 from models.range_probe import range_probe
-from models.search import Choice
 from models.training import batch_indices, pack_batches, train
 from models.twin import train_twin
 from network.local import run_parties

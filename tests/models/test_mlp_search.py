@@ -12,12 +12,13 @@ from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, log2_product, refresh_floor_bits
 from models.activations import approximate, identity, sigmoid, square
+from models.choice import Choice, pinned
 from models.least_operations import least_operations
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.mlp_search import choose_perceptron_plans, tile_layouts
 from models.operations import operations, whole
 from models.packing import doublings
-from models.search import LOGIT_ERROR, TOLERATED, Choice, RootWork, pinned
+from models.search import LOGIT_ERROR, TOLERATED, RootWork
 from models.tiles import TileLayout
 from tests.evaluators import moduli_of
 from tests.insecure import insecure_test_perceptron_plan, sigmoid_polynomial, workload

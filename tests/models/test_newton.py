@@ -20,6 +20,7 @@ from mhe.moduli import generate_moduli
 from mhe.parameters import refresh_floor_bits
 from mhe.security import tail
 from models.activations import identity
+from models.choice import Choice
 from models.inverse import MAX_CONDITION, InverseSchedule
 from models.matrices import (
     MAP_LEVELS,
@@ -35,7 +36,6 @@ from models.newton import invert
 from models.newton_plan import EXACT_INVERSE, FixedHessianPlan, newton_levels, newton_message_bits
 from models.newton_search import choose_newton_plan
 from models.precision import PREDICTED_QUANTILE
-from models.search import Choice
 from models.training import pack_batches, prepare, train
 from models.twin import train_twin
 from network.local import run_parties

@@ -146,6 +146,7 @@ def test_operations_of_a_probe_are_its_calls(name):
     for rank, calls in enumerate(run_parties(plan.workload.n_parties, program)):
         found = probe_operations(plan, rank, probe, keep=True)
         assert evaluated(found) == calls
+        assert not any(called.startswith("rotate") for called, _ in found), "inputs are made once"
         sent = Counter({probe.limbs: 1})
         if probe.inputs.transfers:
             sent[plan.low_limbs] += probe.inputs.ciphertexts // plan.workload.n_parties

@@ -268,3 +268,11 @@ def test_no_packing_is_better_than_those_that_are_looked_at(objective, rows, fea
     assert min(costs[layout] for layout in plan.layout.alternatives) == min(costs.values())
     if objective == "time":
         assert costs[plan.layout] <= 1.1 * min(costs.values())
+
+
+@pytest.mark.parametrize(("rows", "features"), [(16, 4), (20, 3), (10, 13), (5, 16)])
+def test_the_packings_that_are_looked_at_do_not_depend_on_the_one_they_start_from(rows, features):
+    fewest, most = (extreme_layout(rows, features, extreme) for extreme in EXTREMES)
+    assert most.is_cyclic and not fewest.is_cyclic
+    assert {*most.alternatives, fewest} == {*fewest.alternatives, most}
+    assert not all(layout.is_cyclic for layout in most.alternatives)

@@ -16,19 +16,11 @@ from mhe.keys import KeyPlan
 from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, Shape, log2_product, refresh_floor_bits
 from mhe.ring.vectors import FLOAT_MODULUS_BITS
+from models.candidates import SPECIAL_MARGINS
+from models.choice import Choice, pinned, shape_of
 from models.cost import FAST_BITS, Chain, Work
 from models.model import model_of
-from models.search import (
-    LOGIT_ERROR,
-    SPECIAL_MARGINS,
-    TOLERATED,
-    Choice,
-    RootWork,
-    choose_plan,
-    choose_plans,
-    pinned,
-    shape_of,
-)
+from models.search import LOGIT_ERROR, TOLERATED, RootWork, choose_plan, choose_plans
 from models.training import pack_batches, train
 from network.local import run_parties
 from network.topology import Tree

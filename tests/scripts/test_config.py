@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-import scripts.config
+import scripts.contradictions
 from mhe.errors import ConfigError
 from models.kinds import KINDS
 from scripts.config import Config, check_same, load_config, parse_config
@@ -239,7 +239,7 @@ def test_parties_that_differ_are_told_where() -> None:
 
 def test_kind_that_is_not_implemented(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them are: here one has no solver."""
-    monkeypatch.setattr(scripts.config, "KINDS", {**KINDS, "softmax": replace(KINDS["softmax"], solvers=())})
+    monkeypatch.setattr(scripts.contradictions, "KINDS", {**KINDS, "softmax": replace(KINDS["softmax"], solvers=())})
     assert refusal(model={"kind": "softmax"}) == (
         'c.toml: [model] kind = "softmax": is not implemented yet; implemented: "linear", "poisson", "logistic", "mlp"'
     )

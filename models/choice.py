@@ -1,0 +1,69 @@
+"""`Choice`: what is asked of a search for parameters; `Pinned`: what another party needs to find the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mhe.parameters import Parameters, Primes, Shape
+from models.mlp_plan import PerceptronPlan
+from models.model import Plan
+
+MakeModuli = Callable[[Shape], Primes]
+Judge = Callable[[Plan], float]
+"""What a plan costs: the search looks for the smallest. An infinite one is not to be taken at all."""
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What a search found: a chain, and how the products on it are made: in diagonals, of which a tile has as many as
+    columns, and baby steps.
+    """
+
+    shape: Shape
+    n_diagonals: int
+    baby: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Constraints and explicit wishes; None leaves a value to the search.
+
+    judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. bound: what a
+    perceptron costs at least, by `judge`, and at once. pinned: the only chain that is looked at, for a party that is
+    told what another one found; it must keep all constraints.
+    """
+
+    security_bits: int = 128
+    statistical_bits: int = 128
+    ring_dim: int | None = None
+    first_bits: int | None = None
+    scale_bits: int | None = None
+    digits: int | None = None
+    limbs: int | None = None
+    judge: Judge | None = None
+    bound: Judge | None = None
+    pinned: Pinned | None = None
+
+    def allows(self, plan: Plan) -> bool:
+        """Whether it is in the packing that is looked at."""
+        wished = self.pinned
+        return wished is None or (n_diagonals(plan), plan.layout.baby) == (wished.n_diagonals, wished.baby)
+
+
+def pinned(plan: Plan) -> Pinned:
+    """What another party needs to make this plan itself."""
+    return Pinned(shape_of(plan.parameters), n_diagonals(plan), plan.layout.baby)
+
+
+def n_diagonals(plan: Plan) -> int:
+    """Of its products with clear rows."""
+    return plan.layout.width if isinstance(plan, PerceptronPlan) else plan.layout.n_diagonals
+
+
+def shape_of(p: Parameters) -> Shape:
+    """The shape of which these parameters are."""
+    bits, special = ([round(math.log2(q)) for q in some] for some in (p.moduli, p.special_moduli))
+    floor = next((i for i, b in enumerate(bits) if b == p.scale_bits), len(bits))
+    return Shape(p.ring_dim, bits[0], p.scale_bits, p.n_limbs, p.digits, max(floor, 1), special[0], len(special))
