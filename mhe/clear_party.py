@@ -57,11 +57,12 @@ class ClearParty:
         self._steps = 0
 
     def make_keys(self, plan: KeyPlan) -> None:
-        self.backend.load_relinearisation_key()
-        for rotation in plan.everywhere + (plan.root_only if self.collective.is_root else ()):
-            self.backend.load_rotation_key(rotation)
+        if plan.relinearisation:
+            self.backend.load_relinearisation_key(limbs=plan.relinearisation)
+        for rotation, limbs in {**plan.everywhere, **(plan.root_only if self.collective.is_root else {})}.items():
+            self.backend.load_rotation_key(rotation, limbs=limbs)
         if plan.conjugation:
-            self.backend.load_conjugation_key()
+            self.backend.load_conjugation_key(limbs=plan.conjugation)
 
     def encrypt_zero(self, scale: float, period: int) -> Ciphertext:
         return self._import(np.zeros(period), self.parameters.n_limbs, scale)

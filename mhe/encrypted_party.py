@@ -105,28 +105,35 @@ class EncryptedParty:
 
     def make_keys(self, plan: KeyPlan) -> None:
         with self.collective.phase("relin_key"):
-            protocol = RelinKeyProtocol(self.session)
-            ephemeral = EphemeralSecret.generate(self.parameters.ring_dim)
-            first = self._everywhere(protocol.share_first(self._secret, ephemeral))
-            second = self._everywhere(protocol.share_second(self._secret, ephemeral, first))
-            ephemeral.erase()
-            key = self.collective.once("relin_key", lambda: protocol.finalize(first, second))
-            self.backend.load_relinearisation_key(key)
+            if plan.relinearisation:
+                self._make_relinearisation_key(self.backend.key_limbs(plan.relinearisation))
         with self.collective.phase("rotation_keys"):
             n = self.parameters.ring_dim
-            for rotation in plan.everywhere:
-                self.backend.load_rotation_key(rotation, self._galois_key(galois_element(rotation, n)))
+            for rotation, limbs in plan.everywhere.items():
+                self.backend.load_rotation_key(rotation, self._galois_key(galois_element(rotation, n), limbs))
             if plan.conjugation:
-                self.backend.load_conjugation_key(self._galois_key(conjugation_element(n)))
-            for rotation in plan.root_only:
-                rotations = RotationKeyProtocol(self.session, galois_element(rotation, n))
+                self.backend.load_conjugation_key(self._galois_key(conjugation_element(n), plan.conjugation))
+            for rotation, limbs in plan.root_only.items():
+                rotations = self._rotation_keys(galois_element(rotation, n), limbs)
                 at_root = self.collective.reduce(rotations.share(self._secret))
                 if at_root is not None:
                     self.backend.load_rotation_key(rotation, rotations.finalize(at_root))
 
-    def _galois_key(self, element: int) -> EvaluationKey:
+    def _make_relinearisation_key(self, limbs: int) -> None:
+        protocol = RelinKeyProtocol(self.session, limbs)
+        ephemeral = EphemeralSecret.generate(self.parameters.ring_dim)
+        first = self._everywhere(protocol.share_first(self._secret, ephemeral))
+        second = self._everywhere(protocol.share_second(self._secret, ephemeral, first))
+        ephemeral.erase()
+        key = self.collective.once("relin_key", lambda: protocol.finalize(first, second))
+        self.backend.load_relinearisation_key(key)
+
+    def _rotation_keys(self, element: int, limbs: int) -> RotationKeyProtocol:
+        return RotationKeyProtocol(self.session, element, self.backend.key_limbs(limbs))
+
+    def _galois_key(self, element: int, limbs: int) -> EvaluationKey:
         """The key for X -> X^element, at every party."""
-        protocol = RotationKeyProtocol(self.session, element)
+        protocol = self._rotation_keys(element, limbs)
         total = self._everywhere(protocol.share(self._secret))
         return self.collective.once(("rotation_key", element), lambda: protocol.finalize(total))
 

@@ -129,10 +129,10 @@ class Forecast:
     @cached_property
     def key_seconds(self) -> float:
         """Wall time of the evaluation keys: what a run's phases "relin_key" and "rotation_keys" take."""
-        relin, galois = (self._computed({(name, self._limbs): 1}) for name in ("relin_key", "rotation_key"))
-        keys = self.plan.key_plan
-        made = (relin, *([galois] * (keys.galois_everywhere + len(keys.root_only))))
-        n = self.tree.n_parties
+        keys, n = self.plan.held_keys, self.tree.n_parties
+        limbs = [("rotation_key", each) for each in (*keys.galois_everywhere, *keys.root_only.values())]
+        limbs += [("relin_key", keys.relinearisation)] if keys.relinearisation else []
+        made = [self._computed({key: 1}) for key in limbs]
         return sum(self._together([(each, n)]) for each in made) + self._passing(self.key_transfers)
 
     @cached_property
@@ -176,17 +176,16 @@ class Forecast:
     @cached_property
     def key_transfers(self) -> tuple[Transfer, ...]:
         """What the keys send through the tree."""
-        p, keys = self.plan.parameters, self.plan.key_plan
-        rows, n = len(p.digit_limbs) * len(p.key_moduli), p.ring_dim
+        p, keys = self.plan.parameters, self.plan.held_keys
 
-        def everywhere(protocol: str, count: int) -> tuple[Transfer, Transfer]:
-            return Transfer("reduce", protocol, count, n), Transfer("broadcast", protocol, count, n)
+        def everywhere(protocol: str, rows: int) -> tuple[Transfer, Transfer]:
+            return Transfer("reduce", protocol, rows, p.ring_dim), Transfer("broadcast", protocol, rows, p.ring_dim)
 
+        rounds = [k * p.key_rows(keys.relinearisation) for k in (2, 1)] if keys.relinearisation else []
         return (
-            *everywhere("relin_key", 2 * rows),
-            *everywhere("relin_key", rows),
-            *(everywhere("rotation_key", rows) * keys.galois_everywhere),
-            *(Transfer("reduce", "rotation_key", rows, n) for _ in keys.root_only),
+            *(each for rows in rounds for each in everywhere("relin_key", rows)),
+            *(each for limbs in keys.galois_everywhere for each in everywhere("rotation_key", p.key_rows(limbs))),
+            *(Transfer("reduce", "rotation_key", p.key_rows(n), p.ring_dim) for n in keys.root_only.values()),
         )
 
     # memory
@@ -220,7 +219,7 @@ class Forecast:
 
     def key_bytes(self, rank: int) -> int:
         """Evaluation keys: some only the root holds."""
-        return self.plan.key_plan.count(is_root=rank == self.tree.root) * self.plan.parameters.evaluation_key_bytes
+        return self.plan.key_bytes(is_root=rank == self.tree.root)
 
     def _clear_bytes(self, rank: int) -> int:
         """Rows as float64: their diagonals, or themselves with targets and masks."""
@@ -341,7 +340,3 @@ class Forecast:
     @cached_property
     def _work(self) -> Work:
         return work_on(Chain.of(self.plan.parameters))
-
-    @property
-    def _limbs(self) -> int:
-        return self.plan.parameters.n_limbs

@@ -31,7 +31,7 @@ from models.mlp_search import choose_perceptron_plans
 from models.model import Plan
 from models.newton_search import choose_newton_plans
 from models.range_probe import range_probe
-from models.search import Choice, Judge, MakeModuli, Pinned, choose_plans, shape_of
+from models.search import Choice, Judge, MakeModuli, Pinned, choose_plans
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
@@ -80,11 +80,11 @@ def best_plans(
     smallest = replace(goal, objective="memory", memory_limit=None)
     plan = _chosen(workload, replace(choice, judge=smallest, bound=smallest), config, 1)[0]
     # rounded up, so that what is said is enough
-    p, least = plan.parameters, math.ceil(smallest.forecast(plan).most_memory_bytes / 2**20)
+    p, keys, least = plan.parameters, plan.held_keys, math.ceil(smallest.forecast(plan).most_memory_bytes / 2**20)
     raise ParameterError(
         f"[crypto] memory_limit = {shown_bytes(goal.memory_limit)}: a party needs at least {least} MiB "
-        f"(ring_dim {p.ring_dim}, scale 2^{shape_of(p).scale_bits}, {len(plan.key_plan.everywhere)} rotation keys of "
-        f"{shown_bytes(p.evaluation_key_bytes)}); allow as much, or lower [crypto] statistical_bits, [release] "
+        f"(ring_dim {p.ring_dim}, scale 2^{p.scale_bits}, {len(keys.limbs(is_root=True))} "
+        f"evaluation keys of {shown_bytes(plan.key_bytes())}); allow as much, or lower [crypto] statistical_bits, [release] "
         "statistical_bits or its precision, or train on smaller batches"
     )
 
