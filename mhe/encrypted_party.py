@@ -106,36 +106,39 @@ class EncryptedParty:
     def make_keys(self, plan: KeyPlan) -> None:
         with self.collective.phase("relin_key"):
             if plan.relinearisation:
-                self._make_relinearisation_key(self.backend.key_limbs(plan.relinearisation))
+                self._make_relinearisation_key(plan.relinearisation, root_only=plan.products_at_root)
         with self.collective.phase("rotation_keys"):
             n = self.parameters.ring_dim
-            for rotation, limbs in plan.everywhere.items():
-                self.backend.load_rotation_key(rotation, self._galois_key(galois_element(rotation, n), limbs))
+            for rotations, root_only in ((plan.everywhere, False), (plan.root_only, True)):
+                for rotation, limbs in rotations.items():
+                    key = self._galois_key(galois_element(rotation, n), limbs, root_only=root_only)
+                    if key is not None:
+                        self.backend.load_rotation_key(rotation, key)
             if plan.conjugation:
-                self.backend.load_conjugation_key(self._galois_key(conjugation_element(n), plan.conjugation))
-            for rotation, limbs in plan.root_only.items():
-                rotations = self._rotation_keys(galois_element(rotation, n), limbs)
-                at_root = self.collective.reduce(rotations.share(self._secret))
-                if at_root is not None:
-                    self.backend.load_rotation_key(rotation, rotations.finalize(at_root))
+                key = self._galois_key(conjugation_element(n), plan.conjugation, root_only=plan.products_at_root)
+                if key is not None:
+                    self.backend.load_conjugation_key(key)
 
-    def _make_relinearisation_key(self, limbs: int) -> None:
-        protocol = RelinKeyProtocol(self.session, limbs)
+    def _make_relinearisation_key(self, limbs: int, *, root_only: bool) -> None:
+        protocol = RelinKeyProtocol(self.session, self.backend.key_limbs(limbs))
         ephemeral = EphemeralSecret.generate(self.parameters.ring_dim)
         first = self._everywhere(protocol.share_first(self._secret, ephemeral))
-        second = self._everywhere(protocol.share_second(self._secret, ephemeral, first))
+        second = self._total(protocol.share_second(self._secret, ephemeral, first), root_only=root_only)
         ephemeral.erase()
-        key = self.collective.once("relin_key", lambda: protocol.finalize(first, second))
-        self.backend.load_relinearisation_key(key)
+        if second is not None:
+            key = self.collective.once("relin_key", lambda: protocol.finalize(first, second))
+            self.backend.load_relinearisation_key(key)
 
-    def _rotation_keys(self, element: int, limbs: int) -> RotationKeyProtocol:
-        return RotationKeyProtocol(self.session, element, self.backend.key_limbs(limbs))
-
-    def _galois_key(self, element: int, limbs: int) -> EvaluationKey:
-        """The key for X -> X^element, at every party."""
-        protocol = self._rotation_keys(element, limbs)
-        total = self._everywhere(protocol.share(self._secret))
+    def _galois_key(self, element: int, limbs: int, *, root_only: bool) -> EvaluationKey | None:
+        """The key for X -> X^element, at every party or at the root, None where it is not."""
+        protocol = RotationKeyProtocol(self.session, element, self.backend.key_limbs(limbs))
+        total = self._total(protocol.share(self._secret), root_only=root_only)
+        if total is None:
+            return None
         return self.collective.once(("rotation_key", element), lambda: protocol.finalize(total))
+
+    def _total(self, share: Share, *, root_only: bool) -> Share | None:
+        return self.collective.reduce(share) if root_only else self._everywhere(share)
 
     # computation
 

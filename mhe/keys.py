@@ -142,13 +142,15 @@ class KeyPlan:
     """Exactly which keys a computation needs, and up to how many limbs it uses each.
 
     everywhere: limbs by rotation, in slots, of the keys at every party. root_only: of those at the root alone, which
-    need not be sent down the tree. relinearisation, conjugation: limbs of those keys, at every party; 0 for none.
+    need not be sent down the tree. relinearisation, conjugation: limbs of those keys; 0 for none. products_at_root:
+    whether these two are at the root alone as well.
     """
 
     everywhere: Mapping[int, int]
     root_only: Mapping[int, int] = field(default_factory=dict)
     relinearisation: int = 0
     conjugation: int = 0
+    products_at_root: bool = False
 
     @classmethod
     def of(
@@ -159,6 +161,7 @@ class KeyPlan:
         *,
         relinearisation: int = 0,
         conjugation: int = 0,
+        products_at_root: bool = False,
     ) -> Self:
         """Of rotations by any steps, of which those that are equal modulo n_slots share a key and 0 needs none.
 
@@ -179,6 +182,7 @@ class KeyPlan:
             {step: limbs[key] for step, key in found if key not in shared},
             relinearisation,
             conjugation,
+            products_at_root,
         )
 
     def whole(self, n_limbs: int) -> Self:
@@ -194,10 +198,20 @@ class KeyPlan:
 
     @property
     def galois_everywhere(self) -> tuple[int, ...]:
-        """Limbs of the keys of rotations and of the conjugation that every party gets."""
-        return (*self.everywhere.values(), *(limbs for limbs in (self.conjugation,) if limbs))
+        """Limbs of the keys of rotations, and of the conjugation, that every party gets."""
+        return (*self.everywhere.values(), *(() if self.products_at_root else self._conjugations))
+
+    @property
+    def galois_root_only(self) -> tuple[int, ...]:
+        """Of those that the root alone gets."""
+        return (*self.root_only.values(), *(self._conjugations if self.products_at_root else ()))
+
+    @property
+    def _conjugations(self) -> tuple[int, ...]:
+        return (self.conjugation,) if self.conjugation else ()
 
     def limbs(self, *, is_root: bool) -> tuple[int, ...]:
         """Of all keys that a party holds, that of relinearisation among them."""
-        relinearisation = (self.relinearisation,) if self.relinearisation else ()
-        return (*relinearisation, *self.galois_everywhere, *(self.root_only.values() if is_root else ()))
+        relinearises = self.relinearisation and (is_root or not self.products_at_root)
+        relinearisation = (self.relinearisation,) if relinearises else ()
+        return (*relinearisation, *self.galois_everywhere, *(self.galois_root_only if is_root else ()))

@@ -129,6 +129,8 @@ class FixedHessianPlan(CircuitPlan):
             everywhere,
             [*root_only, (self.matrices.rotations, low)],
             relinearisation=max(keys.relinearisation, low),
+            # without an encrypted gradient nobody else multiplies
+            products_at_root=keys.relinearisation == 0,
         )
 
     # traffic

@@ -134,6 +134,7 @@ class TilePrediction:
             root_only=[(order, self.query_limbs + 1), (outer, self.query_limbs), (inner, self.work_limbs)],
             relinearisation=max(products, self.inner_limbs),
             conjugation=products if width > 1 else 0,
+            products_at_root=True,
         )
 
     @property

@@ -130,7 +130,7 @@ class Forecast:
     def key_seconds(self) -> float:
         """Wall time of the evaluation keys: what a run's phases "relin_key" and "rotation_keys" take."""
         keys, n = self.plan.held_keys, self.tree.n_parties
-        limbs = [("rotation_key", each) for each in (*keys.galois_everywhere, *keys.root_only.values())]
+        limbs = [("rotation_key", each) for each in (*keys.galois_everywhere, *keys.galois_root_only)]
         limbs += [("relin_key", keys.relinearisation)] if keys.relinearisation else []
         made = [self._computed({key: 1}) for key in limbs]
         return sum(self._together([(each, n)]) for each in made) + self._passing(self.key_transfers)
@@ -181,11 +181,14 @@ class Forecast:
         def everywhere(protocol: str, rows: int) -> tuple[Transfer, Transfer]:
             return Transfer("reduce", protocol, rows, p.ring_dim), Transfer("broadcast", protocol, rows, p.ring_dim)
 
-        rounds = [k * p.key_rows(keys.relinearisation) for k in (2, 1)] if keys.relinearisation else []
+        rows, relinearisation = p.key_rows(keys.relinearisation), list[Transfer]()
+        if rows:
+            last = everywhere("relin_key", rows)
+            relinearisation = [*everywhere("relin_key", 2 * rows), *(last[:1] if keys.products_at_root else last)]
         return (
-            *(each for rows in rounds for each in everywhere("relin_key", rows)),
+            *relinearisation,
             *(each for limbs in keys.galois_everywhere for each in everywhere("rotation_key", p.key_rows(limbs))),
-            *(Transfer("reduce", "rotation_key", p.key_rows(n), p.ring_dim) for n in keys.root_only.values()),
+            *(Transfer("reduce", "rotation_key", p.key_rows(limbs), p.ring_dim) for limbs in keys.galois_root_only),
         )
 
     # memory

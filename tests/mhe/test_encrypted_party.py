@@ -79,6 +79,7 @@ def test_keys_are_those_of_the_plan_and_right(run_encrypted, n_parties):
 
     parties = run_encrypted(n_parties, program, root=n_parties - 1)
     p, joint = parties[0].parameters, joint_of(parties)
+
     def error_of(key, limbs, old_of, new_of):
         base = parties[0].session.key_ring(limbs)
         s, digits = oracle.as_residues(joint, base), p.digits_at(limbs)

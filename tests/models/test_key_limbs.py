@@ -38,10 +38,10 @@ from tests.kept import (
     vector_prediction,
 )
 
-CUBIC, SQUARE = sigmoid_polynomial(3, 6.0), square((-4.0, 4.0))
+CUBIC, SQUARE, LINEAR = sigmoid_polynomial(3, 6.0), square((-4.0, 4.0)), identity()
 
 
-def tiled(hidden=(), activation=None, link=identity(), **changes):
+def tiled(hidden=(), activation=None, link=LINEAR, **changes):
     settings = {"batch": 8, "learning_rate": 0.1, "iterations": 2, "outputs": 3, **changes}
     return workload((16, 5), 7, hidden=hidden, activation=activation, link=link, **settings)
 
@@ -55,7 +55,9 @@ REGRESSIONS = {
     "one iteration": workload((20, 15), 3, iterations=1),
     "predictions": workload((20, 15), 3, release="predictions", test_rows=(3, 2)),
     "predictions, one iteration": workload((20, 15), 3, iterations=1, release="predictions", test_rows=(3, 2)),
-    "predictions, linear": workload((30, 25), 4, link=identity(), iterations=1, release="predictions", test_rows=(1, 1)),
+    "predictions, linear": workload(
+        (30, 25), 4, link=identity(), iterations=1, release="predictions", test_rows=(1, 1)
+    ),
     "range probes": workload((20, 15), 3, range_every=2),
     "range probe, one iteration": workload((20, 15), 3, iterations=1, range_every=1),
     "local, one step": workload((20, 15), 3, local_iterations=1),
@@ -74,7 +76,6 @@ TILED = {
     "softmax, coupled": tiled(link=quadratic_softmax(3, (-4.0, 4.0)), coupled=True),
     "softmax, probed": tiled(link=CUBIC, range_every=2),
     "one hidden layer": tiled((9,), SQUARE),
-    "one hidden layer, linear": tiled((9,), identity()),
     "one hidden layer, probed": tiled((9,), SQUARE, range_every=2),
     "one output": tiled((5,), CUBIC, CUBIC, outputs=1),
     "two hidden layers": tiled((9, 5), SQUARE),
@@ -89,40 +90,47 @@ PLANS = {
 
 
 class Uses:
-    """How often keys were made, by (limbs, most limbs at which they were used: 0 for never)."""
+    """Of every party that has closed its evaluator: limbs of each key, and the most at which it was used, by name."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._keys, self._used = [], Counter()
-        check, factors = NativeBackend._checked, KeySwitcher._factors
+        self._used: Counter[int] = Counter()
+        self.found: list[dict[str | int, tuple[int, int]]] = []
+        close, factors = NativeBackend.close, KeySwitcher._factors
 
-        def checked(backend, key):
-            made = check(backend, key)
-            self._keys.append((rules.key_limbs(backend.parameters, key), made))
-            return made
+        def closed(backend):
+            keys = {"relinearisation": backend._relinearisation, "conjugation": backend._conjugation}
+            named = {name: key for name, key in {**keys, **backend._rotations}.items() if key is not None}
+            limbs = {name: rules.key_limbs(backend.parameters, key) for name, key in named.items()}
+            self.found.append({name: (limbs[name], self._used[id(key)]) for name, key in named.items()})
+            close(backend)
 
         def counted(switcher, digits, key):
             self._used[id(key)] = max(self._used[id(key)], digits.limbs)
             return factors(switcher, digits, key)
 
-        monkeypatch.setattr(NativeBackend, "_checked", checked)
+        monkeypatch.setattr(NativeBackend, "close", closed)
         monkeypatch.setattr(KeySwitcher, "_factors", counted)
 
-    @property
-    def found(self):
-        return Counter((limbs, self._used[id(key)]) for limbs, key in self._keys)
-
-    def check(self, planned):
-        """planned: limbs of all keys of all parties."""
-        assert self.found == Counter((limbs, limbs) for limbs in planned)
+    def check(self, keys, n_slots, n_parties):
+        """Parties have the planned keys, and use them all; who uses one at most limbs uses all of it."""
+        rotations = (
+            {step % n_slots: limbs for step, limbs in some.items()} for some in (keys.everywhere, keys.root_only)
+        )
+        everywhere, root_only = rotations
+        switches = {"relinearisation": keys.relinearisation, "conjugation": keys.conjugation}
+        (root_only if keys.products_at_root else everywhere).update({k: n for k, n in switches.items() if n})
+        assert len(self.found) == n_parties
+        held = [{name: limbs for name, (limbs, _) in found.items()} for found in self.found]
+        assert sorted(held, key=len) == [everywhere] * (n_parties - 1) + [{**everywhere, **root_only}]
+        used = [(name, most) for found in self.found for name, (_, most) in found.items()]
+        assert all(most for _, most in used)
+        largest = {name: max(most for other, most in used if other == name) for name, _ in used}
+        assert largest == {**everywhere, **root_only}
 
 
 @pytest.fixture
 def uses(monkeypatch):
     return Uses(monkeypatch)
-
-
-def of_all(keys, n_parties):
-    return [limbs for rank in range(n_parties) for limbs in keys.limbs(is_root=rank == 0)]
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -142,7 +150,7 @@ def test_training(name, uses):
         party.close()
 
     run_parties(plan.workload.n_parties, program)
-    uses.check(of_all(plan.key_plan, plan.workload.n_parties))
+    uses.check(plan.key_plan, plan.parameters.n_slots, plan.workload.n_parties)
 
 
 PREDICTIONS = {
@@ -158,6 +166,7 @@ def test_answers_to_queries(kind, uses, tmp_path):
     prediction = PREDICTIONS[kind](kept_parameters(2))
     slots, x, _ = example(prediction, prediction.rows + 3)
     model = make_kept(prediction, slots, tmp_path)
+    uses.found.clear()
     query, public = make_query(model, x).to_bytes(), make_receiver(model)[1].to_bytes()
 
     def serve(answering):
@@ -165,7 +174,7 @@ def test_answers_to_queries(kind, uses, tmp_path):
         answering.answer(given, ReceiverKey.from_bytes(public, answering.model, "public key"))
 
     answering_session(model, tmp_path, serve)
-    uses.check(of_all(prediction.key_plan, 2))
+    uses.check(prediction.key_plan, prediction.parameters.n_slots, 2)
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
@@ -173,11 +182,12 @@ def test_answers_to_own_rows(kind, uses, tmp_path):
     prediction = PREDICTIONS[kind](kept_parameters(2))
     slots, x, _ = example(prediction, own_rows(prediction).rows + 3)
     model = make_kept(prediction, slots, tmp_path)
+    uses.found.clear()
     answering_party(model, tmp_path, lambda party: answer_own(party, model, x))
-    uses.check(of_all(own_rows(prediction).key_plan, 2))
+    uses.check(own_rows(prediction).key_plan, prediction.parameters.n_slots, 2)
 
 
-def test_they_are_fewer_than_all():
+def test_keys_take_less_than_whole_ones():
     """Of a whole key, what a regression's backward half or a perceptron's products take."""
     for name in ("descent", "one hidden layer, probed", "newton"):
         plan = PLANS[name]

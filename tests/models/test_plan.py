@@ -12,7 +12,6 @@ import pytest
 
 from mhe.clear_party import ClearParty
 from mhe.errors import ParameterError
-from mhe.keys import KeyPlan
 from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, Shape, log2_product, refresh_floor_bits
 from mhe.ring.vectors import FLOAT_MODULUS_BITS
