@@ -43,6 +43,11 @@ SCRATCH_POLYNOMIALS = 36
 """Polynomials modulo Q*P beside keys and ciphertexts: tables of the transforms, shares, their totals, and frames under
 way."""
 
+FRESH_KEYS = 1.5
+"""So many times as long as at the calibration takes the making of a key: there it is made again and again in the same
+memory, in a run every key takes memory that was never used before, and the first one the tables of more primes. Fitted
+to runs, as what is said at `memory_bytes`."""
+
 
 @lru_cache(maxsize=64)
 def _places(tree: Tree) -> tuple[tuple[int, bool], ...]:
@@ -130,10 +135,10 @@ class Forecast:
     def key_seconds(self) -> float:
         """Wall time of the evaluation keys: what a run's phases "relin_key" and "rotation_keys" take."""
         keys, n = self.plan.held_keys, self.tree.n_parties
-        limbs = [("rotation_key", each) for each in (*keys.galois_everywhere, *keys.galois_root_only)]
-        limbs += [("relin_key", keys.relinearisation)] if keys.relinearisation else []
-        made = [self._computed({key: 1}) for key in limbs]
-        return sum(self._together([(each, n)]) for each in made) + self._passing(self.key_transfers)
+        made = [{("rotation_key", limbs): 1} for limbs in (*keys.galois_everywhere, *keys.galois_root_only)]
+        made += [{("relin_key", keys.relinearisation): 1}] if keys.relinearisation else []
+        spent = [self._together([(FRESH_KEYS * self._computed(key), n)]) for key in made]
+        return sum(spent) + self._passing(self.key_transfers, spent)
 
     @cached_property
     def preparation_seconds(self) -> float:

@@ -95,7 +95,8 @@ class RelinKeyProtocol:
         check_complete(first, self.name, self.first_instance, p.n_parties)
         check_complete(second, self.name, self.second_instance, p.n_parties)
         h2: Residues = second.rows.reshape(self._digits, -1, p.ring_dim)  # type: ignore[assignment]
-        return EvaluationKey(h2, self._split(first)[1], self.session.key_id)
+        # a copy, for the key would hold h0 as well
+        return EvaluationKey(h2, self._split(first)[1].copy(), self.session.key_id)
 
     def error_bound(self) -> float:
         """Largest coefficient of b + a s - g_d s^2, but for probability 2^-40."""

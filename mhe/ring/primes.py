@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
 
+import numpy as np
+
 from mhe.errors import ParameterError
-from mhe.ring.modular import MAX_MODULUS_BITS
+from mhe.ring.modular import MAX_MODULUS_BITS, SIGNED, WORD, kernel, mul_lazy, reduce_twice, shoup, words
 
 _WITNESSES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 
@@ -74,6 +76,7 @@ def _primes_from(start: int, step: int, bits: int, avoid: Collection[int]) -> It
             yield n
 
 
+@lru_cache(maxsize=256)
 def smallest_root(p: int, order: int) -> int:
     """Smallest primitive `order`-th root of unity modulo the prime p; order a power of two that divides p - 1.
 
@@ -84,8 +87,15 @@ def smallest_root(p: int, order: int) -> int:
     candidates = (pow(g, (p - 1) // order, p) for g in range(2, p))
     root = next(r for r in candidates if pow(r, order // 2, p) == p - 1)
     # Every primitive root is an odd power of any one of them.
-    square, power, smallest = root * root % p, root, root
-    for _ in range(order // 2 - 1):
-        power = power * square % p
-        smallest = min(smallest, power)
+    square = root * root % p
+    return int(_smallest_product(*words((root, square, shoup(square, p), p)), order // 2))
+
+
+@kernel(WORD, WORD, WORD, WORD, WORD, SIGNED)
+def _smallest_product(first: np.uint64, factor: np.uint64, ratio: np.uint64, p: np.uint64, count: int) -> np.uint64:
+    """The smallest of first * factor^k modulo p, 0 <= k < count. ratio: of the factor, by `shoup`."""
+    smallest = product = first
+    for _ in range(1, count):
+        product = reduce_twice(mul_lazy(product, factor, ratio, p), p)
+        smallest = min(smallest, product)
     return smallest
