@@ -62,7 +62,7 @@ def program_of(chosen: Parameters) -> Callable[[TreeCollective], tuple[Mapping[s
     def program(collective: TreeCollective) -> tuple[Mapping[str, Any], Sequence[Pass]]:
         collective.bind(chosen.digest)
         party = EncryptedParty(collective, chosen, NativeBackend, statistical_bits=RELEASE_BITS, releases=1)
-        party.make_keys(KeyPlan((1,)))
+        party.make_keys(KeyPlan({1: chosen.n_limbs}, relinearisation=chosen.n_limbs))
         values = np.arange(float(VALUES)) / VALUES
         with collective.phase("sum"):
             total = party.sum([party.encrypt_own(values, REFRESH_LIMBS, chosen.scale)])

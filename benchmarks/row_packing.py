@@ -73,8 +73,11 @@ class RowPackedPlan(CircuitPlan):
 
     @property
     def key_plan(self) -> KeyPlan:
+        full = self.parameters.n_limbs
         everywhere = (*self.inner_steps, *(-step for step in self.inner_steps))
-        return KeyPlan.of(self.parameters.n_slots, everywhere, self.layout.fold_steps)
+        return KeyPlan.of(
+            self.parameters.n_slots, [(everywhere, full)], [(self.layout.fold_steps, full)], relinearisation=full
+        )
 
     @property
     def error_limbs(self) -> int:

@@ -13,6 +13,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -221,6 +222,8 @@ class Bench:
         self.backend.load_relinearisation_key(self._key())
         for rotation in range(1, TERMS + 1):
             self.backend.load_rotation_key(rotation, self._key())
+        # one that only takes keys, for those may be for fewer limbs than operations are measured at
+        self.keyed = NativeBackend(p, self.session.key_id)
         p0, p1 = (self._residues(p.key_moduli) for _ in range(2))
         self.public_key = PublicKey(p0[: p.n_limbs], p1[: p.n_limbs], self.session.key_id)
         self.values = self.random.uniform(-1, 1, p.n_slots)
@@ -319,7 +322,7 @@ class Bench:
         return Share("sum", bytes(32), frozenset({0}), moduli, self._residues(moduli))
 
     def _protocols(self) -> Iterator[Measured]:
-        _p, full, low = self.parameters, self.parameters.n_limbs, self.parameters.refresh_limbs
+        full, low = self.parameters.n_limbs, self.parameters.refresh_limbs
         spread = RefreshOutput(0, skewed_form(MatrixLayout(SIDE)))
         lower = full - spread.levels
         plain = (("mask", low, 1), ("fresh", full, 1))
@@ -333,8 +336,10 @@ class Bench:
             known=(("mask", low, 1),),
         )
         yield Measured((("mapped_lift", lower, 1),), run=self._finalize, prepare=lambda: self._shared(mapped))
-        yield Measured((("relin_key", full, 1),), run=self._relinearisation_key, prepare=self._fresh_session)
-        yield Measured((("rotation_key", full, 1),), run=self._rotation_key, prepare=self._fresh_session)
+        for limbs in (low + 1, full):
+            new = partial(self._fresh_session, limbs)
+            yield Measured((("relin_key", limbs, 1),), run=self._relinearisation_key, prepare=new)
+            yield Measured((("rotation_key", limbs, 1),), run=self._rotation_key, prepare=new)
 
     def _new(self, outputs: tuple[RefreshOutput, ...] = ()) -> RefreshProtocol:
         """A refresh that was never shared before: of its maps' diagonals only the first run knows nothing."""
@@ -354,18 +359,20 @@ class Bench:
         protocol, share, c0 = given
         protocol.finalize(share, {0: c0})
 
-    def _fresh_session(self) -> Session:
-        return Session(self.parameters, 0, self.random.bytes(32))
+    def _fresh_session(self, limbs: int) -> tuple[Session, int]:
+        return Session(self.parameters, 0, self.random.bytes(32)), limbs
 
-    def _relinearisation_key(self, session: Session) -> None:
-        protocol, ephemeral = RelinKeyProtocol(session), EphemeralSecret.generate(self.parameters.ring_dim)
+    def _relinearisation_key(self, given: tuple[Session, int]) -> None:
+        protocol, ephemeral = RelinKeyProtocol(*given), EphemeralSecret.generate(self.parameters.ring_dim)
         first = protocol.share_first(self.secret, ephemeral)
-        protocol.finalize(first, protocol.share_second(self.secret, ephemeral, first))
+        key = protocol.finalize(first, protocol.share_second(self.secret, ephemeral, first))
+        self.keyed.load_relinearisation_key(EvaluationKey(key.b, key.a, self.session.key_id))
 
-    def _rotation_key(self, session: Session) -> None:
-        protocol = RotationKeyProtocol(session, galois_element(1, self.parameters.ring_dim))
+    def _rotation_key(self, given: tuple[Session, int]) -> None:
+        session, limbs = given
+        protocol = RotationKeyProtocol(session, galois_element(1, self.parameters.ring_dim), limbs)
         key = protocol.finalize(protocol.share(self.secret))
-        self.backend.load_rotation_key(1, EvaluationKey(key.b, key.a, self.session.key_id))
+        self.keyed.load_rotation_key(1, EvaluationKey(key.b, key.a, self.session.key_id))
 
 
 def _worker() -> None:

@@ -81,30 +81,40 @@ class EncryptedParty:
 
     def make_keys(self, plan: KeyPlan) -> None:
         with self.collective.phase("relin_key"):
-            protocol = RelinKeyProtocol(self.session)
-            ephemeral = EphemeralSecret.generate(self.parameters.ring_dim)
-            first = self._everywhere(protocol.share_first(self._secret, ephemeral))
-            second = self._everywhere(protocol.share_second(self._secret, ephemeral, first))
-            ephemeral.erase()
-            key = self.collective.once("relin_key", lambda: protocol.finalize(first, second))
-            self.backend.load_relinearisation_key(key)
+            if plan.relinearisation:
+                self._make_relinearisation_key(plan.relinearisation, root_only=plan.products_at_root)
         with self.collective.phase("rotation_keys"):
             n = self.parameters.ring_dim
-            for rotation in plan.everywhere:
-                self.backend.load_rotation_key(rotation, self._galois_key(galois_element(rotation, n)))
+            for rotations, root_only in ((plan.everywhere, False), (plan.root_only, True)):
+                for rotation, limbs in rotations.items():
+                    key = self._galois_key(galois_element(rotation, n), limbs, root_only=root_only)
+                    if key is not None:
+                        self.backend.load_rotation_key(rotation, key)
             if plan.conjugation:
-                self.backend.load_conjugation_key(self._galois_key(conjugation_element(n)))
-            for rotation in plan.root_only:
-                rotations = RotationKeyProtocol(self.session, galois_element(rotation, n))
-                at_root = self.collective.reduce(rotations.share(self._secret))
-                if at_root is not None:
-                    self.backend.load_rotation_key(rotation, rotations.finalize(at_root))
+                key = self._galois_key(conjugation_element(n), plan.conjugation, root_only=plan.products_at_root)
+                if key is not None:
+                    self.backend.load_conjugation_key(key)
 
-    def _galois_key(self, element: int) -> EvaluationKey:
-        """The key for X -> X^element, at every party."""
-        protocol = RotationKeyProtocol(self.session, element)
-        total = self._everywhere(protocol.share(self._secret))
+    def _make_relinearisation_key(self, limbs: int, *, root_only: bool) -> None:
+        protocol = RelinKeyProtocol(self.session, self.backend.key_limbs(limbs))
+        ephemeral = EphemeralSecret.generate(self.parameters.ring_dim)
+        first = self._everywhere(protocol.share_first(self._secret, ephemeral))
+        second = self._total(protocol.share_second(self._secret, ephemeral, first), root_only=root_only)
+        ephemeral.erase()
+        if second is not None:
+            key = self.collective.once("relin_key", lambda: protocol.finalize(first, second))
+            self.backend.load_relinearisation_key(key)
+
+    def _galois_key(self, element: int, limbs: int, *, root_only: bool) -> EvaluationKey | None:
+        """The key for X -> X^element, at every party or at the root, None where it is not."""
+        protocol = RotationKeyProtocol(self.session, element, self.backend.key_limbs(limbs))
+        total = self._total(protocol.share(self._secret), root_only=root_only)
+        if total is None:
+            return None
         return self.collective.once(("rotation_key", element), lambda: protocol.finalize(total))
+
+    def _total(self, share: Share, *, root_only: bool) -> Share | None:
+        return self.collective.reduce(share) if root_only else self._everywhere(share)
 
     # computation
 

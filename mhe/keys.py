@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
@@ -121,7 +121,8 @@ class KeptKey:
 class EvaluationKey:
     """A key-switching key from s' to s: b_d + a_d*s = g_d*s' + error for every digit d, modulo Q*P.
 
-    b, a: (digits, limbs of Q then P, ring_dim), evaluation domain. g_d is P on the limbs of digit d, 0 elsewhere.
+    b, a: (digits, limbs of Q then P, ring_dim), evaluation domain. g_d is P on the limbs of digit d, 0 elsewhere. Q is
+    that of the first limbs, and the digits those in it, up to which the key is used.
     """
 
     b: npt.NDArray[np.uint64]
@@ -132,42 +133,85 @@ class EvaluationKey:
         return f"EvaluationKey(key={self.key_id}, shape={self.b.shape})"
 
 
+Use = tuple[Iterable[int], int]
+"""Rotations, in slots, and the limbs at which they are made; there may be others of the same steps, at other limbs."""
+
+
 @dataclass(frozen=True)
 class KeyPlan:
-    """Exactly which keys a computation needs beside the relinearisation key: for rotations, in slots, and conjugation.
+    """Exactly which keys a computation needs, and up to how many limbs it uses each.
 
-    everywhere: at every party. root_only: at the root alone, so that they need not be sent down the tree.
-    conjugation: whether every party gets the conjugation key.
+    everywhere: limbs by rotation, in slots, of the keys at every party. root_only: of those at the root alone, which
+    need not be sent down the tree. relinearisation, conjugation: limbs of those keys; 0 for none. products_at_root:
+    whether these two are at the root alone as well.
     """
 
-    everywhere: tuple[int, ...]
-    root_only: tuple[int, ...] = ()
-    conjugation: bool = False
+    everywhere: Mapping[int, int]
+    root_only: Mapping[int, int] = field(default_factory=dict)
+    relinearisation: int = 0
+    conjugation: int = 0
+    products_at_root: bool = False
 
     @classmethod
     def of(
-        cls, n_slots: int, everywhere: Iterable[int], root_only: Iterable[int] = (), *, conjugation: bool = False
+        cls,
+        n_slots: int,
+        everywhere: Iterable[Use] = (),
+        root_only: Iterable[Use] = (),
+        *,
+        relinearisation: int = 0,
+        conjugation: int = 0,
+        products_at_root: bool = False,
     ) -> Self:
         """Of rotations by any steps, of which those that are equal modulo n_slots share a key and 0 needs none.
 
-        A key is named by the shortest of its steps, and is the root's own only if no party else needs it.
+        A key is named by the shortest of its steps, made for the most limbs that it is used at, and is the root's own
+        only if no party else needs it.
         """
-        shared, own = ({step % n_slots: step for step in _longest_first(steps)} for steps in (everywhere, root_only))
+        at_all, at_root = (
+            [(step, limbs) for steps, limbs in uses for step in steps] for uses in (everywhere, root_only)
+        )
+        shared = {step % n_slots for step, _ in at_all}
+        names = {step % n_slots: step for step, _ in sorted((*at_all, *at_root), key=lambda use: -abs(use[0]))}
+        limbs = dict[int, int]()
+        for step, used in (*at_all, *at_root):
+            limbs[step % n_slots] = max(used, limbs.get(step % n_slots, 0))
+        found = sorted((names[key], key) for key in limbs if key)
         return cls(
-            tuple(sorted(step for key, step in shared.items() if key)),
-            tuple(sorted(step for key, step in own.items() if key and key not in shared)),
+            {step: limbs[key] for step, key in found if key in shared},
+            {step: limbs[key] for step, key in found if key not in shared},
+            relinearisation,
             conjugation,
+            products_at_root,
+        )
+
+    def whole(self, n_limbs: int) -> Self:
+        """The same keys for all limbs, as an evaluator needs them that takes no others."""
+        everywhere, root_only = (dict.fromkeys(steps, n_limbs) for steps in (self.everywhere, self.root_only))
+        return replace(
+            self,
+            everywhere=everywhere,
+            root_only=root_only,
+            relinearisation=self.relinearisation and n_limbs,
+            conjugation=self.conjugation and n_limbs,
         )
 
     @property
-    def galois_everywhere(self) -> int:
-        """Keys of rotations and of the conjugation that every party gets."""
-        return len(self.everywhere) + self.conjugation
+    def galois_everywhere(self) -> tuple[int, ...]:
+        """Limbs of the keys of rotations, and of the conjugation, that every party gets."""
+        return (*self.everywhere.values(), *(() if self.products_at_root else self._conjugations))
 
-    def count(self, *, is_root: bool) -> int:
-        """All keys that a party holds, that of relinearisation among them."""
-        return 1 + self.galois_everywhere + is_root * len(self.root_only)
+    @property
+    def galois_root_only(self) -> tuple[int, ...]:
+        """Of those that the root alone gets."""
+        return (*self.root_only.values(), *(self._conjugations if self.products_at_root else ()))
 
+    @property
+    def _conjugations(self) -> tuple[int, ...]:
+        return (self.conjugation,) if self.conjugation else ()
 
-def _longest_first(steps: Iterable[int]) -> list[int]:
-    return sorted(steps, key=abs, reverse=True)
+    def limbs(self, *, is_root: bool) -> tuple[int, ...]:
+        """Of all keys that a party holds, that of relinearisation among them."""
+        relinearises = self.relinearisation and (is_root or not self.products_at_root)
+        relinearisation = (self.relinearisation,) if relinearises else ()
+        return (*relinearisation, *self.galois_everywhere, *(self.galois_root_only if is_root else ()))

@@ -196,10 +196,17 @@ class Parameters:
         """Which limbs of Q each key-switching digit covers."""
         return digit_ranges(self.n_limbs, self.digits)
 
-    @property
-    def evaluation_key_bytes(self) -> int:
-        """Of one evaluation key, both parts: a word for each residue."""
-        return 2 * len(self.digit_limbs) * len(self.key_moduli) * self.ring_dim * WORD_BYTES
+    def digits_at(self, limbs: int) -> tuple[range, ...]:
+        """The same of the first `limbs` limbs: the last digit may lose some of its own, and others are not there."""
+        return tuple(range(d.start, min(d.stop, limbs)) for d in self.digit_limbs if d.start < limbs)
+
+    def key_rows(self, limbs: int) -> int:
+        """Of one part of an evaluation key for so many limbs: those and all special ones, for each of their digits."""
+        return len(self.digits_at(limbs)) * (limbs + len(self.special_moduli))
+
+    def evaluation_key_bytes(self, limbs: int) -> int:
+        """Of one evaluation key for so many limbs, both parts: a word for each residue."""
+        return 2 * self.key_rows(limbs) * self.ring_dim * WORD_BYTES
 
     @cached_property
     def digest(self) -> bytes:

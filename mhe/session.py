@@ -59,6 +59,7 @@ class Session:
         p = self.parameters
         return ring(p.ring_dim, p.moduli[:limbs])
 
-    def key_ring(self) -> Ring:
-        """The ring modulo Q*P, in which evaluation keys live."""
-        return ring(self.parameters.ring_dim, self.parameters.key_moduli)
+    def key_ring(self, limbs: int | None = None) -> Ring:
+        """The ring modulo Q*P in which evaluation keys live, Q of the first `limbs` limbs (all by default)."""
+        p = self.parameters
+        return ring(p.ring_dim, p.moduli[:limbs] + p.special_moduli)

@@ -137,14 +137,13 @@ class Work:
         if name in ("send", "receive", "aggregate"):
             return n * self._pass
         if name in ("relin_key", "rotation_key"):
-            return self._key(4 if name == "relin_key" else 1)
+            return self._key(n, 4 if name == "relin_key" else 1)
         raise KeyError(name)
 
-    def _key(self, rows: int) -> float:
+    def _key(self, limbs: int, rows: int) -> float:
         """A share of a key and its end: for each digit errors, products and common randomness, modulo Q*P."""
-        limbs = len(self.chain.limb_bits)
         one = self._transforms(limbs) + self._special_transforms + self._products(limbs) + self._special_products
-        return rows * self.chain.digits * one
+        return rows * self._active_digits(limbs) * one
 
     def _decompose(self, limbs: int) -> float:
         """Back to coefficients, then every digit to all the limbs that are not its own: each limb is the own one of one

@@ -30,10 +30,13 @@ class LocalPlan(CircuitPlan):
         """Steps of a party between two sums."""
         return self.workload.local_steps
 
-    @property
+    @cached_property
     def key_plan(self) -> KeyPlan:
-        """Every party folds its own gradients."""
-        return KeyPlan.of(self.parameters.n_slots, (*self.layout.rotations(), *self.layout.fold_steps))
+        """Every party folds its own gradients, of which the first step's have the most limbs."""
+        layout, full, low = self.layout, self.limbs_before(0), self.errors_limbs(0)
+        everywhere = [(layout.forward_steps, full), (layout.backward_steps, low), (layout.fold_steps, low)]
+        products = full - 1 if self.workload.link.degree > 1 else 0
+        return KeyPlan.of(self.parameters.n_slots, everywhere, relinearisation=products)
 
     def limbs_before(self, step: int) -> int:
         """Limbs of the weights before this step, from 0."""

@@ -184,10 +184,11 @@ class PerceptronPlan(TrainingPlan):
         """What a step at this pace keeps of each slot: as `Workload.decay`, and nothing of the padding."""
         return self.pack(self.workload.decay(pace))
 
-    @property
+    @cached_property
     def key_plan(self) -> KeyPlan:
-        layout, net, tiles = self.layout, self.network, self.tiles
-        everywhere = clear_rotations(layout, tiles.grids[0][0]) | {layout.width, -layout.width}
+        """Rotations are those of products, but for one that adds up the halves of a product once it is rescaled."""
+        layout, net, tiles, low = self.layout, self.network, self.tiles, self.work_limbs
+        everywhere = clear_rotations(layout, tiles.grids[0][0]) | {-layout.width}
         if net.coupled:
             everywhere |= {*coupling_steps(net.outputs)}
         root = {*layout.fold_steps}
@@ -196,12 +197,27 @@ class PerceptronPlan(TrainingPlan):
             everywhere |= inner_rotations(layout, tiles.turns(layer))
             root |= sample_rotations(layout, form, tiles.turns(layer))
             root |= {*layout.row_steps} if form == "plain" else {-layout.width, *layout.skewed_row_steps}
+        paired = any(tiles.turns(layer) > 1 for layer in range(1, net.n_layers))
         return KeyPlan.of(
             layout.n_slots,
-            everywhere,
-            root,
-            conjugation=any(tiles.turns(layer) > 1 for layer in range(1, net.n_layers)),
+            [(everywhere, low), ((layout.width,), self.low_limbs)],
+            [(root, low)],
+            relinearisation=self._relinearisation_limbs,
+            conjugation=low if paired else 0,
         )
+
+    @property
+    def _relinearisation_limbs(self) -> int:
+        """Of the largest product of two ciphertexts: of a function's first power, or of slopes and errors."""
+        net, low = self.network, self.work_limbs
+        found = [0, self.parameters.n_limbs if self.workload.probes else 0]
+        # slopes have a limb more than what products take, for they meet errors before
+        functions = [(net.link, low), (net.activation, low), (net.activation.derivative, low + 1)]
+        for function, limbs in functions if net.hidden else functions[:1]:
+            found.append(limbs + function.depth if function.degree > 1 else 0)
+        if net.hidden:
+            found.append(low + 1)
+        return max(found)
 
     @property
     def weights_period(self) -> int:

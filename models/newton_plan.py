@@ -120,8 +120,18 @@ class FixedHessianPlan(CircuitPlan):
     @property
     def key_plan(self) -> KeyPlan:
         """Those of a gradient, and at the root those of a product of matrices."""
-        keys = super().key_plan
-        return KeyPlan.of(self.parameters.n_slots, keys.everywhere, (*keys.root_only, *self.matrices.rotations))
+        keys, low = super().key_plan, self.work_limbs
+        everywhere, root_only = (
+            [((step,), n) for step, n in some.items()] for some in (keys.everywhere, keys.root_only)
+        )
+        return KeyPlan.of(
+            self.parameters.n_slots,
+            everywhere,
+            [*root_only, (self.matrices.rotations, low)],
+            relinearisation=max(keys.relinearisation, low),
+            # without an encrypted gradient nobody else multiplies
+            products_at_root=keys.relinearisation == 0,
+        )
 
     # traffic
 

@@ -79,8 +79,7 @@ class VectorRows:
 
     @property
     def key_plan(self) -> KeyPlan:
-        steps = {*self.layout.baby_steps, *self.layout.giant_steps, *self.layout.spread_steps}
-        return KeyPlan.of(self.layout.n_slots, steps, ())
+        return KeyPlan.of(self.layout.n_slots, [(self.layout.forward_steps, self._limbs)])
 
     @property
     def _limbs(self) -> int:
@@ -131,14 +130,19 @@ class TileRows:
     @property
     def key_plan(self) -> KeyPlan:
         p, layout, net = self.prediction, self.prediction.layout, self.prediction.network
-        steps = forward_rotations(layout, p.n_queries)
+        first, inner = forward_rotations(layout, p.n_queries), set[int]()
         if p.n_queries > 1:
-            steps |= {layout.width}
+            first |= {layout.width}
         if net.hidden:
-            steps |= {-layout.width, *product_rotations(layout, "plain", layout.width)}
+            inner |= {-layout.width, *product_rotations(layout, "plain", layout.width)}
         if net.n_layers > 2:
-            steps |= product_rotations(layout, "skewed", layout.width)
-        return KeyPlan.of(layout.n_slots, steps, conjugation=bool(net.hidden) and layout.width > 1)
+            inner |= product_rotations(layout, "skewed", layout.width)
+        return KeyPlan.of(
+            layout.n_slots,
+            [(first, p.query_limbs), (inner, p.work_limbs)],
+            relinearisation=p.inner_limbs,
+            conjugation=p.work_limbs if net.hidden and layout.width > 1 else 0,
+        )
 
     def prepare(self, party: Compute, weights: Sequence[Ciphertext] | None) -> PreparedLayers:
         p = self.prediction

@@ -128,12 +128,20 @@ class BlockLayout:
         """Rotations that add up the groups of the gradient, after the backward product."""
         return doublings(self.features, self.period)
 
+    @property
+    def forward_steps(self) -> tuple[int, ...]:
+        """All rotations of the forward product, spread included."""
+        return (*self.baby_steps, *self.giant_steps, *self.spread_steps)
+
+    @property
+    def backward_steps(self) -> tuple[int, ...]:
+        """All rotations of the backward product, copies included."""
+        return (*(-step for step in (*self.baby_steps, *self.giant_steps)), *self.copy_steps)
+
     def rotations(self) -> tuple[int, ...]:
         """Rotations that every party needs keys for: forward, spread, copies and backward."""
-        forward = {*self.baby_steps, *self.giant_steps, *self.spread_steps}
-        backward = {-step for step in (*self.baby_steps, *self.giant_steps)} | {*self.copy_steps}
         # s and s - n_slots are one rotation, and one key
-        distinct = {step % self.n_slots: step for step in sorted((forward | backward) - {0})}
+        distinct = {step % self.n_slots: step for step in sorted({*self.forward_steps, *self.backward_steps} - {0})}
         return tuple(sorted(distinct.values()))
 
     @cached_property

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mhe.collective import Transfer
 from mhe.errors import ParameterError
-from mhe.keys import KeyPlan
+from mhe.keys import KeyPlan, Use
 from mhe.parameters import WORD_BYTES, log2_product
 from models.packing import BlockLayout, choose_layout
 from models.precision import Precision, largest_output
@@ -64,10 +64,20 @@ class CircuitPlan(TrainingPlan):
     @cached_property
     def key_plan(self) -> KeyPlan:
         """Those of the gradients, of which the first is made in the clear, and of predictions."""
-        w, layout = self.workload, self.layout
-        gradients = w.iterations > 1
-        everywhere = layout.rotations() if gradients or w.release == "predictions" else ()
-        return KeyPlan.of(self.parameters.n_slots, everywhere, layout.fold_steps if gradients else ())
+        w, layout, full = self.workload, self.layout, self.parameters.n_limbs
+        forward, backward = layout.forward_steps, layout.backward_steps
+        everywhere, root, products = list[Use](), list[Use](), [0]
+        if w.iterations > 1:
+            everywhere += [(forward, full), (backward, self.error_limbs)]
+            root.append((layout.fold_steps, self.error_limbs))
+            # the first power of X v
+            products.append(full - 1 if w.link.degree > 1 else 0)
+        if w.probes:
+            everywhere.append((forward, full))
+            products.append(self.polynomial_inputs.limbs)
+        if w.release == "predictions":
+            everywhere.append((forward, self.prediction_limbs + layout.output_levels))
+        return KeyPlan.of(self.parameters.n_slots, everywhere, root, relinearisation=max(products))
 
     # limbs and scales
 

@@ -109,13 +109,29 @@ class TilePrediction(PackedPrediction):
     @property
     def key_plan(self) -> KeyPlan:
         layout, width = self.layout, self.layout.width
-        steps = {-width, *product_rotations(layout, "skewed", width)}
-        steps |= {k * layout.stride for k in (*range(layout.baby), *range(0, width, layout.baby))}
+        order = {k * layout.stride for k in (*range(layout.baby), *range(0, width, layout.baby))}
         if self.n_queries > 1:
-            steps |= {width}
+            order |= {width}
+        outer, inner = {-width, *product_rotations(layout, "skewed", width)}, set[int]()
         if self.network.hidden:
-            steps |= product_rotations(layout, "plain", width)
-        return KeyPlan.of(layout.n_slots, (), steps, conjugation=width > 1)
+            inner |= {-width, *product_rotations(layout, "plain", width)}
+        if self.network.n_layers > 2:
+            inner |= product_rotations(layout, "skewed", width)
+        products = max(self.query_limbs, self.work_limbs if self.network.hidden else 0)
+        return KeyPlan.of(
+            layout.n_slots,
+            root_only=[(order, self.query_limbs + 1), (outer, self.query_limbs), (inner, self.work_limbs)],
+            relinearisation=max(products, self.inner_limbs),
+            conjugation=products if width > 1 else 0,
+            products_at_root=True,
+        )
+
+    @property
+    def inner_limbs(self) -> int:
+        """Limbs of the largest product of ciphertexts behind the first layer: of activations, where they have any."""
+        if not self.network.hidden:
+            return 0
+        return self.parameters.n_limbs if self.network.activation.degree > 1 else self.work_limbs
 
     # limbs and scales
 

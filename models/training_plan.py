@@ -44,7 +44,18 @@ class TrainingPlan(ABC):
 
     @property
     @abstractmethod
-    def key_plan(self) -> KeyPlan: ...
+    def centred(self) -> bool:
+        """Whether the evaluator is the native one, whose key switch rounds to nearest."""
+
+    @property
+    @abstractmethod
+    def key_plan(self) -> KeyPlan:
+        """The keys of the circuit, each for the limbs at which it is used."""
+
+    @property
+    def held_keys(self) -> KeyPlan:
+        """Those that are made: OpenFHE's evaluator takes none but whole ones."""
+        return self.key_plan if self.centred else self.key_plan.whole(self.parameters.n_limbs)
 
     @property
     @abstractmethod
@@ -107,10 +118,9 @@ class TrainingPlan(ABC):
         """Different batches that this party cycles through."""
         return -(-self.workload.rows[party] // self.workload.batch_rows[party])
 
-    @property
-    def key_bytes(self) -> int:
-        """Evaluation keys held by one party (those of the root alone are counted)."""
-        return self.key_plan.count(is_root=True) * self.parameters.evaluation_key_bytes
+    def key_bytes(self, *, is_root: bool = True) -> int:
+        """Evaluation keys held by the root, or by another party."""
+        return sum(map(self.parameters.evaluation_key_bytes, self.held_keys.limbs(is_root=is_root)))
 
     def refresh_transfers(self, outputs: int, count: int = 1) -> tuple[Transfer, ...]:
         """Of `count` of the root's ciphertexts, with outputs of so many limbs together."""

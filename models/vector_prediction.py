@@ -90,8 +90,14 @@ class VectorPrediction(PackedPrediction):
 
     @property
     def key_plan(self) -> KeyPlan:
-        steps = {*doublings(self.rows, self.query_period), *range(min(self._baby, self.period)), *self._giants}
-        return KeyPlan.of(self.parameters.n_slots, (), steps)
+        order = (*range(min(self._baby, self.period)), *self._giants), self.parameters.n_limbs
+        sums = doublings(self.rows, self.query_period), self.answer_limbs
+        return KeyPlan.of(
+            self.parameters.n_slots,
+            root_only=[order, sums],
+            relinearisation=self.query_limbs,
+            products_at_root=True,
+        )
 
     # limbs and scales
 

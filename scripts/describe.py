@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -27,7 +28,6 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
     """Print everything that is known about the run before it starts."""
     plan, tree = forecast.plan, forecast.tree
     w, p = plan.workload, plan.parameters
-    keys = plan.key_plan
     batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
     last = plan.low_limbs
     lines = {
@@ -41,8 +41,7 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
         f"{len(p.special_moduli)} special primes ({_sizes(p.special_moduli)} bits)",
         "levels": f"{p.depth} between refreshes, at {last} limbs with {p.statistical_bits} statistical bits",
         "packing": _packing(plan),
-        "keys": f"1 relinearisation, {'1 conjugation, ' if keys.conjugation else ''}{len(keys.everywhere)} rotation, "
-        f"{len(keys.root_only)} rotation at the root only",
+        "keys": _keys(plan),
         "memory per party": _memory(forecast),
         "traffic per iteration": f"{_traffic(tree, plan.iteration_transfers)} over a tree of depth {tree.depth}",
         "release": _release(plan),
@@ -59,10 +58,24 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
     console.print(table)
 
 
+def _keys(plan: Plan) -> str:
+    """How many of each kind, and for how many limbs."""
+    keys = plan.held_keys
+    kinds = {
+        "relinearisation": [keys.relinearisation] if keys.relinearisation else [],
+        "conjugation": [keys.conjugation] if keys.conjugation else [],
+        "rotation": [*keys.everywhere.values()],
+        "rotation at the root only": [*keys.root_only.values()],
+    }
+    limbs = Counter(each for some in kinds.values() for each in some)
+    spread = " + ".join(f"{count} x {each}" for each, count in sorted(limbs.items(), reverse=True))
+    return ", ".join(f"{len(some)} {kind}" for kind, some in kinds.items() if some) + f"; for {spread} limbs"
+
+
 def _memory(forecast: Forecast) -> str:
     plan, ranks = forecast.plan, range(forecast.tree.n_parties)
     rows = {shown_bytes(plan.encoded_bytes(r)) if forecast.keeps_diagonals(r) else "at each use" for r in ranks}
-    most, keys = shown_bytes(forecast.most_memory_bytes), shown_bytes(plan.key_bytes)
+    most, keys = shown_bytes(forecast.most_memory_bytes), shown_bytes(plan.key_bytes())
     return f"about {most}, of which keys {keys}, encoded rows " + " / ".join(sorted(rows))
 
 

@@ -43,6 +43,11 @@ SCRATCH_POLYNOMIALS = 36
 """Polynomials modulo Q*P beside keys and ciphertexts: tables of the transforms, shares, their totals, and frames under
 way."""
 
+FRESH_KEYS = 1.5
+"""So many times as long as at the calibration takes the making of a key: there it is made again and again in the same
+memory, in a run every key takes memory that was never used before, and the first one the tables of more primes. Fitted
+to runs, as what is said at `memory_bytes`."""
+
 
 @lru_cache(maxsize=64)
 def _places(tree: Tree) -> tuple[tuple[int, bool], ...]:
@@ -129,11 +134,11 @@ class Forecast:
     @cached_property
     def key_seconds(self) -> float:
         """Wall time of the evaluation keys: what a run's phases "relin_key" and "rotation_keys" take."""
-        relin, galois = (self._computed({(name, self._limbs): 1}) for name in ("relin_key", "rotation_key"))
-        keys = self.plan.key_plan
-        made = (relin, *([galois] * (keys.galois_everywhere + len(keys.root_only))))
-        n = self.tree.n_parties
-        return sum(self._together([(each, n)]) for each in made) + self._passing(self.key_transfers)
+        keys, n = self.plan.held_keys, self.tree.n_parties
+        made = [{("rotation_key", limbs): 1} for limbs in (*keys.galois_everywhere, *keys.galois_root_only)]
+        made += [{("relin_key", keys.relinearisation): 1}] if keys.relinearisation else []
+        spent = [self._together([(FRESH_KEYS * self._computed(key), n)]) for key in made]
+        return sum(spent) + self._passing(self.key_transfers, spent)
 
     @cached_property
     def preparation_seconds(self) -> float:
@@ -176,17 +181,19 @@ class Forecast:
     @cached_property
     def key_transfers(self) -> tuple[Transfer, ...]:
         """What the keys send through the tree."""
-        p, keys = self.plan.parameters, self.plan.key_plan
-        rows, n = len(p.digit_limbs) * len(p.key_moduli), p.ring_dim
+        p, keys = self.plan.parameters, self.plan.held_keys
 
-        def everywhere(protocol: str, count: int) -> tuple[Transfer, Transfer]:
-            return Transfer("reduce", protocol, count, n), Transfer("broadcast", protocol, count, n)
+        def everywhere(protocol: str, rows: int) -> tuple[Transfer, Transfer]:
+            return Transfer("reduce", protocol, rows, p.ring_dim), Transfer("broadcast", protocol, rows, p.ring_dim)
 
+        rows, relinearisation = p.key_rows(keys.relinearisation), list[Transfer]()
+        if rows:
+            last = everywhere("relin_key", rows)
+            relinearisation = [*everywhere("relin_key", 2 * rows), *(last[:1] if keys.products_at_root else last)]
         return (
-            *everywhere("relin_key", 2 * rows),
-            *everywhere("relin_key", rows),
-            *(everywhere("rotation_key", rows) * keys.galois_everywhere),
-            *(Transfer("reduce", "rotation_key", rows, n) for _ in keys.root_only),
+            *relinearisation,
+            *(each for limbs in keys.galois_everywhere for each in everywhere("rotation_key", p.key_rows(limbs))),
+            *(Transfer("reduce", "rotation_key", p.key_rows(limbs), p.ring_dim) for limbs in keys.galois_root_only),
         )
 
     # memory
@@ -220,7 +227,7 @@ class Forecast:
 
     def key_bytes(self, rank: int) -> int:
         """Evaluation keys: some only the root holds."""
-        return self.plan.key_plan.count(is_root=rank == self.tree.root) * self.plan.parameters.evaluation_key_bytes
+        return self.plan.key_bytes(is_root=rank == self.tree.root)
 
     def _clear_bytes(self, rank: int) -> int:
         """Rows as float64: their diagonals, or themselves with targets and masks."""
@@ -341,7 +348,3 @@ class Forecast:
     @cached_property
     def _work(self) -> Work:
         return work_on(Chain.of(self.plan.parameters))
-
-    @property
-    def _limbs(self) -> int:
-        return self.plan.parameters.n_limbs

@@ -25,7 +25,7 @@ from models.activations import (
     square,
     tanh,
 )
-from models.choice import Choice, Judge, MakeModuli, Pinned, shape_of
+from models.choice import Choice, Judge, MakeModuli, Pinned
 from models.cost import UnitCosts
 from models.local_search import choose_local_plans
 from models.mlp_search import choose_perceptron_plans
@@ -82,11 +82,12 @@ def best_plans(
     smallest = replace(goal, objective="memory", memory_limit=None)
     plan = _chosen(workload, replace(choice, judge=smallest, bound=smallest), config, 1)[0]
     # rounded up, so that what is said is enough
-    p, least = plan.parameters, math.ceil(smallest.forecast(plan).most_memory_bytes / 2**20)
+    least = math.ceil(smallest.forecast(plan).most_memory_bytes / 2**20)
+    p, keys = plan.parameters, len(plan.held_keys.limbs(is_root=True))
     raise ParameterError(
         f"[crypto] memory_limit = {shown_bytes(goal.memory_limit)}: a party needs at least {least} MiB "
-        f"(ring_dim {p.ring_dim}, scale 2^{shape_of(p).scale_bits}, {len(plan.key_plan.everywhere)} rotation keys of "
-        f"{shown_bytes(p.evaluation_key_bytes)}); allow as much, or lower [crypto] statistical_bits, [release] "
+        f"(ring_dim {p.ring_dim}, scale 2^{p.scale_bits}, {keys} evaluation keys of together "
+        f"{shown_bytes(plan.key_bytes())}); allow as much, or lower [crypto] statistical_bits, [release] "
         "statistical_bits or its precision, or train on smaller batches"
     )
 

@@ -41,7 +41,7 @@ def recover_secret(b: Residues, a: Residues, parameters: Parameters) -> Recovery
     """
     n, limb = parameters.ring_dim, parameters.digit_limbs[0][0]
     q, p = parameters.moduli[limb], parameters.special_moduli[0]
-    first = parameters.n_limbs
+    first = b.shape[1] - len(parameters.special_moduli)
 
     def row(index: int, modulus: int) -> npt.NDArray[np.int64]:
         one = ring(n, (modulus,))

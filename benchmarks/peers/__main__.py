@@ -33,6 +33,7 @@ from scripts.config import Config, load_config
 from scripts.planning import link_of, make_plan
 
 CONFIG = ROOT / "configs" / "pima.toml"
+MPYC = ("mpyc==0.11", "gmpy2==2.2.1", "numpy<3")
 OPENFHE = "openfhe==1.6.1.0.22.4" if sys.version_info < (3, 11) else "openfhe==1.6.1.0.24.4"
 
 
@@ -66,8 +67,9 @@ PEERS: dict[str, Peer | Ours] = {
     "scikit-learn": Peer("scikit_learn", ("scikit-learn==1.7.2",), "nothing", "in the clear", same_steps=False),
     "openfhe-single-key": Peer("openfhe_single_key", (OPENFHE, "numpy<3"), SINGLE_KEY, "encrypted"),
     "tenseal-single-key": Peer("tenseal_single_key", ("tenseal==0.3.16", "numpy<3"), SINGLE_KEY, "encrypted"),
-    "mpyc-3": Peer("mpyc_shares", ("mpyc==0.11", "gmpy2==2.2.1", "numpy<3"), SHARES.format(1), "as shares", ("-M3",)),
-    "mpyc-10": Peer("mpyc_shares", ("mpyc==0.11", "gmpy2==2.2.1", "numpy<3"), SHARES.format(4), "as shares", ("-M10", "--no-prss")),
+    "mpyc-3": Peer("mpyc_shares", MPYC, SHARES.format(1), "as shares", ("-M3",)),
+    # shares from pseudorandom functions are for few parties: one key for every set of those that may collude
+    "mpyc-10": Peer("mpyc_shares", MPYC, SHARES.format(4), "as shares", ("-M10", "--no-prss")),
     "mhe-4": Ours(4),
     "mhe-10": Ours(10),
 }

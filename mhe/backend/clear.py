@@ -69,7 +69,8 @@ class ClearBackend:
     """`Backend` without keys or secrecy.
 
     rotations: the planned ones, in slots of either sign; others, and conjugation, raise KeyMismatchError until a key is
-    "loaded". None allows all, to find out which a computation uses (`used_rotations`).
+    "loaded", and are held to the limbs that it is for. None allows all, to find out which a computation uses
+    (`used_rotations`).
     noise: whether every operation adds the error that CKKS would. It is drawn independently for each slot of one
     period, normal, with the standard deviation of a single slot by the closed forms of mhe.security; real noise has no
     period, so that averages over the repetitions of a slot are better in reality.
@@ -87,9 +88,11 @@ class ClearBackend:
     ) -> None:
         self._parameters = parameters
         self._key_id = key_id
-        self._allowed = None if rotations is None else {r % parameters.n_slots for r in rotations} - {0}
-        self._relinearisation = relinearisation
-        self._conjugation = rotations is None
+        full = parameters.n_limbs
+        self._allowed = None if rotations is None else {r % parameters.n_slots: full for r in rotations}
+        # limbs of the keys, 0 for none
+        self._relinearisation = full if relinearisation else 0
+        self._conjugation = full if rotations is None else 0
         self._random = np.random.default_rng(seed) if noise else None
         self._used: set[int] = set()
 
@@ -104,7 +107,7 @@ class ClearBackend:
     @property
     def loaded_rotations(self) -> frozenset[int]:
         """The rotations that are allowed, in 1 .. n_slots-1; empty if all are."""
-        return frozenset(self._allowed or ())
+        return frozenset(self._allowed or ()) - {0}
 
     @property
     def used_rotations(self) -> frozenset[int]:
@@ -116,25 +119,24 @@ class ClearBackend:
 
     # keys
 
-    def load_relinearisation_key(self, key: EvaluationKey | None = None) -> None:
-        """Allow products of ciphertexts; a given key is only checked."""
-        if key is not None:
-            rules.check_evaluation_key(self._parameters, self._key_id, key)
-        self._relinearisation = True
+    def load_relinearisation_key(self, key: EvaluationKey | None = None, *, limbs: int | None = None) -> None:
+        """Allow products of ciphertexts, at this many limbs at most: those of the key, if it is given, or all."""
+        self._relinearisation = self._reach(key, limbs)
 
-    def load_rotation_key(self, rotation: int, key: EvaluationKey | None = None) -> None:
-        """Allow this rotation; a given key is only checked."""
-        if key is not None:
-            rules.check_evaluation_key(self._parameters, self._key_id, key)
-        step = rotation % self._parameters.n_slots
-        if self._allowed is not None and step:
-            self._allowed.add(step)
+    def load_rotation_key(self, rotation: int, key: EvaluationKey | None = None, *, limbs: int | None = None) -> None:
+        """Allow this rotation, as `load_relinearisation_key` allows products."""
+        if self._allowed is not None:
+            self._allowed[rotation % self._parameters.n_slots] = self._reach(key, limbs)
 
-    def load_conjugation_key(self, key: EvaluationKey | None = None) -> None:
-        """Allow conjugation; a given key is only checked."""
+    def load_conjugation_key(self, key: EvaluationKey | None = None, *, limbs: int | None = None) -> None:
+        """Allow conjugation, as `load_relinearisation_key` allows products."""
+        self._conjugation = self._reach(key, limbs)
+
+    def _reach(self, key: EvaluationKey | None, limbs: int | None) -> int:
         if key is not None:
             rules.check_evaluation_key(self._parameters, self._key_id, key)
-        self._conjugation = True
+            return rules.key_limbs(self._parameters, key)
+        return limbs or self._parameters.n_limbs
 
     # conversion
 
@@ -250,6 +252,7 @@ class ClearBackend:
             total = _repeated(total, form.period) + _repeated(x * y, form.period)
         if form is None:
             raise ParameterError("multiply_accumulate got no pairs; need at least one")
+        rules.check_key_reaches("product of ciphertexts", self._relinearisation, form.limbs)
         return self._with_error(total, form, _key_switch_std(self._parameters, form.limbs, True))
 
     def rescale(self, a: Ciphertext) -> Ciphertext:
@@ -270,7 +273,9 @@ class ClearBackend:
         if step == 0:
             return a
         if self._allowed is not None and step not in self._allowed:
-            raise rules.missing_rotation(step, self._parameters.n_slots, frozenset(self._allowed))
+            raise rules.missing_rotation(step, self._parameters.n_slots, self.loaded_rotations)
+        if self._allowed is not None:
+            rules.check_key_reaches(rules.rotation_name(step, self._parameters.n_slots), self._allowed[step], a.limbs)
         self._used.add(step)
         form = rules.Form(a.limbs, a.scale, a.period)
         error = _key_switch_std(self._parameters, a.limbs, False)
@@ -287,6 +292,7 @@ class ClearBackend:
         """Adds the error of a key switch."""
         if not self._conjugation:
             raise rules.missing_conjugation()
+        rules.check_key_reaches("conjugation", self._conjugation, a.limbs)
         form = rules.Form(a.limbs, a.scale, a.period)
         return self._with_error(self._values(a).conj(), form, _key_switch_std(self._parameters, a.limbs, False))
 
@@ -300,6 +306,6 @@ class ClearBackend:
 
     def close(self) -> None:
         """Forget the loaded keys."""
-        self._relinearisation = self._conjugation = False
+        self._relinearisation = self._conjugation = 0
         if self._allowed is not None:
             self._allowed.clear()

@@ -117,6 +117,9 @@ class Backend(Protocol):
 class RingBackend(Backend, Protocol):
     """An evaluator of real ciphertexts: those cross to and from ring arrays, on which the protocols work."""
 
+    def key_limbs(self, limbs: int) -> int:
+        """Of a key that is used at so many limbs at most: as many, or all where there are none but whole keys."""
+
     def import_ciphertext(self, ciphertext: RingCiphertext, period: int) -> Ciphertext: ...
 
     def export_ciphertext(self, ciphertext: Ciphertext) -> RingCiphertext: ...

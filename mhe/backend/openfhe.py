@@ -264,9 +264,13 @@ class OpenFHEBackend:
 
     # keys
 
+    def key_limbs(self, limbs: int) -> int:
+        """OpenFHE reads whole keys only."""
+        return self._parameters.n_limbs
+
     def load_relinearisation_key(self, key: EvaluationKey) -> None:
         """Copies the key. Raises ParameterError or KeyMismatchError if it does not fit."""
-        rules.check_evaluation_key(self._parameters, self._key_id, key)
+        rules.check_whole_key(self._parameters, self._key_id, key)
 
         def insert() -> Any:
             blob = self._engine.relinearisation.fill((key.a, key.b), self._key_id)
@@ -280,7 +284,7 @@ class OpenFHEBackend:
 
         A rotation by 0 needs none. Raises ParameterError or KeyMismatchError if the key does not fit.
         """
-        rules.check_evaluation_key(self._parameters, self._key_id, key)
+        rules.check_whole_key(self._parameters, self._key_id, key)
         step = rotation % self._parameters.n_slots
         if step == 0:
             return
@@ -301,7 +305,7 @@ class OpenFHEBackend:
 
         Raises ParameterError or KeyMismatchError if it does not fit.
         """
-        rules.check_evaluation_key(self._parameters, self._key_id, key)
+        rules.check_whole_key(self._parameters, self._key_id, key)
         element = conjugation_element(self._parameters.ring_dim)
 
         def insert() -> Any:

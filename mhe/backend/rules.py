@@ -174,12 +174,45 @@ def rotation_step(parameters: Parameters, a: Ciphertext, rotation: int) -> int:
     return 0 if step % a.period == 0 else step
 
 
+def key_limbs(parameters: Parameters, key: EvaluationKey) -> int:
+    """Up to how many limbs a key can be used."""
+    return key.b.shape[1] - len(parameters.special_moduli)
+
+
 def check_evaluation_key(parameters: Parameters, key_id: str, key: EvaluationKey) -> None:
-    shape = (len(parameters.digit_limbs), len(parameters.key_moduli), parameters.ring_dim)
+    """A key for any number of limbs."""
+    limbs = key_limbs(parameters, key) if key.b.ndim == 3 else 0
+    shape = _key_shape(parameters, min(max(limbs, 1), parameters.n_limbs))
     if key.b.shape != shape or key.a.shape != shape:
-        raise ParameterError(f"evaluation key has shapes {key.b.shape}, {key.a.shape}; these parameters need {shape}")
+        raise ParameterError(
+            f"evaluation key has shapes {key.b.shape}, {key.a.shape}; these parameters need "
+            f"{_key_shape(parameters, parameters.n_limbs)}, or as much less as a key for fewer limbs has"
+        )
     if key.key_id != key_id:
         raise KeyMismatchError(f"evaluation key belongs to key {key.key_id}, this evaluator computes under {key_id}")
+
+
+def check_whole_key(parameters: Parameters, key_id: str, key: EvaluationKey) -> None:
+    """A key for all limbs."""
+    check_evaluation_key(parameters, key_id, key)
+    if key_limbs(parameters, key) < parameters.n_limbs:
+        raise ParameterError(
+            f"evaluation key is for {key_limbs(parameters, key)} limbs; this evaluator takes keys for all "
+            f"{parameters.n_limbs} only: make it for as many as `key_limbs` says"
+        )
+
+
+def _key_shape(parameters: Parameters, limbs: int) -> tuple[int, int, int]:
+    return len(parameters.digits_at(limbs)), limbs + len(parameters.special_moduli), parameters.ring_dim
+
+
+def check_key_reaches(what: str, reach: int, limbs: int) -> None:
+    """what: the operation. reach: up to how many limbs its key can be used."""
+    if limbs > reach:
+        raise LevelError(
+            f"{what} at {limbs} limbs; its key was made for {reach} or fewer: drop limbs before, or ask for {limbs} in "
+            "the key plan"
+        )
 
 
 def parts(backend: Backend, a: Ciphertext) -> tuple[Ciphertext, Ciphertext]:
@@ -198,8 +231,12 @@ def missing_conjugation() -> KeyMismatchError:
     return KeyMismatchError("no conjugation key is loaded; ask for conjugation in the key plan")
 
 
+def rotation_name(step: int, n_slots: int) -> str:
+    """In both directions, since plans are written with either."""
+    return f"rotation {step} (or {step - n_slots})"
+
+
 def missing_rotation(step: int, n_slots: int, loaded: frozenset[int]) -> KeyMismatchError:
-    """The error for a rotation without a key; both directions are named, since plans are written with either."""
     return KeyMismatchError(
-        f"no key for rotation {step} (or {step - n_slots}); loaded are {sorted(loaded)}: add it to the key plan"
+        f"no key for {rotation_name(step, n_slots)}; loaded are {sorted(loaded)}: add it to the key plan"
     )

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from mhe.errors import LevelError
 from mhe.parameters import Parameters
 from mhe.ring.ring import Ring
 from mhe.ring.sampling import Stream, gaussian, ternary
@@ -24,11 +25,21 @@ def ternary_polynomial(ring: Ring, stream: Stream) -> Residues:
     return ring.ntt(ring.from_signed(ternary(stream, ring.ring_dim)))
 
 
-def gadget(parameters: Parameters, digit: int) -> tuple[int, ...]:
-    """g_d as one constant per row of Q then P: P modulo q_j on the limbs of digit d, 0 elsewhere.
+def gadget(parameters: Parameters, digit: int, limbs: int) -> tuple[int, ...]:
+    """g_d as one constant per row of the first `limbs` limbs of Q, then P: P modulo q_j on those of digit d, 0
+    elsewhere.
 
-    Hybrid key switching, Han and Ki, ePrint 2019/688, Section 3.
+    Hybrid key switching, Han and Ki, ePrint 2019/688, Section 3. There one key serves all levels: at a lower one,
+    residues modulo the moduli that are gone take no part, nor do the digits that lie in them. So a key for that level
+    is what is left, and satisfies the same equation modulo the smaller Q*P.
     """
     special = math.prod(parameters.special_moduli)
-    limbs = parameters.digit_limbs[digit]
-    return tuple(special % q if j in limbs else 0 for j, q in enumerate(parameters.key_moduli))
+    own = parameters.digits_at(limbs)[digit]
+    moduli = parameters.moduli[:limbs] + parameters.special_moduli
+    return tuple(special % q if j in own else 0 for j, q in enumerate(moduli))
+
+
+def check_key_limbs(parameters: Parameters, limbs: int | None) -> None:
+    """Raise LevelError unless an evaluation key can be made for so many limbs; None stands for all."""
+    if limbs is not None and not 1 <= limbs <= parameters.n_limbs:
+        raise LevelError(f"an evaluation key for {limbs} limbs; need 1 to {parameters.n_limbs}: see the key plan")

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mhe.keys import EphemeralSecret, EvaluationKey, SecretShare
-from mhe.protocols.common import Residues, error, gadget
+from mhe.protocols.common import Residues, check_key_limbs, error, gadget
+from mhe.ring.ring import Ring
 from mhe.ring.sampling import secret_stream, uniform
 from mhe.security import relin_key_error_std, tail
 from mhe.session import Session
@@ -27,10 +28,17 @@ from mhe.share import Share, check_complete
 
 @dataclass(frozen=True)
 class RelinKeyProtocol:
-    """One generation of the relinearisation key. Rows of round 1: h0 of every digit, then h1 of every digit."""
+    """The generation of the relinearisation key for operations at so many limbs or fewer: all of them by default.
+
+    There is one of a session, whatever its limbs. Rows of round 1: h0 of every digit, then h1 of every digit.
+    """
 
     session: Session
+    limbs: int | None = None
     name = "relin_key"
+
+    def __post_init__(self) -> None:
+        check_key_limbs(self.session.parameters, self.limbs)
 
     @property
     def first_instance(self) -> bytes:
@@ -41,18 +49,26 @@ class RelinKeyProtocol:
         return self.session.instance(self.name, b"round 2")
 
     @property
+    def _limbs(self) -> int:
+        return self.limbs or self.session.parameters.n_limbs
+
+    @property
     def _digits(self) -> int:
-        return len(self.session.parameters.digit_limbs)
+        return len(self.session.parameters.digits_at(self._limbs))
+
+    @property
+    def _ring(self) -> Ring:
+        return self.session.key_ring(self._limbs)
 
     def share_first(self, secret: SecretShare, ephemeral: EphemeralSecret) -> Share:
         """(h0_i, h1_i): (2 * digits * limbs of QP, ring_dim)."""
         secret.serve_once(self.name, self.first_instance)
-        ring, noise = self.session.key_ring(), secret_stream()
+        ring, noise = self._ring, secret_stream()
         s, u = secret.residues(ring), ephemeral.residues(ring)
         h0, h1 = [], []
         for digit in range(self._digits):
             a = uniform(self.session.common(self.name, digit), ring)
-            encoded = ring.multiply_constant(s, gadget(self.session.parameters, digit))
+            encoded = ring.multiply_constant(s, gadget(self.session.parameters, digit, self._limbs))
             h0.append(ring.add(ring.subtract(encoded, ring.multiply(u, a)), error(ring, noise)))
             h1.append(ring.add(ring.multiply(s, a), error(ring, noise)))
         moduli = ring.moduli * (2 * self._digits)
@@ -62,7 +78,7 @@ class RelinKeyProtocol:
         """h2_i: (digits * limbs of QP, ring_dim), from the complete total of the first round."""
         check_complete(first, self.name, self.first_instance, self.session.parameters.n_parties)
         secret.serve_once(self.name, self.second_instance)
-        ring, noise = self.session.key_ring(), secret_stream()
+        ring, noise = self._ring, secret_stream()
         s, u = secret.residues(ring), ephemeral.residues(ring)
         difference = ring.subtract(u, s)
         h0, h1 = self._split(first)
@@ -79,7 +95,8 @@ class RelinKeyProtocol:
         check_complete(first, self.name, self.first_instance, p.n_parties)
         check_complete(second, self.name, self.second_instance, p.n_parties)
         h2: Residues = second.rows.reshape(self._digits, -1, p.ring_dim)  # type: ignore[assignment]
-        return EvaluationKey(h2, self._split(first)[1], self.session.key_id)
+        # a copy, for the key would hold h0 as well
+        return EvaluationKey(h2, self._split(first)[1].copy(), self.session.key_id)
 
     def error_bound(self) -> float:
         """Largest coefficient of b + a s - g_d s^2, but for probability 2^-40."""

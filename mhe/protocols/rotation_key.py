@@ -12,8 +12,9 @@ import numpy as np
 
 from mhe.errors import ParameterError
 from mhe.keys import EvaluationKey, SecretShare
-from mhe.protocols.common import Residues, error, gadget
+from mhe.protocols.common import Residues, check_key_limbs, error, gadget
 from mhe.ring.galois import inverse_element
+from mhe.ring.ring import Ring
 from mhe.ring.sampling import secret_stream, uniform
 from mhe.security import key_error_std, tail
 from mhe.session import Session
@@ -22,13 +23,19 @@ from mhe.share import Share, check_complete
 
 @dataclass(frozen=True)
 class RotationKeyProtocol:
-    """Generation of the key for X -> X^element: `galois_element` or `conjugation_element` of mhe/ring/galois.py."""
+    """Generation of the key for X -> X^element: `galois_element` or `conjugation_element` of mhe/ring/galois.py.
+
+    limbs: of the operations that it is for, at most; all of them by default. There is one key of an element in a
+    session, whatever its limbs.
+    """
 
     session: Session
     element: int
+    limbs: int | None = None
     name = "rotation_key"
 
     def __post_init__(self) -> None:
+        check_key_limbs(self.session.parameters, self.limbs)
         order = 2 * self.session.parameters.ring_dim
         if self.element % 2 == 0 or not 0 < self.element < order:
             raise ParameterError(
@@ -40,21 +47,29 @@ class RotationKeyProtocol:
         return self.session.instance(self.name, str(self.element).encode())
 
     @property
+    def _limbs(self) -> int:
+        return self.limbs or self.session.parameters.n_limbs
+
+    @property
     def _digits(self) -> int:
-        return len(self.session.parameters.digit_limbs)
+        return len(self.session.parameters.digits_at(self._limbs))
+
+    @property
+    def _ring(self) -> Ring:
+        return self.session.key_ring(self._limbs)
 
     def _common(self, digit: int) -> Residues:
-        return uniform(self.session.common(self.name, self.element, digit), self.session.key_ring())
+        return uniform(self.session.common(self.name, self.element, digit), self._ring)
 
     def share(self, secret: SecretShare) -> Share:
         """(digits * limbs of QP, ring_dim)"""
         secret.serve_once(self.name, self.instance)
-        p, ring, noise = self.session.parameters, self.session.key_ring(), secret_stream()
+        p, ring, noise = self.session.parameters, self._ring, secret_stream()
         s = secret.residues(ring)
         minus_turned = ring.negate(ring.automorphism(s, inverse_element(self.element, p.ring_dim)))
         rows = []
         for digit in range(self._digits):
-            row = ring.add(ring.multiply_constant(s, gadget(p, digit)), error(ring, noise))
+            row = ring.add(ring.multiply_constant(s, gadget(p, digit, self._limbs)), error(ring, noise))
             ring.multiply_add(row, minus_turned, self._common(digit))
             rows.append(row)
         moduli = ring.moduli * self._digits

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
 
+import numpy as np
+
 from mhe.errors import ParameterError
-from mhe.ring.modular import MAX_MODULUS_BITS
+from mhe.ring.modular import MAX_MODULUS_BITS, SIGNED, WORD, kernel, mul_lazy, reduce_twice, shoup, words
 from mhe.ring.vectors import FLOAT_MODULUS_BITS
 
 LAST_BITS = (FLOAT_MODULUS_BITS, MAX_MODULUS_BITS)
@@ -87,13 +89,19 @@ def smallest_root(p: int, order: int) -> int:
     """
     if order < 2 or order & (order - 1) or (p - 1) % order:
         raise ParameterError(f"order is {order} modulo {p}; need a power of two of at least 2 that divides {p - 1}")
-    if order == 2:
-        return p - 1
     candidates = (pow(g, (p - 1) // order, p) for g in range(2, p))
     root = next(r for r in candidates if pow(r, order // 2, p) == p - 1)
-    # Every primitive root is an odd power of any one of them, and the later half of these are the first ones' negatives.
-    square, power, smallest = root * root % p, root, min(root, p - root)
-    for _ in range(order // 4 - 1):
-        power = power * square % p
-        smallest = min(smallest, power, p - power)
+    # Every primitive root is an odd power of any one of them.
+    square = root * root % p
+    first, factor, ratio, modulus = words((root, square, shoup(square, p), p))
+    return int(_smallest_product(first, factor, ratio, modulus, order // 2))
+
+
+@kernel(WORD, WORD, WORD, WORD, WORD, SIGNED)
+def _smallest_product(first: np.uint64, factor: np.uint64, ratio: np.uint64, p: np.uint64, count: int) -> np.uint64:
+    """The smallest of first * factor^k modulo p, 0 <= k < count. ratio: of the factor, by `shoup`."""
+    smallest = product = first
+    for _ in range(1, count):
+        product = reduce_twice(mul_lazy(product, factor, ratio, p), p)
+        smallest = min(smallest, product)
     return smallest

@@ -144,7 +144,7 @@ def test_a_message_that_wraps_around_is_refused(run_clear, make_ciphertext):
 
 
 def test_only_planned_rotations_are_there(run_clear, make_ciphertext):
-    plan = KeyPlan(everywhere=(1,), root_only=(2,))
+    plan = KeyPlan(everywhere={1: 5}, root_only={2: 5})
 
     def program(party):
         assert isinstance(party.backend, ClearBackend)
@@ -168,7 +168,7 @@ def test_products_need_the_relinearisation_key(run_clear, make_ciphertext):
         fresh = make_ciphertext(party, values_of(0))
         with pytest.raises(KeyMismatchError, match="no relinearisation key is loaded"):
             party.backend.multiply(fresh, fresh)
-        party.make_keys(KeyPlan(()))
+        party.make_keys(KeyPlan({}, relinearisation=5))
         return party.backend.export_ciphertext(party.backend.rescale(party.backend.multiply(fresh, fresh))).values[0]
 
     for product in run_clear(2, program):
@@ -178,7 +178,7 @@ def test_products_need_the_relinearisation_key(run_clear, make_ciphertext):
 @pytest.mark.parametrize("planned", [True, False])
 def test_conjugation_is_there_if_it_was_planned(run_clear, make_ciphertext, planned):
     def program(party):
-        party.make_keys(KeyPlan((), conjugation=planned))
+        party.make_keys(KeyPlan({}, conjugation=5 * planned))
         fresh = make_ciphertext(party, values_of(0))
         if not planned:
             with pytest.raises(KeyMismatchError, match="key plan"):
@@ -199,7 +199,7 @@ def test_simulation_is_reproducible(run_clear, program):
 
 def test_close_forgets_the_keys(run_clear, make_ciphertext):
     def program(party):
-        party.make_keys(KeyPlan((1,)))
+        party.make_keys(KeyPlan({1: 5}, relinearisation=5))
         fresh = make_ciphertext(party, values_of(0))
         party.close()
         for call in (lambda: party.backend.rotate(fresh, 1), lambda: party.backend.multiply(fresh, fresh)):

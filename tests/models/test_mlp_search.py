@@ -93,7 +93,7 @@ def test_a_wish_for_less_precision_is_cheaper():
     task = replace(CLASSES, release="nothing")
     fine, coarse = (choose(replace(task, precision=precision)) for precision in (1e-9, 1e-2))
     assert coarse.parameters.scale_bits < fine.parameters.scale_bits
-    assert coarse.key_bytes < fine.key_bytes
+    assert coarse.key_bytes() < fine.key_bytes()
 
 
 @pytest.mark.parametrize(("free", "first"), [(True, [55] * 5), (False, [55] + [50] * 4)])

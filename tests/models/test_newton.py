@@ -336,7 +336,7 @@ def test_a_run_takes_exactly_the_planned_rotations(name):
     after = trained(plan, shards_of(task), noiseless, lambda party, model, w: (party.backend.used_rotations, w))
     n = plan.parameters.n_slots
     for rank, (used, _) in enumerate(after):
-        assert used == {r % n for r in plan.key_plan.everywhere + (plan.key_plan.root_only if rank == 0 else ())}
+        assert used == {r % n for r in (*plan.key_plan.everywhere, *(plan.key_plan.root_only if rank == 0 else ()))}
     assert not {r % n for r in plan.key_plan.everywhere} & {r % n for r in plan.key_plan.root_only}
 
 

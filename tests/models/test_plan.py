@@ -12,7 +12,6 @@ import pytest
 
 from mhe.clear_party import ClearParty
 from mhe.errors import ParameterError
-from mhe.keys import KeyPlan
 from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, Shape, log2_product, refresh_floor_bits
 from mhe.ring.vectors import FLOAT_MODULUS_BITS
@@ -420,7 +419,7 @@ def test_operations_follow_from_the_layout(task, evaluator):
         turned = blocks * (giant - 1 + len(layout.spread_steps) + len(layout.copy_steps)) + (baby - 1)
         assert backend.count["rotate"] == turned + (2 * len(layout.fold_steps) if is_root else 0)
         assert backend.count["multiply"] == blocks * {3: 2, 7: 5}[task.link.degree]
-        keys = plan.key_plan.everywhere + (plan.key_plan.root_only if is_root else ())
+        keys = {*plan.key_plan.everywhere, *(plan.key_plan.root_only if is_root else ())}
         assert backend.used_rotations == {key % plan.parameters.n_slots for key in keys}
 
 
@@ -474,9 +473,11 @@ def test_bytes_of_the_keys_are_those_of_the_key_switching_arrays(real_evaluator)
 
     run_parties(1, program)
     keys = plan.key_plan
-    assert keys == KeyPlan(plan.layout.rotations(), plan.layout.fold_steps)
+    assert (*keys.everywhere, *keys.root_only) == (*plan.layout.rotations(), *plan.layout.fold_steps)
     assert len(held) == 1 + len(keys.everywhere) + len(keys.root_only)
-    assert sum(held) == plan.key_bytes
+    planned = replace(plan, centred=real_evaluator == "native")
+    assert planned.held_keys == (keys if planned.centred else keys.whole(plan.parameters.n_limbs))
+    assert sum(held) == planned.key_bytes() == planned.key_bytes(is_root=True) > planned.key_bytes(is_root=False)
 
 
 @pytest.mark.parametrize(

@@ -210,15 +210,31 @@ def test_every_key_is_counted_alike():
     task = workload((20, 20), 5, outputs=3, hidden=(8,), activation=square((-4.0, 4.0)), link=identity(), batch=8)
     plan = insecure_test_perceptron_plan(task, ring_dim=1 << 11)
     assert plan.key_plan.conjugation
-    found, keys, p = forecast(plan=plan, tree=Tree(2)), plan.key_plan, plan.parameters
-    everywhere = 1 + len(keys.everywhere)
-    assert found.key_bytes(1) == (1 + everywhere) * p.evaluation_key_bytes
-    assert found.key_bytes(0) == plan.key_bytes == (1 + everywhere + len(keys.root_only)) * p.evaluation_key_bytes
+    found, keys, p = forecast(plan=plan, tree=Tree(2)), plan.held_keys, plan.parameters
+    everywhere, key = 1 + len(keys.everywhere), p.evaluation_key_bytes(p.n_limbs)
+    # of an evaluator that takes none but whole keys
+    assert found.key_bytes(1) == (1 + everywhere) * key
+    assert found.key_bytes(0) == plan.key_bytes() == (1 + everywhere + len(keys.root_only)) * key
     passes = [t.kind for t in found.key_transfers if t.protocol == "rotation_key"]
     assert (passes.count("broadcast"), passes.count("reduce")) == (everywhere, everywhere + len(keys.root_only))
-    without = replace(keys, conjugation=False)
-    assert (keys.galois_everywhere, without.galois_everywhere) == (everywhere, everywhere - 1)
-    assert keys.count(is_root=False) == without.count(is_root=False) + 1 == everywhere + 1
+    without = replace(keys, conjugation=0)
+    assert len(keys.galois_everywhere) == len(without.galois_everywhere) + 1 == everywhere
+    assert len(keys.limbs(is_root=False)) == len(without.limbs(is_root=False)) + 1 == everywhere + 1
+
+
+def test_a_key_is_as_large_and_as_slow_as_the_limbs_that_it_is_for():
+    whole, own = (forecast(plan=replace(PLAN, centred=centred)) for centred in (False, True))
+    p, keys = PLAN.parameters, PLAN.key_plan
+    assert whole.plan.held_keys == keys.whole(p.n_limbs) != own.plan.held_keys == keys
+    assert {p.n_limbs, PLAN.error_limbs} == {*keys.everywhere.values(), *keys.root_only.values()}
+    for rank, is_root in ((0, True), (1, False)):
+        limbs = keys.limbs(is_root=is_root)
+        assert own.key_bytes(rank) == sum(map(p.evaluation_key_bytes, limbs)) < whole.key_bytes(rank)
+        assert whole.key_bytes(rank) == len(limbs) * p.evaluation_key_bytes(p.n_limbs)
+    assert own.key_seconds < whole.key_seconds
+    sent = [sum(t.n_rows for t in each.key_transfers) for each in (own, whole)]
+    assert sent[0] < sent[1]
+    assert len(own.key_transfers) == len(whole.key_transfers)
 
 
 def test_a_run_waits_at_every_pass_for_who_has_most_to_do():
@@ -230,8 +246,9 @@ def test_a_run_waits_at_every_pass_for_who_has_most_to_do():
 
 def test_only_the_root_has_the_keys_of_the_root():
     found, p = forecast(), PLAN.parameters
-    assert found.key_bytes(0) == PLAN.key_bytes
-    assert found.key_bytes(0) - found.key_bytes(1) == len(PLAN.key_plan.root_only) * p.evaluation_key_bytes
+    assert found.key_bytes(0) == PLAN.key_bytes()
+    own = len(PLAN.key_plan.root_only) * p.evaluation_key_bytes(p.n_limbs)
+    assert found.key_bytes(0) - found.key_bytes(1) == own > 0
 
 
 def test_what_was_measured_is_found_again_with_the_same_versions_only(tmp_path, monkeypatch):

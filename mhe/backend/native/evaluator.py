@@ -73,6 +73,10 @@ class NativeBackend:
 
     # keys
 
+    def key_limbs(self, limbs: int) -> int:
+        """As many."""
+        return limbs
+
     def load_relinearisation_key(self, key: EvaluationKey) -> None:
         """Keeps the key's arrays. Raises ParameterError or KeyMismatchError if it does not fit."""
         self._relinearisation = self._checked(key)
@@ -93,10 +97,11 @@ class NativeBackend:
 
     def _checked(self, key: EvaluationKey) -> EvaluationKey:
         rules.check_evaluation_key(self._parameters, self._key_id, key)
-        moduli = words(self._parameters.key_moduli * len(key.b))
+        p = self._parameters
+        moduli = words((p.moduli[: rules.key_limbs(p, key)] + p.special_moduli) * len(key.b))
 
         def checked(part: Words) -> Words:
-            rows = contiguous(part.reshape(-1, self._parameters.ring_dim), "evaluation key")
+            rows = contiguous(part.reshape(-1, p.ring_dim), "evaluation key")
             _check_reduced(rows, moduli, "evaluation key")
             return _frozen(rows.reshape(part.shape))
 
@@ -211,20 +216,27 @@ class NativeBackend:
         return out
 
     def multiply(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
-        """Adds a key switching error. KeyMismatchError if no relinearisation key was loaded."""
+        """Adds a key switching error. KeyMismatchError if no relinearisation key was loaded, LevelError if it was made
+        for fewer limbs.
+        """
         form = rules.product_form(self._parameters, a, b)
+        key = self._relinearisation_at(form.limbs)
+        return self._result(self._switcher.multiply(self._pair(a), self._pair(b), key), form)
+
+    def _relinearisation_at(self, limbs: int) -> EvaluationKey:
         if self._relinearisation is None:
             raise rules.missing_relinearisation()
-        return self._result(self._switcher.multiply(self._pair(a), self._pair(b), self._relinearisation), form)
+        reach = rules.key_limbs(self._parameters, self._relinearisation)
+        rules.check_key_reaches("product of ciphertexts", reach, limbs)
+        return self._relinearisation
 
     def multiply_accumulate(self, pairs: Iterable[tuple[Ciphertext, Ciphertext]]) -> Ciphertext:
-        """Adds one key switching error. KeyMismatchError as `multiply`, ParameterError if there is no pair.
+        """Adds one key switching error. KeyMismatchError and LevelError as `multiply`, ParameterError if there is no
+        pair.
 
         The pairs are consumed a few at a time. Pairs of (a0, a1) and (b0, b1) add up to the ciphertext
         (a0 b0, a0 b1 + a1 b0, a1 b1) under (1, s, s^2).
         """
-        if self._relinearisation is None:
-            raise rules.missing_relinearisation()
         source, n = iter(pairs), self._parameters.ring_dim
         form: rules.Form | None = None
         total: Words | None = None
@@ -235,6 +247,7 @@ class NativeBackend:
                 left, right = ([products.address(x) for x in self._pair(c)] for c in (a, b))
                 starts[:, i, 0], starts[:, i, 1:] = left, right
             assert form is not None
+            key = self._relinearisation_at(form.limbs)
             if total is None:
                 total = np.zeros((3, form.limbs, n), dtype=np.uint64)
             # each part of a is read once, and goes to two neighbouring sums
@@ -245,7 +258,7 @@ class NativeBackend:
             some.clear()  # before the next ones are made
         if form is None or total is None:
             raise ParameterError("multiply_accumulate got no pairs; need at least one")
-        return self._result(self._switcher.switch(total[2], self._relinearisation, total[0], total[1]), form)
+        return self._result(self._switcher.switch(total[2], key, total[0], total[1]), form)
 
     def rescale(self, a: Ciphertext) -> Ciphertext:
         """Adds a rounding error."""
@@ -266,7 +279,10 @@ class NativeBackend:
         return Ciphertext(self._pair(a), *rules.reread_form(a, scale, period), a.key_id)
 
     def rotate(self, a: Ciphertext, rotation: int) -> Ciphertext:
-        """Adds a key switching error. A rotation by a multiple of the period is `a` itself."""
+        """Adds a key switching error. A rotation by a multiple of the period is `a` itself.
+
+        KeyMismatchError if the key was not loaded, LevelError if it was made for fewer limbs.
+        """
         return self.rotate_hoisted(a, [rotation])[rotation]
 
     def rotate_hoisted(self, a: Ciphertext, rotations: Sequence[int]) -> Mapping[int, Ciphertext]:
@@ -311,12 +327,18 @@ class NativeBackend:
         step = rules.rotation_step(self._parameters, a, rotation)
         if step and step not in self._rotations:
             raise rules.missing_rotation(step, self._parameters.n_slots, frozenset(self._rotations))
+        if step:
+            reach = rules.key_limbs(self._parameters, self._rotations[step])
+            rules.check_key_reaches(rules.rotation_name(step, self._parameters.n_slots), reach, a.limbs)
         return step
 
     def conjugate(self, a: Ciphertext) -> Ciphertext:
-        """Adds a key switching error. KeyMismatchError if no conjugation key was loaded."""
+        """Adds a key switching error. KeyMismatchError if no conjugation key was loaded, LevelError if it was made for
+        fewer limbs.
+        """
         if self._conjugation is None:
             raise rules.missing_conjugation()
+        rules.check_key_reaches("conjugation", rules.key_limbs(self._parameters, self._conjugation), a.limbs)
         (c0, c1), t = self._pair(a), conjugation_element(self._parameters.ring_dim)
         turned = self._switcher.rotate(c1, c0, self._conjugation, t)
         return self._result(turned, rules.Form(a.limbs, a.scale, a.period))

@@ -90,7 +90,7 @@ class KeySwitcher:
             whole.intt_row(i, coefficients[i])
 
         self.run(to_coefficients, range(limbs))
-        active = [range(d.start, min(d.stop, limbs)) for d in p.digit_limbs if d.start < limbs]
+        active = p.digits_at(limbs)
         addresses = np.empty((whole.n_limbs, len(active)), dtype=np.uint64)
         own = products.rows_from(products.address(c), limbs, p.ring_dim)
         parts: list[tuple[Lifting, dict[int, int], Words]] = []
@@ -115,14 +115,17 @@ class KeySwitcher:
         return Digits(limbs, addresses, (c, *(lifted for _, _, lifted in parts))), make
 
     def _factors(self, digits: Digits, key: EvaluationKey) -> Words:
-        """Addresses of the rows of digits and key that are multiplied: (limbs + special limbs, digits, 3)."""
+        """Addresses of the rows of digits and key that are multiplied: (limbs + special limbs, digits, 3).
+
+        The key may be one for more limbs; its rows of those that are gone take no part.
+        """
         p, n_digits = self.parameters, digits.addresses.shape[1]
-        width = len(p.key_moduli)
-        rows = np.r_[0 : digits.limbs, p.n_limbs : width]
+        key_digits, width = key.b.shape[:2]
+        rows = np.r_[0 : digits.limbs, width - len(p.special_moduli) : width]
         factors = np.empty((len(rows), n_digits, 3), dtype=np.uint64)
         factors[:, :, 0] = digits.addresses
         for place, part in ((1, key.b), (2, key.a)):
-            table = products.rows_from(products.address(part), len(p.digit_limbs) * width, p.ring_dim)
+            table = products.rows_from(products.address(part), key_digits * width, p.ring_dim)
             factors[:, :, place] = table.reshape(-1, width)[:n_digits, rows].T
         return factors
 

@@ -167,10 +167,11 @@ class World:
 
     def key_errors(self, key: EvaluationKey, old: Residues, new: Residues) -> np.ndarray:
         """b_d + a_d*new - g_d*old for every digit: (digits * ring_dim,)."""
-        ring, errors = self.sessions[0].key_ring(), []
+        limbs = key.b.shape[1] - len(self.parameters.special_moduli)
+        ring, errors = self.sessions[0].key_ring(limbs), []
         for digit, (b, a) in enumerate(zip(key.b, key.a, strict=True)):
             rest = ring.subtract(
-                ring.add(b, ring.multiply(a, new)), ring.multiply_constant(old, gadget(self.parameters, digit))
+                ring.add(b, ring.multiply(a, new)), ring.multiply_constant(old, gadget(self.parameters, digit, limbs))
             )
             errors += ring.to_integers(ring.intt(rest))
         return np.array(errors, dtype=object)
