@@ -88,7 +88,8 @@ def smallest_root(p: int, order: int) -> int:
     root = next(r for r in candidates if pow(r, order // 2, p) == p - 1)
     # Every primitive root is an odd power of any one of them.
     square = root * root % p
-    return int(_smallest_product(*words((root, square, shoup(square, p), p)), order // 2))
+    first, factor, ratio, modulus = words((root, square, shoup(square, p), p))
+    return int(_smallest_product(first, factor, ratio, modulus, order // 2))
 
 
 @kernel(WORD, WORD, WORD, WORD, WORD, SIGNED)
