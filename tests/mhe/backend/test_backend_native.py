@@ -15,9 +15,10 @@ from mhe.backend.openfhe import OpenFHEBackend
 from mhe.backend.selftest import check_encoding, check_evaluator
 from mhe.ciphertext import Ciphertext, RingCiphertext
 from mhe.encoding import encode_coefficients
-from mhe.errors import BackendError, KeyMismatchError, ParameterError
+from mhe.errors import BackendError, KeyMismatchError, LevelError, ParameterError
 from mhe.keys import EvaluationKey
 from mhe.parameters import ERROR_STD, Parameters
+from mhe.ring.galois import conjugation_element
 from mhe.ring.primes import ntt_primes
 from mhe.ring.ring import ring
 from mhe.security import key_switch_std, rounding_std
@@ -303,3 +304,43 @@ def test_several_threads_give_the_same_bits() -> None:
             np.testing.assert_array_equal(one.c1, other.c1)
     with pytest.raises(ParameterError, match="threads is 0"):
         NativeBackend(p, KEY, threads=0)
+
+
+def restricted(key: EvaluationKey, limbs: int) -> EvaluationKey:
+    """What a whole key has of the first limbs."""
+    rows, digits = [*range(limbs), *range(P.n_limbs, len(P.key_moduli))], len(P.digits_at(limbs))
+    return EvaluationKey(key.b[:digits, rows], key.a[:digits, rows], key.key_id)
+
+
+@pytest.mark.parametrize("limbs", range(1, P.n_limbs + 1))
+def test_a_key_for_fewer_limbs_is_what_a_whole_one_has_of_them(limbs: int) -> None:
+    """The same bits up to so many limbs, and nothing beyond."""
+    relinearisation = oracle.make_relinearisation_key(P, SECRET, KEY)
+    rotation = oracle.make_rotation_key(P, SECRET, 5, KEY)
+    conjugation = oracle.make_galois_key(P, SECRET, conjugation_element(P.ring_dim), KEY)
+    whole, own = NativeBackend(P, KEY), NativeBackend(P, KEY)
+    for backend, cut in ((whole, P.n_limbs), (own, limbs)):
+        backend.load_relinearisation_key(restricted(relinearisation, cut))
+        backend.load_rotation_key(5, restricted(rotation, cut))
+        backend.load_conjugation_key(restricted(conjugation, cut))
+    operations: list[Callable[[NativeBackend, Ciphertext], Ciphertext]] = [
+        lambda backend, a: backend.multiply(a, a),
+        lambda backend, a: backend.multiply_accumulate([(a, a), (a, a)]),
+        lambda backend, a: backend.rotate(a, 5),
+        lambda backend, a: backend.rotate_hoisted(a, [0, 5])[5],
+        lambda backend, a: backend.rotate_and_sum({0: a, 5: a}),
+        lambda backend, a: backend.conjugate(a),
+    ]
+    fresh = oracle.encrypt(X, P, SECRET, KEY)
+    small = RingCiphertext(fresh.c0, fresh.c1, 2.0**10, KEY)
+    for operation in operations:
+        for n in range(1, P.n_limbs + 1):
+            a, b = (x.drop_limbs(x.import_ciphertext(small, P.n_slots), n) for x in (whole, own))
+            expected = whole.export_ciphertext(operation(whole, a))
+            if n > limbs:
+                with pytest.raises(LevelError, match=f"at {n} limbs; its key was made for {limbs} or fewer"):
+                    operation(own, b)
+                continue
+            found = own.export_ciphertext(operation(own, b))
+            np.testing.assert_array_equal(found.c0, expected.c0)
+            np.testing.assert_array_equal(found.c1, expected.c1)

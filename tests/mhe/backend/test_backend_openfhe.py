@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import threading
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -393,3 +394,13 @@ def test_a_handle_of_another_backend_is_refused(backend: OpenFHEBackend) -> None
         backend.add(a, alien)
     with pytest.raises(BackendError, match="another backend"):
         backend.add_plain(a, type(backend.encode(X, 4))(X, 4, a.scale, 512))
+
+
+def test_a_key_for_fewer_limbs_is_refused(backend: OpenFHEBackend) -> None:
+    whole, limbs = rotation_key(1, backend.key_id), P.n_limbs - 1
+    rows, digits = [*range(limbs), *range(P.n_limbs, len(P.key_moduli))], len(P.digits_at(limbs))
+    own = EvaluationKey(whole.b[:digits, rows], whole.a[:digits, rows], whole.key_id)
+    assert backend.key_limbs(limbs) == P.n_limbs
+    for load in (backend.load_relinearisation_key, backend.load_conjugation_key, partial(backend.load_rotation_key, 1)):
+        with pytest.raises(ParameterError, match=f"for {limbs} limbs; this evaluator takes keys for all {P.n_limbs}"):
+            load(own)
