@@ -188,6 +188,11 @@ def test_newtons_steps_are_probed_too():
         assert abs(sum_of(probe, found) - total) <= 2 * probe.error + 1e-6
 
 
+@lru_cache
+def probe_of_two(name):
+    return RangeProbe(insecure_test_plan(replace(CASES[name], rows=(20, 15))))
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.floats(-3, 3), min_size=35, max_size=35),
@@ -195,9 +200,7 @@ def test_newtons_steps_are_probed_too():
     st.sampled_from(["two parties", "interval of another middle"]),
 )
 def test_what_is_said_holds_for_any_inputs(values, noise, name):
-    task = replace(CASES[name], rows=(20, 15))
-    plan = insecure_test_plan(task)
-    probe = RangeProbe(plan)
+    probe = probe_of_two(name)
     t = np.array(values)
     total = np.sum(t**probe.power)
     found = probe.judge(1, float(total + noise * probe.error) / probe.inputs.period)
@@ -215,7 +218,7 @@ def test_what_is_said_holds_for_any_inputs(values, noise, name):
 @given(st.floats(0.0, 1.0), st.booleans())
 def test_how_far_inputs_reach_that_the_limbs_do_not_hold_is_not_said(name, part, negative):
     """What is released then is any number that the limbs hold."""
-    probe = RangeProbe(insecure_test_plan(CASES[name]))
+    probe = probe_of_two(name)
     bits, scale = log2_product(probe.plan.parameters.moduli[: probe.limbs]), probe.scale(probe.squarings)
     beyond = probe.slots * (2 * MOST_TOLD) ** probe.power / probe.inputs.period
     wrapped = beyond * (2.0 ** (bits - 1) / scale / beyond) ** part
