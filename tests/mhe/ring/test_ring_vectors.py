@@ -152,13 +152,12 @@ def test_symmetric_polynomials_need_half_a_transform(n: int, bits: int) -> None:
     np.testing.assert_array_equal(np.repeat(np.concatenate([values, values[::-1]]), whole // (2 * n)), spaced)
 
 
-@pytest.mark.parametrize("n", [8, 64, 512])
-@pytest.mark.parametrize("bits", [20, 33, 45, 49])
+@pytest.mark.parametrize(
+    ("n", "bits"), [(8, 20), (64, 20), *((n, bits) for n in (8, 64, 512) for bits in (33, 45, 49))]
+)
 @pytest.mark.parametrize("size", [1, 40, 53])
 def test_symmetric_polynomials_with_coefficients_in_floats(n: int, bits: int, size: int) -> None:
     p, system = largest_prime(bits) if bits < 33 else ntt_primes(bits, 1024, 1)[0], 1024 if bits >= 33 else N
-    if 2 * n > system:
-        pytest.skip("the ring is smaller")
     edges = np.array([0, 1, -1, 2**size - 1, 1 - 2**size, 2 ** (size - 1), p // 2, -(p // 2)])
     integers = np.random.default_rng(size).choice(edges[np.abs(edges) < 2**53], n)
     got, expected = np.empty(n, dtype=np.uint64), np.empty(n, dtype=np.uint64)
