@@ -12,9 +12,14 @@ from hypothesis import settings
 import scripts  # noqa: F401
 from tests.evaluators import EVALUATORS, REAL
 
-# How long an example takes says nothing where other tests run beside it.
-settings.register_profile("suite", deadline=None)
+# How long an example takes says nothing where other tests run beside it. The same examples in every run.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Jobs of many processes first: one that begins last would leave the other workers with nothing to do."""
+    items.sort(key=lambda item: "mpi" not in item.path.parts)
 
 
 @pytest.fixture(params=EVALUATORS)

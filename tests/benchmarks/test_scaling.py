@@ -125,6 +125,8 @@ def test_plots_of_every_series(tmp_path: Any) -> None:
     recorded = {"points": [record(series, x, float(x)) for series in SERIES for x in (3, 48)]}
     made = draw(recorded, None, tmp_path)
     assert [path.stem for path in made] == list(SERIES)
-    again = draw(recorded, None, tmp_path / "again")
-    assert [path.read_bytes() for path in made] == [path.read_bytes() for path in again]
+    (again,) = draw(
+        {"points": [p for p in recorded["points"] if p["series"] == made[0].stem]}, None, tmp_path / "again"
+    )
+    assert again.read_bytes() == made[0].read_bytes()
     assert "modelled wall time" in made[0].read_text(encoding="utf-8")

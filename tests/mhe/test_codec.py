@@ -38,7 +38,7 @@ def shares(draw, n_parties):
     else:
         rows = rng.normal(size=(n_rows, n_columns))
     return Share(
-        draw(st.text(max_size=20)),
+        draw(st.text("aZ \0\x7fé߿€\U0001f510\U0010ffff", max_size=20)),
         draw(st.binary(max_size=32)),
         frozenset(draw(st.sets(st.integers(0, n_parties - 1)))),
         moduli,

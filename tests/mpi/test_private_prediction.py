@@ -1,4 +1,8 @@
-"""Private prediction by the command line, between real processes at real 128-bit parameters."""
+"""Private prediction by the command line, between real processes at real 128-bit parameters.
+
+Only the refresh of the training has fewer statistical bits, for which half the ring is enough; test_end_to_end.py
+trains with all of them.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +44,9 @@ label = "diabetes"
 [training]
 iterations = 2
 learning_rate = 1.0
+[crypto]
+ring_dim = 16384
+statistical_bits = 40
 [release]
 what = "encrypted"
 statistical_bits = 30

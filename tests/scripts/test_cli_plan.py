@@ -18,7 +18,7 @@ def test_a_plan_says_what_a_run_would_take(evaluator: str, tmp_path: Path, monke
     random = np.random.default_rng(0)
     rows = [f"{a:.3f},{b:.3f},{int(a > b)}" for a, b in random.normal(size=(60, 2))]
     (tmp_path / "x.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
-    text = f'[data]\ntrain = "x.csv"\nlabel = "y"\n[crypto]\nbackend = "{evaluator}"\nring_dim = 32768\n'
+    text = f'[data]\ntrain = "x.csv"\nlabel = "y"\n[crypto]\nbackend = "{evaluator}"\nring_dim = 32768\ndigits = 3\n'
     (tmp_path / "c.toml").write_text(text)
     monkeypatch.setattr(SecretPolynomial, "generate", classmethod(lambda *_: pytest.fail("a plan needs no secret")))
     result = CliRunner().invoke(cli.app, ["plan", str(tmp_path / "c.toml"), "--parties", "3"])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mhe.backend.clear import ClearBackend, ClearCiphertext
-from mhe.backend.native import NativeBackend
 from mhe.ciphertext import Ciphertext
 from mhe.errors import KeyMismatchError, LevelError, ParameterError
 from mhe.security import key_error_std, key_switch_std, rounding_std
@@ -116,10 +115,9 @@ def test_rescaling_errors_are_those_of_the_closed_form(world: World) -> None:
     assert _rms_errors(world)["rescale"] == pytest.approx(rounding_std(p.ring_dim, 1), rel=0.2)
 
 
+@pytest.mark.parametrize("evaluator", ["native"], indirect=True)
 def test_native_rotation_errors_stay_below_the_closed_form(world: World) -> None:
     """Its division by P rounds to nearest: what is left is a rounding and the key's error."""
-    if not isinstance(world.backend, NativeBackend):
-        pytest.skip("for the evaluator whose division by P rounds to nearest")
     p = world.parameters
     assert (
         rounding_std(p.ring_dim, 1) / 1.3
@@ -128,11 +126,10 @@ def test_native_rotation_errors_stay_below_the_closed_form(world: World) -> None
     )
 
 
+@pytest.mark.parametrize("evaluator", ["openfhe", "clear"], indirect=True)
 def test_rotation_errors_are_those_of_a_division_that_rounds_down(world: World) -> None:
     """OpenFHE's division by P errs by a sum of k uniform terms on [0, 1), k special moduli: its mean is k/2, not 0."""
     p = world.parameters
-    if isinstance(world.backend, NativeBackend):
-        pytest.skip("its division rounds to nearest")
     k = len(p.special_moduli)
     expected = rounding_std(p.ring_dim, 1) * np.sqrt(12 * (k / 12 + k**2 / 4))
     got = _rms_errors(world)["rotate"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mhe.ring.matrix import BLOCK, COLUMNS, GROUP, STREAMED_ROWS, aligned, matrix_product
 from mhe.ring.vectors import ALIGNMENT, FLOAT_MODULUS_BITS
-from tests.mhe.ring.test_ring_vectors import largest_prime, polynomial
+from tests.mhe.ring.test_ring_vectors import largest_prime, polynomials
 
 Words = npt.NDArray[np.uint64]
 FLOATS, WORDS = np.uint64(1 << FLOAT_MODULUS_BITS), np.uint64(0)
@@ -43,12 +43,10 @@ def test_products_with_a_vector(
 ) -> None:
     p = largest_prime(bits)
 
-    def some(n: int) -> Words:
-        return polynomial(data, p, n)[None]
-
-    vector = [(some(columns), some(columns)) for _ in range(terms)]
-    matrix = [[some(columns // 2) for _ in range(terms)] for _ in range(rows)]
-    old = [(some(columns), some(columns)) for _ in range(rows)]
+    some, half = polynomials(data, p, columns), polynomials(data, p, columns // 2)
+    vector = [(some()[None], some()[None]) for _ in range(terms)]
+    matrix = [[half()[None] for _ in range(terms)] for _ in range(rows)]
+    old = [(some()[None], some()[None]) for _ in range(rows)]
     nothing = [(np.zeros_like(x), np.zeros_like(y)) for x, y in old]
     expected = expected_rows(matrix, vector, old if keep else nothing, p)
     for limit in (FLOATS, WORDS) if p < FLOATS else (WORDS,):
