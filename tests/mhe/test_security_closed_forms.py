@@ -132,7 +132,7 @@ def test_relinearisation_key_error(n_parties):
         s = oracle.as_residues(group.joint, base)
         square = base.multiply(s, s)
         for digit in range(2):
-            expected = base.multiply_constant(square, gadget(group.parameters, digit))
+            expected = base.multiply_constant(square, gadget(group.parameters, digit, group.parameters.n_limbs))
             rest = base.subtract(base.add(key.b[digit], base.multiply(key.a[digit], s)), expected)
             samples.append([float(v) for v in base.to_integers(base.intt(rest))])
     assert_mean_square(samples, security.relin_key_error_std(1 << 8, n_parties), 0.3)
