@@ -17,13 +17,15 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.environment import environment
+from benchmarks.load import Load
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 
 
 def run_job(config: Path, parties: int, arity: int) -> dict[str, Any]:
-    """The recorded result of one run: job, command line, environment, and result.json under "result".
+    """The recorded result of one run: job, command line, environment, and result.json under "result". others: the part
+    of the machine that was busy with something else (`benchmarks.load`).
 
     Raises CalledProcessError if the run fails.
     """
@@ -32,7 +34,9 @@ def run_job(config: Path, parties: int, arity: int) -> dict[str, Any]:
         settings.write_text(_with_arity(config.read_text(encoding="utf-8"), arity), encoding="utf-8")
         out = Path(folder) / "out"
         command = ["train", str(settings), "--parties", str(parties), "--out", str(out)]
+        start = Load.now()
         subprocess.run([sys.executable, "-m", "scripts.cli", *command], check=True, cwd=ROOT)
+        others = Load.now().others_since(start)
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
     for party in result["per_party"]:
         del party["phases"]
@@ -40,6 +44,7 @@ def run_job(config: Path, parties: int, arity: int) -> dict[str, Any]:
         "job": config.stem,
         "arity": arity,
         "command": f"mhe train configs/{config.name} --parties {parties} --out DIR   # [network] arity = {arity}",
+        "others": others,
         "environment": environment(),
         "result": result,
     }
