@@ -54,7 +54,11 @@ class Choice:
 
 def pinned(plan: Plan) -> Pinned:
     """What another party needs to make this plan itself."""
-    return Pinned(shape_of(plan.parameters), n_diagonals(plan), plan.layout.baby)
+    shape = shape_of(plan.parameters)
+    if not plan.centred:
+        # OpenFHE's primes follow from the rest, and are not to be asked for
+        shape = Shape(shape.ring_dim, shape.first_bits, shape.scale_bits, shape.n_limbs, shape.digits)
+    return Pinned(shape, n_diagonals(plan), plan.layout.baby)
 
 
 def n_diagonals(plan: Plan) -> int:

@@ -207,6 +207,15 @@ def test_what_one_party_found_another_one_makes_again(free, wished):
         choose(task, Choice(pinned=larger), free=free)
 
 
+def test_another_party_asks_openfhe_for_the_same_primes():
+    """It takes no shape that spells out what it prescribes."""
+    from mhe.backend.openfhe import generate_moduli as prescribed
+
+    task = WORKLOADS["four parties"]
+    plan = choose_plan(task, Choice(), prescribed, free=False)
+    assert choose_plan(task, Choice(pinned=pinned(plan)), prescribed, free=False) == plan
+
+
 @pytest.mark.parametrize(
     ("task", "choice", "said"),
     [
