@@ -29,10 +29,10 @@ PEERS = """
 `python -m benchmarks.peers`: Pima, {rows} rows of 8 features, {iterations} full-batch iterations of Nesterov's method
 with the same polynomial and rates, but for scikit-learn, which goes to its optimum in a way of its own. All parties are
 on this machine, one thread each, with no network between them. CPU seconds are of all parties together, medians of
-iterations, without set-up, keys, or the first encryption of rows. The machine was shared and these runs had the lowest
-priority: that inflates CPU seconds somewhat, and makes wall time, which is in the records with the load averages,
-mean nothing. What an interactive protocol waits for its network is not in these figures either: MPyC takes about a
-dozen rounds for an iteration, `mhe` four passes of its tree. OpenFHE and TenSEAL are
+iterations, without set-up, keys, or the first encryption of rows. During some of the runs the machine was shared, which
+inflates CPU seconds somewhat. What an interactive protocol waits for its network is not in these figures: MPyC takes
+about a dozen rounds for an iteration, `mhe` four passes of its tree. Among ten parties MPyC runs without its
+pseudorandom shares, which need a key for every set of parties that may collude. OpenFHE and TenSEAL are
 without bootstrapping here: the key's owner decrypts, steps, and encrypts again. Not run: CrypTen, MPyC stands for
 secret sharing. Records: `benchmarks/results/peer-*.json`.
 
