@@ -209,9 +209,7 @@ def test_what_one_party_found_another_one_makes_again(free, wished):
 
 def test_another_party_asks_openfhe_for_the_same_primes():
     """It takes no shape that spells out what it prescribes."""
-    from mhe.backend.openfhe import generate_moduli as prescribed
-
-    task = WORKLOADS["four parties"]
+    task, prescribed = WORKLOADS["four parties"], moduli_of("openfhe")
     plan = choose_plan(task, Choice(), prescribed, free=False)
     assert choose_plan(task, Choice(pinned=pinned(plan)), prescribed, free=False) == plan
 
