@@ -11,6 +11,7 @@ from mhe.errors import LevelError
 from mhe.parameters import Parameters
 from mhe.ring.ring import Ring
 from mhe.ring.sampling import Stream, gaussian, ternary
+from mhe.session import Session
 
 Residues = npt.NDArray[np.uint64]
 
@@ -39,7 +40,27 @@ def gadget(parameters: Parameters, digit: int, limbs: int) -> tuple[int, ...]:
     return tuple(special % q if j in own else 0 for j, q in enumerate(moduli))
 
 
-def check_key_limbs(parameters: Parameters, limbs: int | None) -> None:
-    """Raise LevelError unless an evaluation key can be made for so many limbs; None stands for all."""
-    if limbs is not None and not 1 <= limbs <= parameters.n_limbs:
-        raise LevelError(f"an evaluation key for {limbs} limbs; need 1 to {parameters.n_limbs}: see the key plan")
+class KeyProtocol:
+    """What the protocols of evaluation keys have in common: a key for operations at `limbs` limbs or fewer, all of them
+    by default. Instances do not depend on the limbs: there is one key of a rotation in a session, whatever they are.
+    """
+
+    session: Session
+    limbs: int | None
+
+    def __post_init__(self) -> None:
+        n_limbs = self.session.parameters.n_limbs
+        if self.limbs is not None and not 1 <= self.limbs <= n_limbs:
+            raise LevelError(f"an evaluation key for {self.limbs} limbs; need 1 to {n_limbs}: see the key plan")
+
+    @property
+    def _limbs(self) -> int:
+        return self.limbs or self.session.parameters.n_limbs
+
+    @property
+    def _digits(self) -> int:
+        return len(self.session.parameters.digits_at(self._limbs))
+
+    @property
+    def _ring(self) -> Ring:
+        return self.session.key_ring(self._limbs)

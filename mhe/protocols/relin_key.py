@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mhe.keys import EphemeralSecret, EvaluationKey, SecretShare
-from mhe.protocols.common import Residues, check_key_limbs, error, gadget
-from mhe.ring.ring import Ring
+from mhe.protocols.common import KeyProtocol, Residues, error, gadget
 from mhe.ring.sampling import secret_stream, uniform
 from mhe.security import relin_key_error_std, tail
 from mhe.session import Session
@@ -27,18 +26,12 @@ from mhe.share import Share, check_complete
 
 
 @dataclass(frozen=True)
-class RelinKeyProtocol:
-    """The generation of the relinearisation key for operations at so many limbs or fewer: all of them by default.
-
-    There is one of a session, whatever its limbs. Rows of round 1: h0 of every digit, then h1 of every digit.
-    """
+class RelinKeyProtocol(KeyProtocol):
+    """The generation of the relinearisation key. Rows of round 1: h0 of every digit, then h1 of every digit."""
 
     session: Session
     limbs: int | None = None
     name = "relin_key"
-
-    def __post_init__(self) -> None:
-        check_key_limbs(self.session.parameters, self.limbs)
 
     @property
     def first_instance(self) -> bytes:
@@ -47,18 +40,6 @@ class RelinKeyProtocol:
     @property
     def second_instance(self) -> bytes:
         return self.session.instance(self.name, b"round 2")
-
-    @property
-    def _limbs(self) -> int:
-        return self.limbs or self.session.parameters.n_limbs
-
-    @property
-    def _digits(self) -> int:
-        return len(self.session.parameters.digits_at(self._limbs))
-
-    @property
-    def _ring(self) -> Ring:
-        return self.session.key_ring(self._limbs)
 
     def share_first(self, secret: SecretShare, ephemeral: EphemeralSecret) -> Share:
         """(h0_i, h1_i): (2 * digits * limbs of QP, ring_dim)."""

@@ -12,9 +12,8 @@ import numpy as np
 
 from mhe.errors import ParameterError
 from mhe.keys import EvaluationKey, SecretShare
-from mhe.protocols.common import Residues, check_key_limbs, error, gadget
+from mhe.protocols.common import KeyProtocol, Residues, error, gadget
 from mhe.ring.galois import inverse_element
-from mhe.ring.ring import Ring
 from mhe.ring.sampling import secret_stream, uniform
 from mhe.security import key_error_std, tail
 from mhe.session import Session
@@ -22,12 +21,8 @@ from mhe.share import Share, check_complete
 
 
 @dataclass(frozen=True)
-class RotationKeyProtocol:
-    """Generation of the key for X -> X^element: `galois_element` or `conjugation_element` of mhe/ring/galois.py.
-
-    limbs: of the operations that it is for, at most; all of them by default. There is one key of an element in a
-    session, whatever its limbs.
-    """
+class RotationKeyProtocol(KeyProtocol):
+    """Generation of the key for X -> X^element: `galois_element` or `conjugation_element` of mhe/ring/galois.py."""
 
     session: Session
     element: int
@@ -35,7 +30,7 @@ class RotationKeyProtocol:
     name = "rotation_key"
 
     def __post_init__(self) -> None:
-        check_key_limbs(self.session.parameters, self.limbs)
+        super().__post_init__()
         order = 2 * self.session.parameters.ring_dim
         if self.element % 2 == 0 or not 0 < self.element < order:
             raise ParameterError(
@@ -45,18 +40,6 @@ class RotationKeyProtocol:
     @property
     def instance(self) -> bytes:
         return self.session.instance(self.name, str(self.element).encode())
-
-    @property
-    def _limbs(self) -> int:
-        return self.limbs or self.session.parameters.n_limbs
-
-    @property
-    def _digits(self) -> int:
-        return len(self.session.parameters.digits_at(self._limbs))
-
-    @property
-    def _ring(self) -> Ring:
-        return self.session.key_ring(self._limbs)
 
     def _common(self, digit: int) -> Residues:
         return uniform(self.session.common(self.name, self.element, digit), self._ring)
