@@ -220,10 +220,10 @@ def _relay(channel: Channel, tree: Tree) -> Iterator[Frame]:
 
 def _relay_apart(channel: Channel, tree: Tree) -> Iterator[Frame]:
     """What comes down from the parent for this party, once what came for those below it is passed on."""
-    parent = tree.parent(channel.rank)
+    parent, below = tree.parent(channel.rank), _below(tree, channel.rank)
     while parent is not None:
         frame = channel.recv(parent)
-        for child, _ in _below(tree, channel.rank):
+        for child, _ in below:
             channel.send(child, channel.recv(parent))
         yield frame
 
