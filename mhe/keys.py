@@ -152,6 +152,16 @@ class KeyPlan:
     conjugation: int = 0
     products_at_root: bool = False
 
+    def moved(self, limbs: int) -> KeyPlan:
+        """The same keys, each for so many limbs more."""
+        everywhere, root_only = (
+            {step: used + limbs for step, used in some.items()} for some in (self.everywhere, self.root_only)
+        )
+        relinearisation, conjugation = (
+            used + limbs if used else 0 for used in (self.relinearisation, self.conjugation)
+        )
+        return KeyPlan(everywhere, root_only, relinearisation, conjugation, self.products_at_root)
+
     @classmethod
     def of(
         cls,

@@ -255,6 +255,11 @@ def refresh_floor_bits(statistical_bits: int, scale_bits: float, message_bits: f
     return mask_bits + math.log2(n_parties + 1) + 1
 
 
+def refresh_room_bits(floor_bits: float, statistical_bits: int, scale_bits: float, n_parties: int) -> float:
+    """The most message_bits for which `refresh_floor_bits` is not above this."""
+    return math.floor(floor_bits - math.log2(n_parties + 1) - 2) - statistical_bits - scale_bits
+
+
 @lru_cache(maxsize=4096)
 def log2_product(moduli: tuple[int, ...]) -> float:
     return sum(math.log2(q) for q in moduli)

@@ -6,12 +6,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
-from typing import TypeVar
+from itertools import product
+from typing import Generic, TypeVar
 
 from mhe.errors import ParameterError
-from mhe.parameters import LOG_QP_CAPS, Parameters, Shape, check_cap, digit_ranges, refresh_floor_bits
+from mhe.parameters import (
+    LOG_QP_CAPS,
+    Parameters,
+    Shape,
+    check_cap,
+    digit_ranges,
+    refresh_floor_bits,
+    refresh_room_bits,
+)
 from models.candidates import FIRST_BITS, RING_DIMS, ROUNDING_BITS
-from models.choice import Choice, Judge, MakeModuli, n_diagonals
+from models.choice import Choice, MakeModuli, n_diagonals, points_of
 from models.cost import FAST_BITS
 from models.local_plan import LocalPlan
 from models.mlp_plan import PerceptronPlan
@@ -29,57 +38,86 @@ precision: another chain is a cheaper way to it."""
 P = TypeVar("P", PerceptronPlan, FixedHessianPlan, LocalPlan)
 
 
-_Bounded = tuple[float, int, P]
-"""What a plan costs at least, its place among equally cheap ones, and the plan."""
-
-
 @dataclass(frozen=True)
 class Demand:
-    """What a computation asks of a chain: levels between refreshes, and bits of what is refreshed above a scale."""
+    """What a computation asks of a chain: levels between refreshes, and bits of what is refreshed above a scale.
+
+    takes_more: whether it makes use of more bits, if the limbs of the refresh have room for them.
+    """
 
     levels: int
     message_bits: Callable[[int], float]
+    takes_more: bool = False
+
+    def room(self, shape: Shape, statistical_bits: int, n_parties: int) -> float:
+        """The bits above the scale that are refreshed on this chain."""
+        if not self.takes_more:
+            return self.message_bits(shape.scale_bits)
+        floor = sum(shape.limb_bits[: shape.n_limbs - self.levels]) - ROUNDING_BITS
+        return refresh_room_bits(floor, statistical_bits, shape.scale_bits, n_parties)
+
+
+Family = tuple[Demand, Callable[[int], Sequence[Callable[[Parameters], P]]]]
+"""What one way to compute asks of a chain; and for so many slots, what makes plans of parameters, one for each layout:
+both raise ParameterError where there is none. The first one is what refusals are about."""
+
+
+@dataclass(frozen=True)
+class _Bounded(Generic[P]):
+    """A plan, what it costs at least, and its place among equally cheap ones. kind: of what differs in nothing that
+    precision hangs on but the scale.
+    """
+
+    cost: float
+    order: int
+    plan: P
+    kind: tuple[int, ...]
 
 
 def choose_chains(
     workload: Workload,
     choice: Choice,
     make_moduli: MakeModuli,
-    demand: Demand,
-    in_ring: Callable[[int], Sequence[Callable[[Parameters], P]]],
+    families: Sequence[Family[P]],
     *,
     free: bool,
     count: int = 1,
 ) -> list[P]:
-    """The cheapest plans that are precise enough, on up to `count` different chains, the best one first.
+    """The cheapest plans that are precise enough, up to `count` of different chains or families, the best one first.
 
-    in_ring: for so many slots, what makes plans of parameters, one for each layout; both raise ParameterError where
-    there is none. free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of
-    60 bits.
+    free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of 60 bits.
 
-    The search is complete over SCALE_BITS, rings, digits and layouts: costs are closed forms of what one run of the
-    code counts for each ring and layout, so that all of them can be known before any noise is followed. Plans are
-    looked at from the cheapest on, and the first that is precise enough is the best there is. A layout of tiles is
+    The search is complete over SCALE_BITS, rings, digits, layouts and families: costs are closed forms of what one run
+    of the code counts for each ring and layout, so that all of them can be known before any noise is followed. Plans
+    are looked at from the cheapest on, and the first that is precise enough is the best there is. A layout of tiles is
     counted only when its lower bound is what is cheapest (best first: no plan that is left can cost less). One that is
     slow on its chain, by its bound more than SLOWER times as much as the best there, is looked at only where it could
     cost less than what was found without: where nothing is precise enough, none of these is tried. Noise falls with
-    the scale; the special primes always cover the digits, so that on these nothing depends. Hence a plan is passed
-    over if one in its ring, of as many diagonals, with at least its scale was not precise enough; and the smallest
-    scale that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding
-    constraint if nothing fits.
+    the scale; the special primes always cover the digits, so that on these nothing depends, and what a family takes of
+    the room of a refresh grows with the floor, as the scale does. Hence a plan is passed
+    over if one in its ring and family, of as many diagonals, with at least its scale was not precise enough; and the
+    smallest scale that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the
+    binding constraint if nothing fits.
     """
     _, allowed = asked_of(workload)
     work = RootWork()
-    judge, bound = (work, work.least) if choice.judge is None else (choice.judge, choice.bound or choice.judge)
+    cost_of, bound = (work, work.least) if choice.judge is None else (choice.judge, choice.bound or choice.judge)
+    costs_known: dict[int, float] = {}  # by the identity of plans, of which `quick` and `slow` keep all
+
+    def judge(plan: P) -> float:
+        if id(plan) not in costs_known:
+            costs_known[id(plan)] = cost_of(plan)
+        return costs_known[id(plan)]
+
     problem: ParameterError | None = None
     quick: list[_Bounded[P]] = []
     slow: list[_Bounded[P]] = []
-    for ring_dim in _rings(choice):
+    for ring_dim, (family, (demand, in_ring)) in product(_rings(choice), enumerate(families)):
         try:
             makers = in_ring(ring_dim // 2)
             shapes = list(_shapes(workload, choice, demand, ring_dim, free=free))
         except ParameterError as error:
-            problem = error
+            problem = error if family == 0 else problem
             continue
         for shape in shapes:
             try:
@@ -87,17 +125,19 @@ def choose_chains(
                 made = [make(parameters) for make in makers]
             except ParameterError:
                 continue  # no primes for this shape, or their sizes miss a bound by a hair
-            bounded = [(bound(plan), -shape.scale_bits, plan) for plan in made if choice.allows(plan)]
-            least = min((cost for cost, _, _ in bounded), default=math.inf)
-            for each in bounded:
-                (quick if each[0] <= SLOWER * least else slow).append(each)
-    possible, quick = bool(quick), [each for each in quick if each[0] < math.inf]
+            allowed_ones = [plan for plan in made if choice.allows(plan)]
+            costs = [bound(plan) for plan in allowed_ones]
+            least = min(costs, default=math.inf)
+            for cost, plan in zip(costs, allowed_ones, strict=True):
+                kind = family, ring_dim, n_diagonals(plan)
+                (quick if cost <= SLOWER * least else slow).append(_Bounded(cost, -shape.scale_bits, plan, kind))
+    possible, quick = bool(quick), [each for each in quick if each.cost < math.inf]
     if possible and not quick:
         raise ParameterError(NOT_ALLOWED)
     found, missed = _precise_enough(quick, judge, allowed, count)
     if found:
         cost = judge(found[0])
-        slow = [each for each in slow if each[0] < cost]
+        slow = [each for each in slow if each.cost < cost]
         return _precise_enough(quick + slow, judge, allowed, count)[0] if slow else found
     if not missed:
         raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
@@ -105,58 +145,56 @@ def choose_chains(
 
 
 def _precise_enough(
-    plans: Sequence[_Bounded[P]], judge: Judge, allowed: float, count: int
+    plans: Sequence[_Bounded[P]], judge: Callable[[P], float], allowed: float, count: int
 ) -> tuple[list[P], list[tuple[float, P]]]:
     """(the cheapest on up to `count` different chains, the error of those that were looked at and are not precise
     enough)
     """
-    plans = sorted(plans, key=lambda each: each[:2])
-    alike: dict[tuple[int, int], list[P]] = {}
-    for _, _, plan in plans:
-        alike.setdefault(_place(plan), []).append(plan)
+    plans = sorted(plans, key=lambda each: (each.cost, each.order))
+    alike: dict[tuple[int, ...], list[P]] = {}
+    for each in plans:
+        alike.setdefault(each.kind, []).append(each.plan)
     found: list[P] = []
     missed: list[tuple[float, P]] = []
-    smallest: dict[tuple[int, int], float] = {}
+    smallest: dict[tuple[int, ...], float] = {}
 
-    def is_too_noisy(plan: P) -> bool:
-        return plan.parameters.scale_bits < smallest.get(_place(plan), 0)
+    def is_too_noisy(each: _Bounded[P]) -> bool:
+        if each.kind not in smallest:
+            smallest[each.kind] = _smallest_scale(alike[each.kind], allowed, missed)
+        return each.plan.parameters.scale_bits < smallest[each.kind]
 
-    for plan in _in_order(plans, judge, is_too_noisy):
-        p, place = plan.parameters, _place(plan)
-        if place not in smallest:
-            smallest[place] = _smallest_scale(alike[place], allowed, missed)
-        if is_too_noisy(plan):
+    for each in _in_order(plans, judge, is_too_noisy):
+        if any(_is_alike(each.plan, other) for other in found):
             continue
-        if any(is_like(p, other.parameters) for other in found):
-            continue
-        error_of = plan.precision.released_error
+        error_of = each.plan.precision.released_error
         if error_of <= allowed:
-            found.append(plan)
+            found.append(each.plan)
             if len(found) == count:
                 break
         else:
-            missed.append((error_of, plan))
+            missed.append((error_of, each.plan))
     return found, missed
 
 
-def _place(plan: P) -> tuple[int, int]:
-    """What precision depends on beside the scale: the ring, and the packing."""
-    return plan.parameters.ring_dim, n_diagonals(plan)
+def _is_alike(plan: P, other: P) -> bool:
+    return is_like(plan.parameters, other.parameters) and points_of(plan) == points_of(other)
 
 
-def _in_order(plans: Sequence[_Bounded[P]], judge: Judge, is_out: Callable[[P], bool]) -> Iterator[P]:
-    """The cheapest first, of equally cheap ones that of the largest scale. plans: with what they cost at least. is_out:
-    asked before a plan's cost is worked out, for whether it is passed over anyway.
+def _in_order(
+    plans: Sequence[_Bounded[P]], judge: Callable[[P], float], is_out: Callable[[_Bounded[P]], bool]
+) -> Iterator[_Bounded[P]]:
+    """The cheapest first, of equally cheap ones that of the largest scale. is_out: asked before a plan's cost is worked
+    out, for whether it is passed over anyway.
     """
-    heap = [(least, False, order, place) for place, (least, order, _) in enumerate(plans)]
+    heap = [(each.cost, False, each.order, place) for place, each in enumerate(plans)]
     heapify(heap)
     while heap:
         _, is_known, order, place = heappop(heap)
-        plan = plans[place][2]
+        each = plans[place]
         if is_known:
-            yield plan
+            yield each
             continue
-        cost = math.inf if is_out(plan) else judge(plan)
+        cost = math.inf if is_out(each) else judge(each.plan)
         if cost < math.inf:
             heappush(heap, (cost, True, order, place))
 
@@ -199,7 +237,7 @@ def _parameters(
         make_moduli(shape),
         n_parties=workload.n_parties,
         refresh_limbs=shape.n_limbs - demand.levels,
-        message_bits=demand.message_bits(shape.scale_bits),
+        message_bits=demand.room(shape, choice.statistical_bits, workload.n_parties),
         security_bits=choice.security_bits,
         statistical_bits=choice.statistical_bits,
     )

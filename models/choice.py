@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mhe.parameters import Parameters, Primes, Shape
 from models.mlp_plan import PerceptronPlan
 from models.model import Plan
+from models.refresh_points import ALL_POINTS, RefreshPoints
 
 MakeModuli = Callable[[Shape], Primes]
 Judge = Callable[[Plan], float]
@@ -17,13 +18,14 @@ Judge = Callable[[Plan], float]
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a search found: a chain, and how the products on it are made: in diagonals, of which a tile has as many as
-    columns, and baby steps.
+    """What a search found: a chain, how the products on it are made: in diagonals, of which a tile has as many as
+    columns, and baby steps; and where a perceptron refreshes.
     """
 
     shape: Shape
     n_diagonals: int
     baby: int
+    points: RefreshPoints = ALL_POINTS
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,15 @@ class Choice:
     scale_bits: int | None = None
     digits: int | None = None
     limbs: int | None = None
+    points: RefreshPoints | None = None
     judge: Judge | None = None
     bound: Judge | None = None
     pinned: Pinned | None = None
 
     def allows(self, plan: Plan) -> bool:
-        """Whether it is in the packing that is looked at."""
-        wished = self.pinned
-        return wished is None or (n_diagonals(plan), plan.layout.baby) == (wished.n_diagonals, wished.baby)
+        """Whether it is in the packing that is looked at, and refreshes where that does."""
+        wished, found = self.pinned, (n_diagonals(plan), plan.layout.baby, points_of(plan))
+        return wished is None or found == (wished.n_diagonals, wished.baby, wished.points)
 
 
 def pinned(plan: Plan) -> Pinned:
@@ -58,7 +61,12 @@ def pinned(plan: Plan) -> Pinned:
     if not plan.centred:
         # OpenFHE's primes follow from the rest, and are not to be asked for
         shape = Shape(shape.ring_dim, shape.first_bits, shape.scale_bits, shape.n_limbs, shape.digits)
-    return Pinned(shape, n_diagonals(plan), plan.layout.baby)
+    return Pinned(shape, n_diagonals(plan), plan.layout.baby, points_of(plan))
+
+
+def points_of(plan: Plan) -> RefreshPoints:
+    """Where it refreshes, if that is left to a search."""
+    return plan.points if isinstance(plan, PerceptronPlan) else ALL_POINTS
 
 
 def n_diagonals(plan: Plan) -> int:

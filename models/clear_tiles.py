@@ -6,7 +6,8 @@ D_k[s, x] = X[s, (s + k) mod w], and H a rotation by one row,
     X W = sum over k of D_k * rot(W, k H)       the two halves are to be added: plain
     X^T E = sum over k of rot(D_k * E, -k H)    for doubled E: as the weights; a row sums w samples
 
-in k = giant + baby, the giant step drawn out of the diagonals. Both directions take the same encoded diagonals.
+in k = giant + baby, the giant step drawn out of the diagonals. Both directions take the same diagonals, encoded once if
+both are at the same limbs.
 Halevi and Shoup, CRYPTO 2014.
 """
 
@@ -63,12 +64,6 @@ class ClearTiles:
         s, layout = np.arange(self.layout.rows), self.layout
         place = (s - giant) % layout.rows, (s + baby) % layout.width
         return np.repeat(np.stack([tile[place] for tile in self.pairs[pair]], axis=1).ravel(), layout.width)
-
-
-def clear_rotations(layout: TileLayout, n_pairs: int) -> set[int]:
-    """Rotations of the products with clear rows, forward and backward."""
-    forward = forward_rotations(layout, n_pairs)
-    return forward | {-step for step in forward}
 
 
 def forward_rotations(layout: TileLayout, n_pairs: int) -> set[int]:

@@ -25,22 +25,23 @@ class Kind:
 
     target: what its labels are. reads: settings of [model] that it reads besides kind, loss and l2. losses: those that
     may be named instead of "auto", which is the first (a kind without any has a loss of its own). solvers: those that
-    are implemented; without one the kind is not.
+    are implemented; without one the kind is not. places: whether it may be said what is refreshed.
     """
 
     target: TargetKind
     reads: frozenset[str]
     losses: tuple[Loss, ...]
     solvers: tuple[Solver, ...] = ()
+    places: bool = False
 
 
 KINDS: Mapping[KindName, Kind] = {
     "linear": Kind("real", frozenset(), ("squared",), solvers=("nesterov", "gd", "newton", "local")),
     "poisson": Kind("counts", POLYNOMIAL, (), solvers=("nesterov", "gd", "local")),
     "logistic": Kind("binary", POLYNOMIAL, ("cross_entropy",), solvers=("nesterov", "gd", "newton", "local")),
-    "softmax": Kind("classes", POLYNOMIAL | {"coupling"}, ("cross_entropy",), solvers=("nesterov", "gd")),
+    "softmax": Kind("classes", POLYNOMIAL | {"coupling"}, ("cross_entropy",), ("nesterov", "gd"), places=True),
     "mlp": Kind(
-        "classes", POLYNOMIAL | {"hidden", "activation", "task"}, ("squared", "cross_entropy"), ("nesterov", "gd")
+        "classes", POLYNOMIAL | {"hidden", "activation", "task"}, ("squared", "cross_entropy"), ("nesterov", "gd"), True
     ),
 }
 """Whoever implements a kind or a solver adds it here, and the configuration lets it through."""

@@ -8,61 +8,85 @@ time, too, so that a plan never costs less than what is bounded here.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from functools import lru_cache
 
 from models.mlp_plan import PerceptronPlan
-from models.operations import Counts, Operations
-
-
-class LeastCounted:
-    """Stands in for `models.operations.Counted`, for plans of perceptrons."""
-
-    def of(self, plan: Any, rank: int, *, is_root: bool, keep: bool) -> Operations:
-        """No more than what the code makes, all in one stage: there, none waits for another."""
-        least = least_operations(plan)
-        return Operations.mapped(lambda name: (least,) if name in ("first", "later") else ({},))
+from models.model_tiles import ModelTiles
+from models.operations import Counts
+from models.perceptron import Perceptron
+from models.refresh_points import RefreshPoints, level_schedule
+from models.tiles import TileLayout
 
 
 def least_operations(plan: PerceptronPlan) -> Counts:
     """Of every party, in an iteration that finds its batch encoded."""
-    counts: Counter[tuple[str, int]] = Counter()
-    net, layout, tiles = plan.network, plan.layout, plan.tiles
-    low, full, parties = plan.low_limbs, plan.parameters.n_limbs, plan.workload.n_parties
-    own = sum(map(layout.tiles, (*net.hidden, net.outputs, *net.hidden)))
-    counts["rerandomise", low] += own
-    counts["mask", low] += parties * own + plan.n_ciphertexts
-    counts["fresh", full] += parties * own + plan.n_ciphertexts
-    counts["lift", full] += own
-    work: Counter[str] = Counter(rerandomise=plan.n_ciphertexts)
-    work.update(_clear(plan))
+    low, full = plan.low_limbs, plan.parameters.n_limbs
+    counted = _by_level(plan.network, plan.layout, plan.points, plan.workload.n_parties)
+    return {(name, full if level is None else low + level): count for (name, level), count in counted.items()}
+
+
+@lru_cache(maxsize=4096)
+def _by_level(
+    net: Perceptron, layout: TileLayout, points: RefreshPoints, n_parties: int
+) -> Mapping[tuple[str, int | None], int]:
+    """By level (`models.refresh_points`), None where it is the highest one."""
+    counts: Counter[tuple[str, int | None]] = Counter()
+    tiles, levels = ModelTiles(net, layout), level_schedule(net, points)
+    refreshed = [net.hidden if here else () for here in (points.inputs, points.errors)]
+    own = sum(map(layout.tiles, (net.outputs, *(width for widths in refreshed for width in widths))))
+    once = tiles.count * (2 if points.gradients else 1)
+    counts["rerandomise", 0] += own
+    counts["mask", 0] += n_parties * own + once
+    counts["fresh", None] += n_parties * own + once
+    counts["lift", None] += own
+    counts["rerandomise", 1] += tiles.count
+    forward, backward = _clear(tiles)
+    pieces = [(levels.forward[0], forward), (1, backward)]
     for layer in range(1, net.n_layers):
-        work.update(_inner(*tiles.grids[layer], len(layout.babies(tiles.turns(layer))), tiles.turns(layer)))
-    for name, count in work.items():
-        counts[name, plan.work_limbs] += count
+        turns = tiles.turns(layer)
+        inner = _inner(*tiles.grids[layer], len(layout.babies(turns)), turns)
+        pieces += zip((levels.forward[layer], levels.backward[layer], 1), inner, strict=True)
+    for level, work in pieces:
+        for name, count in work.items():
+            counts[name, level] += count
     return counts
 
 
-def _clear(plan: PerceptronPlan) -> Counter[str]:
+def _clear(tiles: ModelTiles) -> tuple[Counter[str], Counter[str]]:
     """Products of clear rows, forward and backward."""
-    pairs, across = plan.tiles.grids[0]
-    width = plan.layout.width
-    baby = plan.layout.clear_baby(pairs)
+    pairs, across = tiles.grids[0]
+    width, baby = tiles.layout.width, tiles.layout.clear_baby(pairs)
     giants = width // baby
-    turns = pairs * across * (baby - 1) + across * (giants - 1)
-    return Counter(
-        multiply_accumulate_plain=2 * pairs * across * width, rotate_hoisted=turns, rotate_and_sum=turns,
-        decompose=pairs * across * (baby > 1) + across * (giants > 1),
-        rotated_sum=pairs * across * (baby > 1) + across * (giants > 1),
-    )  # fmt: skip
+    babies_turned = {"rotations": pairs * across * (baby - 1), "sums": pairs * across * (baby > 1)}
+    giants_turned = {"rotations": across * (giants - 1), "sums": across * (giants > 1)}
+
+    def product(hoisted: dict[str, int], summed: dict[str, int]) -> Counter[str]:
+        return Counter(
+            multiply_accumulate_plain=pairs * across * width,
+            rotate_hoisted=hoisted["rotations"], decompose=hoisted["sums"],
+            rotate_and_sum=summed["rotations"], rotated_sum=summed["sums"],
+        )  # fmt: skip
+
+    return product(babies_turned, giants_turned), product(giants_turned, babies_turned)
 
 
-def _inner(down: int, across: int, babies: int, turns: int) -> Counter[str]:
+def _inner(down: int, across: int, babies: int, turns: int) -> tuple[Counter[str], Counter[str], Counter[str]]:
     """Products of an inner layer of encrypted weights: forward, backward, and of the gradient."""
-    giants, weights, both = max(1, turns // 2) // babies, down * across, down + across
-    hoisted = both * (giants - 1 + giants * (babies - 1)) + 2 * weights * (babies - 1)
-    return Counter(
-        multiply_accumulate=3 * weights * babies * giants,
-        relinearise=both * giants + weights * babies,
-        rotate_hoisted=hoisted + min(down, across) * (giants - 1),
-        rotate_and_sum=both * (giants - 1) + weights * (babies - 1),
+    giants, weights = max(1, turns // 2) // babies, down * across
+
+    def product(taken: int, given: int) -> Counter[str]:
+        return Counter(
+            multiply_accumulate=weights * babies * giants,
+            relinearise=given * giants,
+            rotate_hoisted=taken * (giants - 1 + giants * (babies - 1)) + weights * (babies - 1),
+            rotate_and_sum=given * (giants - 1),
+        )
+
+    gradient = Counter(
+        multiply_accumulate=weights * babies * giants,
+        relinearise=weights * babies,
+        rotate_hoisted=min(down, across) * (giants - 1),
+        rotate_and_sum=weights * (babies - 1),
     )
+    return product(down, across), product(across, down), gradient

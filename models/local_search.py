@@ -27,4 +27,4 @@ def choose_local_plans(
         layouts = block_layout(workload, n_slots).alternatives
         return [partial(LocalPlan, workload, centred=free, packing=layout) for layout in layouts]
 
-    return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)
+    return choose_chains(workload, choice, make_moduli, [(demand, in_ring)], free=free, count=count)

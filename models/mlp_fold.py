@@ -1,4 +1,4 @@
-"""Sums of all parties' gradients on their way to the root's step: sums over samples are completed, then rescaled."""
+"""Sums of all parties' gradients on their way to the root's step: sums over samples are completed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.tile_products import double, samples_added, scale_growth
 
 
 def folded(backend: Backend, plan: PerceptronPlan, totals: Sequence[Ciphertext]) -> list[Ciphertext]:
-    """Gradients, tile by tile, at plan.low_limbs limbs and plan.gradient_scale; padding holds anything."""
+    """Gradients, tile by tile, which a rescale would bring to plan.gradient_scale; padding holds anything."""
     grids, biases = plan.layers(totals)
     out = []
     for layer, (grid, bias) in enumerate(zip(grids, biases, strict=True)):
@@ -23,7 +23,7 @@ def folded(backend: Backend, plan: PerceptronPlan, totals: Sequence[Ciphertext])
             added = samples_added(backend, plan.layout, tile, form, turns)
             if layer and scale_growth(turns) < PAIRED:
                 added = backend.multiply_plain(added, backend.encode(np.ones(1), added.limbs, PAIRED))
-            out.append(backend.rescale(added))
+            out.append(added)
         out += [_bias_gradient(backend, plan, tile, layer) for tile in bias]
     return out
 
@@ -33,7 +33,7 @@ def _bias_gradient(backend: Backend, plan: PerceptronPlan, errors: Ciphertext, l
     added = _rows_added(backend, plan, errors, layer)
     wide = plan.gradient_scale * plan.parameters.moduli[added.limbs - 1]
     ones = backend.encode(np.ones(plan.weights_period), added.limbs, wide / added.scale)
-    return backend.rescale(backend.multiply_plain(added, ones))
+    return backend.multiply_plain(added, ones)
 
 
 def _rows_added(backend: Backend, plan: PerceptronPlan, errors: Ciphertext, layer: int) -> Ciphertext:

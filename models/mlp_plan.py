@@ -14,20 +14,22 @@ from mhe.collective import Transfer
 from mhe.errors import ParameterError
 from mhe.keys import KeyPlan
 from mhe.parameters import WORD_BYTES
-from models.clear_tiles import clear_rotations
+from models.mlp_keys import keys_by_level
 from models.mlp_precision import PerceptronPrecision
 from models.model_tiles import ModelTiles, Tile, answer_levels
 from models.perceptron import Perceptron
+from models.refresh_points import ALL_POINTS, LevelSchedule, RefreshPoints, level_schedule
 from models.tile_prediction import TilePrediction
-from models.tile_products import inner_rotations, sample_rotations, scale_growth
-from models.tiles import TileLayout, coupled_width, coupling_steps
+from models.tile_products import scale_growth
+from models.tiles import TileLayout, coupled_width
 from models.training_plan import PolynomialInputs, TrainingPlan
 from models.workload import Workload
 
 Floats = npt.NDArray[np.float64]
 
-LOOK_AHEAD_LEVELS = 1
-"""Levels of v = (1 + beta) w - beta w_previous, before the products."""
+INPUT_SCALES = 4.0
+"""By how many times z is refreshed above the default scale: less, and the noise of the product that gives z is felt;
+more, and that of the powers of z."""
 
 GRADIENT_ROOM = 16.0
 """Means of gradients over all rows of a step are taken to be smaller than what else is refreshed, by this factor."""
@@ -38,18 +40,28 @@ PAIRED = 2.0
 
 @dataclass(frozen=True)
 class PerceptronPlan(TrainingPlan):
-    """One training run of a perceptron: a workload, on parameters, in tiles. centred: as of a `CircuitPlan`."""
+    """One training run of a perceptron: a workload, on parameters, in tiles. centred: as of a `CircuitPlan`. points:
+    where it refreshes.
+    """
 
     layout: TileLayout
     centred: bool = False
+    points: RefreshPoints = ALL_POINTS
 
     def __post_init__(self) -> None:
         p = self.parameters
         if p.depth < self.levels:
+            refreshed = self.points.said(self.network)
             raise ParameterError(
-                f"a layer consumes {self.levels} levels (activation, or slope and errors, and product), the parameters "
-                f"have {p.depth} above the refresh; need {p.refresh_limbs + self.levels} limbs, or an activation of "
-                "lower degree"
+                f"an iteration consumes {self.levels} levels between refreshes of {refreshed}; the parameters have "
+                f"{p.depth} above the refresh, need {p.refresh_limbs + self.levels} limbs, or an activation of lower "
+                "degree"
+            )
+        needed = perceptron_message_bits(self.workload, self.points)
+        if needed > p.message_bits:
+            raise ParameterError(
+                f"what is refreshed needs {needed:.1f} bits above the scale, the parameters allow "
+                f"{p.message_bits:.1f}; lower message_bound or raise it in the parameters"
             )
         batch = max(self.workload.batch_rows)
         if batch > self.layout.rows:
@@ -71,7 +83,15 @@ class PerceptronPlan(TrainingPlan):
     @property
     def levels(self) -> int:
         """Levels between two refreshes."""
-        return perceptron_levels(self.network)
+        return perceptron_levels(self.network, self.points)
+
+    @property
+    def schedule(self) -> LevelSchedule:
+        return level_schedule(self.network, self.points)
+
+    def at(self, level: int) -> int:
+        """Limbs at this level."""
+        return self.low_limbs + level
 
     @property
     def low_limbs(self) -> int:
@@ -80,57 +100,84 @@ class PerceptronPlan(TrainingPlan):
 
     @property
     def work_limbs(self) -> int:
-        """Limbs of the operands of products of tiles, which are nearly all of the work: as few as a product needs."""
-        return self.low_limbs + 1
+        """Limbs of gradients, and of all operands of products that are refreshed: as few as a product needs."""
+        return self.at(1)
+
+    @property
+    def input_scale(self) -> float:
+        """Scale of z."""
+        return INPUT_SCALES * self.parameters.scale
 
     @property
     def weight_scale(self) -> float:
+        """Where no gradients are refreshed, it is theirs, read as steps: as large as the refresh has room for, up to
+        that of those that are.
+        """
+        p = self.parameters
+        if self.points.gradients:
+            return p.scale
+        room = p.scale * 2 ** (p.message_bits - 1) / self.workload.message_bound
+        return min(room, self._refreshed_gradient_scale / self.step_size)
+
+    @property
+    def kept_scale(self) -> float:
         return self.parameters.scale
 
     @property
-    def refresh_scale(self) -> float:
-        """Scale at which z, and errors before they meet a slope, are refreshed, for which `perceptron_message_bits` has
-        room.
-        """
-        return self.parameters.scale * math.sqrt(self.total_rows)
+    def gradient_scale(self) -> float:
+        """Scale of sums of gradients over n rows, n times as large as their mean."""
+        return self._refreshed_gradient_scale if self.points.gradients else self.weight_scale * self.step_size
 
     @property
-    def gradient_scale(self) -> float:
-        """Scale at which sums of gradients over n rows are refreshed: n times as large as their mean."""
-        return GRADIENT_ROOM * self.refresh_scale / self.total_rows
+    def _refreshed_gradient_scale(self) -> float:
+        return GRADIENT_ROOM * self.parameters.scale / math.sqrt(self.total_rows)
 
     @property
     def operand_scale(self) -> float:
         """Scale of activations and errors in products: those of the two come out at gradient_scale."""
-        return math.sqrt(self.gradient_scale * self._product_modulus / PAIRED)
+        return math.sqrt(self.gradient_scale * self._modulus_of(1) / PAIRED)
 
     @property
     def rows_scale(self) -> float:
         """Scale of the encoded rows: the gradient of the first layer comes out at gradient_scale."""
         errors = self.operand_scale * (self.network.outputs if self.network.coupled else 1)
-        return self.gradient_scale * self._product_modulus / errors
+        return self.gradient_scale * self._modulus_of(1) / errors
 
     @property
     def ahead_scales(self) -> list[float]:
-        """Scale of what is looked ahead to, by tile: z of every layer, and errors a layer back, come out at
-        refresh_scale.
-        """
+        """Scale of what is looked ahead to, by tile: z of every layer comes out at input_scale."""
         scales: list[float] = []
-        wide = self.refresh_scale * self._product_modulus
         for layer, (n_in, n_out) in enumerate(self.tiles.grids):
-            factor = scale_growth(self.tiles.turns(layer)) * self.operand_scale if layer else self.rows_scale
-            scales += [wide / factor] * (n_in * n_out + (n_out if layer else 0))
+            scales += [self._ahead_scale(layer)] * (n_in * n_out + (n_out if layer else 0))
         return scales
 
     @property
-    def slope_scale(self) -> float:
-        """Scale of slopes: times errors at the default scale, rescaled, they give errors at operand_scale."""
-        return self.operand_scale * self.parameters.moduli[self.work_limbs] / self.parameters.scale
+    def ahead_limbs(self) -> list[int]:
+        """Limbs of what is looked ahead to, by tile."""
+        limbs: list[int] = []
+        for layer, (n_in, n_out) in enumerate(self.tiles.grids):
+            limbs += [self.at(self.schedule.ahead[layer])] * (n_in * n_out + (n_out if layer else 0))
+        return limbs
 
-    @property
-    def _product_modulus(self) -> int:
-        """By which a product is rescaled."""
-        return self.parameters.moduli[self.work_limbs - 1]
+    def _ahead_scale(self, layer: int) -> float:
+        factor = scale_growth(self.tiles.turns(layer)) * self.operand_scale if layer else self.rows_scale
+        return self.input_scale * self._modulus_of(self.schedule.forward[layer]) / factor
+
+    def slope_scale(self, layer: int) -> float:
+        """Scale of the slopes of a hidden layer: times its errors, rescaled, they give errors at operand_scale."""
+        return self.operand_scale * self._modulus_of(self.schedule.slopes(layer)) / self.slope_error_scale(layer)
+
+    def slope_error_scale(self, layer: int) -> float:
+        """Scale of the errors of a hidden layer before they meet a slope: the default one if they are refreshed."""
+        if self.points.errors:
+            return self.parameters.scale
+        growth = scale_growth(self.tiles.turns(layer + 1))
+        wide = growth * self.operand_scale * self._ahead_scale(layer + 1)
+        return wide / self._modulus_of(self.schedule.backward[layer + 1])
+
+    def _modulus_of(self, level: int) -> int:
+        """By which a product at this level is rescaled."""
+        return self.parameters.moduli[self.at(level) - 1]
 
     @property
     def momentum(self) -> float:
@@ -186,38 +233,8 @@ class PerceptronPlan(TrainingPlan):
 
     @cached_property
     def key_plan(self) -> KeyPlan:
-        """Rotations are those of products, but for one that adds up the halves of a product once it is rescaled."""
-        layout, net, tiles, low = self.layout, self.network, self.tiles, self.work_limbs
-        everywhere = clear_rotations(layout, tiles.grids[0][0]) | {-layout.width}
-        if net.coupled:
-            everywhere |= {*coupling_steps(net.outputs)}
-        root = {*layout.fold_steps}
-        for layer in range(1, net.n_layers):
-            form = net.form(layer)
-            everywhere |= inner_rotations(layout, tiles.turns(layer))
-            root |= sample_rotations(layout, form, tiles.turns(layer))
-            root |= {*layout.row_steps} if form == "plain" else {-layout.width, *layout.skewed_row_steps}
-        paired = any(tiles.turns(layer) > 1 for layer in range(1, net.n_layers))
-        return KeyPlan.of(
-            layout.n_slots,
-            [(everywhere, low), ((layout.width,), self.low_limbs)],
-            [(root, low)],
-            relinearisation=self._relinearisation_limbs,
-            conjugation=low if paired else 0,
-        )
-
-    @property
-    def _relinearisation_limbs(self) -> int:
-        """Of the largest product of two ciphertexts: of a function's first power, or of slopes and errors."""
-        net, low = self.network, self.work_limbs
-        found = [0, self.parameters.n_limbs if self.workload.probes else 0]
-        # slopes have a limb more than what products take, for they meet errors before
-        functions = [(net.link, low), (net.activation, low), (net.activation.derivative, low + 1)]
-        for function, limbs in functions if net.hidden else functions[:1]:
-            found.append(limbs + function.depth if function.degree > 1 else 0)
-        if net.hidden:
-            found.append(low + 1)
-        return max(found)
+        probed = self.workload.probes > 0
+        return keys_by_level(self.network, self.layout, self.points, self.levels if probed else 0).moved(self.low_limbs)
 
     @property
     def weights_period(self) -> int:
@@ -227,17 +244,16 @@ class PerceptronPlan(TrainingPlan):
 
     @property
     def iteration_transfers(self) -> tuple[Transfer, ...]:
-        """What one iteration sends through the tree: every layer's refreshes, then the sum, its refresh and the
-        weights'.
-        """
+        """What one iteration sends through the tree: refreshes of layers, the sum, its refresh, and the weights'."""
         p, net, tiles = self.parameters, self.network, self.layout.tiles
-        widths = [*net.hidden, net.outputs, *reversed(net.hidden)]
-        own = [t for width in widths for t in self._own_refresh(tiles(width))]
+        inputs, errors = (net.hidden if here else () for here in (self.points.inputs, self.points.errors))
+        own = [t for width in (*inputs, net.outputs, *reversed(errors)) for t in self._own_refresh(tiles(width))]
         n = self.n_ciphertexts
+        gradients = self.refresh_at_root_transfers(p.n_limbs * n, n) if self.points.gradients else ()
         return (
             *own,
             Transfer("reduce", "sum", 2 * self.work_limbs * n, p.ring_dim),
-            *self.refresh_at_root_transfers(p.n_limbs * n, n),
+            *gradients,
             *self.refresh_transfers(p.n_limbs * n, n),
         )
 
@@ -268,8 +284,10 @@ class PerceptronPlan(TrainingPlan):
     def encoded_bytes(self, party: int) -> int:
         """All encoded diagonals of this party's rows."""
         p = self.parameters
-        diagonals = self.tiles.grids[0][0] * self.layout.width
-        return diagonals * self.work_limbs * p.ring_dim // 2 * WORD_BYTES * self.batches(party)
+        diagonals, forward = self.tiles.grids[0][0] * self.layout.width, self.at(self.schedule.forward[0])
+        # both products take the same ones if they are at the same limbs
+        limbs = self.work_limbs + (forward if forward > self.work_limbs else 0)
+        return diagonals * limbs * p.ring_dim // 2 * WORD_BYTES * self.batches(party)
 
     # release
 
@@ -292,20 +310,22 @@ class PerceptronPlan(TrainingPlan):
         return self.parameters.scale
 
 
-def perceptron_levels(net: Perceptron) -> int:
-    """Levels between two refreshes: the look ahead, the deepest function, or a slope and the errors that it meets; and
-    a product. Where there are hidden layers, as many as answers take: their chain is the same.
-    """
-    before = max(LOOK_AHEAD_LEVELS, net.link.depth)
-    if not net.hidden:
-        return before + 1
-    before = max(before, net.activation.depth, net.activation.derivative.depth + 1)
-    return max(before + 1, answer_levels(net))
+def perceptron_levels(net: Perceptron, points: RefreshPoints) -> int:
+    """Levels between two refreshes. Where there are hidden layers, as many as answers take: their chain is the same."""
+    needed = level_schedule(net, points).needed
+    return max(needed, answer_levels(net)) if net.hidden else needed
 
 
-def perceptron_message_bits(workload: Workload) -> float:
-    """log2 of what is refreshed above the default scale: values up to message_bound, and what products leave beside
-    them, sums of as many terms, taken for as large again; at a scale that is larger by the square root of the rows of a
-    step, so that sums over these find room, too (`PerceptronPlan.gradient_scale`).
+def perceptron_message_bits(workload: Workload, points: RefreshPoints, gradient_scales: float = 0.0) -> float:
+    """log2 of what is refreshed above the default scale, at least: values up to message_bound, and what products leave
+    beside them, sums of as many terms, taken for as large again.
+
+    gradient_scales: of gradients that are not refreshed, in scales of the means of those that are.
     """
-    return math.log2(workload.message_bound) + 2 + math.log2(workload.step_rows) / 2
+    bound, rows = math.log2(workload.message_bound), math.log2(workload.step_rows) / 2
+    inputs = bound + math.log2(INPUT_SCALES) + 2
+    if points.gradients:
+        return max(inputs, bound + rows + 2)
+    # what a step leaves beside the weights lies in slots of its own, and is taken for no more than twice the bound
+    largest = GRADIENT_ROOM * gradient_scales / workload.learning_rate
+    return max(inputs, bound + rows + math.log2(largest) + 1) if largest else inputs

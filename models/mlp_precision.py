@@ -65,8 +65,7 @@ class PerceptronPrecision(ReleasePrecision):
         totals = party.sum(model.gradients(party, ahead, batch))
         noiseless = [backend.ciphertext(Size(backend.size(v).value, 0.0), v.limbs, v.scale, v.period) for v in ahead]
         updated = model.step(party, model.prepare(party, [batch]), noiseless, totals) or []
-        p = plan.parameters
-        rescale = self._slots_of(rounding_std(p.ring_dim, p.n_parties))
+        rescale = self._slots_of(self._rescale_std)
         sizes = [backend.size(w) for w in updated]
         return [replace(size, noise=math.sqrt(max(size.noise**2 - rescale**2, 0.0))) for size in sizes]
 
@@ -105,9 +104,18 @@ class PerceptronPrecision(ReleasePrecision):
         """Coefficients that an iteration adds to weights by rescales (of the step, of what is looked ahead to) and by
         the refresh.
         """
+        ahead = self._rescale_std * self.plan.weight_scale / min(self.plan.ahead_scales)
+        return math.hypot(ahead, self._alone_std)
+
+    @property
+    def _alone_std(self) -> float:
+        """Coefficients that a rescale and a refresh add to weights."""
+        return math.hypot(self._rescale_std, refresh_error_std(self.plan.parameters.n_parties))
+
+    @property
+    def _rescale_std(self) -> float:
         p = self.plan.parameters
-        rescales = 1 + (self.plan.momentum > 0)
-        return math.hypot(math.sqrt(rescales) * rounding_std(p.ring_dim, p.n_parties), refresh_error_std(p.n_parties))
+        return rounding_std(p.ring_dim, p.n_parties)
 
     @cached_property
     def logit_noise_std(self) -> float:
@@ -145,14 +153,26 @@ class PerceptronPrecision(ReleasePrecision):
     @cached_property
     def weight_noise_norms(self) -> list[float]:
         """Euclidean bounds on the noise of those coefficients, tile by tile, at the weights' scale."""
+        return self._noise_norms(self.plan.weight_scale)
+
+    def _noise_norms(self, scale: float) -> list[float]:
+        """At this scale. What takes off padding adds a refresh and two rescales, the last one at this scale."""
         plan, coefficients = self.plan, self.released_coefficients
-        own = rounded_norm_bound(self._own_std, coefficients, plan.parameters.ring_dim)
+        raised = max(1.0, scale / plan.weight_scale)
+        own, alone = (
+            rounded_norm_bound(std, coefficients, plan.parameters.ring_dim)
+            for std in (self._own_std, math.hypot(self._rescale_std, raised * self._alone_std))
+        )
         gradients = [self._norm(size.noise, plan.weight_scale, coefficients) for size in self._gradient_sizes]
-        return [self._growth * (own + norm) for norm in gradients]
+        return [scale / plan.weight_scale * self._growth * (own + norm) + alone for norm in gradients]
 
     @property
     def weight_noise_norm(self) -> float:
         return max(self.weight_noise_norms)
+
+    @cached_property
+    def kept_noise_norm(self) -> float:
+        return max(self._noise_norms(self.plan.kept_scale))
 
     @property
     def weight_error(self) -> float:

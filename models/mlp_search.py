@@ -8,28 +8,43 @@ from functools import partial
 
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
-from models.chains import Demand, choose_chains
+from models.chains import Demand, Family, choose_chains
 from models.choice import Choice, MakeModuli
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.packing import doublings
+from models.refresh_points import RefreshPoints, possible_points
 from models.tiles import TileLayout, coupled_width
 from models.workload import Workload
+
+GRADIENT_SCALES = (1 / 2, 1 / 32)
+"""Scales of gradients that are not refreshed, over that of those that are: what is tried at least, for the more room
+they ask for in the refresh of the weights, the longer its floor."""
 
 
 def choose_perceptron_plans(
     workload: Workload, choice: Choice, make_moduli: MakeModuli, *, free: bool, count: int = 1
 ) -> list[PerceptronPlan]:
-    """The cheapest plans on up to `count` different chains (`models.chains`).
+    """The cheapest plans up to `count` of different chains or refresh points (`models.chains`).
 
     free: whether make_moduli takes any shape. Raises ParameterError naming the binding constraint if nothing fits.
     """
-    demand = Demand(perceptron_levels(workload.model), lambda _: perceptron_message_bits(workload))
+    net = workload.model
 
-    def in_ring(n_slots: int) -> list[Callable[[Parameters], PerceptronPlan]]:
-        layouts = tile_layouts(workload, n_slots)
-        return [partial(PerceptronPlan, workload, layout=each, centred=free) for each in layouts]
+    def family(points: RefreshPoints, gradient_scales: float) -> Family[PerceptronPlan]:
+        bits = perceptron_message_bits(workload, points, gradient_scales)
+        demand = Demand(perceptron_levels(net, points), lambda _: bits, takes_more=not points.gradients)
 
-    return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)
+        def in_ring(n_slots: int) -> list[Callable[[Parameters], PerceptronPlan]]:
+            layouts = tile_layouts(workload, n_slots)
+            return [partial(PerceptronPlan, workload, layout=each, centred=free, points=points) for each in layouts]
+
+        return demand, in_ring
+
+    wished = possible_points(net) if choice.points is None else [choice.points.of(net)]
+    families = [
+        family(points, scales) for points in wished for scales in ((1.0,) if points.gradients else GRADIENT_SCALES)
+    ]
+    return choose_chains(workload, choice, make_moduli, families, free=free, count=count)
 
 
 def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:

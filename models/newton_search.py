@@ -44,4 +44,4 @@ def choose_newton_plans(
         layouts = block_layout(workload, n_slots).alternatives
         return [partial(FixedHessianPlan, workload, centred=free, packing=layout) for layout in layouts]
 
-    return choose_chains(workload, choice, make_moduli, demand, in_ring, free=free, count=count)
+    return choose_chains(workload, choice, make_moduli, [(demand, in_ring)], free=free, count=count)

@@ -20,6 +20,7 @@ from mhe.backend import rules
 from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext, Plaintext
 from mhe.tracking_party import TrackingParty
+from models.choice import points_of
 from models.clear_tiles import ClearTiles
 from models.linalg import PackedBlock
 from models.mlp import PerceptronModel
@@ -110,7 +111,7 @@ SOME_PRECISION, SOME_BITS = 0.5, 40
 
 
 class Counted:
-    """The operations of the plans of one workload, each layout's counted once.
+    """The operations of the plans of one workload, those of each layout and its refresh points counted once.
 
     What is counted on one chain holds for every other one, with all limbs as much higher as its refresh is.
     """
@@ -127,7 +128,8 @@ class Counted:
             # how precise the release is has no part in an iteration
             task = replace(plan.workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
             self._tasks[plan.workload] = task
-        known = self._known.setdefault((task, plan.layout, plan.parameters.depth, blocks, is_root, keep), {})
+        what = task, plan.layout, points_of(plan), plan.parameters.depth, blocks, is_root, keep
+        known = self._known.setdefault(what, {})
         if not known:
             known[low] = operations(plan, rank, is_root=is_root, keep=keep)
         if low not in known:

@@ -70,6 +70,11 @@ class ReleasePrecision(ABC):
         """Euclidean bound on the noise of the coefficients of one ciphertext of weights, at the weights' scale."""
 
     @property
+    def kept_noise_norm(self) -> float:
+        """The same of a model that stays encrypted, at the scale at which it is kept."""
+        return self.weight_noise_norm
+
+    @property
     @abstractmethod
     def weight_error(self) -> float:
         """The largest error of all weights against the clear twin."""

@@ -54,15 +54,10 @@ Turned = Sequence[Mapping[int, Ciphertext]]
 """rot(P, b + g c) of each tile for all baby steps b, and one giant step."""
 
 
-def inner_rotations(layout: TileLayout, turns: int) -> set[int]:
-    """Rotations of all products of a layer of so many turns, but those of `samples_added`."""
-    stride = layout.stride
-    outer = {b * -stride for b in layout.babies(turns)} | {g * -stride for g in _giants(layout, turns)}
-    return outer.union(
-        (turns // 2 * -stride,),
-        fold_steps(layout, turns),
-        *(product_rotations(layout, form, turns) for form in FORMS),
-    )
+def outer_rotations(layout: TileLayout, turns: int) -> set[int]:
+    """Rotations of A^T E, for turned tiles, but those of `samples_added`."""
+    steps = {*layout.babies(turns)} | {*_giants(layout, turns)} | {turns // 2}
+    return {-step * layout.stride for step in steps}
 
 
 def product_rotations(layout: TileLayout, form: Form, turns: int) -> set[int]:

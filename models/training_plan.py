@@ -91,6 +91,11 @@ class TrainingPlan(ABC):
     def weight_scale(self) -> float: ...
 
     @property
+    def kept_scale(self) -> float:
+        """Scale of the weights of a model that stays encrypted."""
+        return self.weight_scale
+
+    @property
     @abstractmethod
     def weights_period(self) -> int: ...
 
@@ -167,7 +172,7 @@ class TrainingPlan(ABC):
         """Error of a weight of a model that stays encrypted, the smudging of its flood included."""
         precision = self.precision
         flooded = flooded_std(
-            self.parameters, precision.weight_noise_norm, self.answer_bits, self.n_ciphertexts, self.weight_scale,
+            self.parameters, precision.kept_noise_norm, self.answer_bits, self.n_ciphertexts, self.kept_scale,
             self.weights_period,
         )  # fmt: skip
         return math.hypot(precision.weight_noise_std, flooded)

@@ -16,6 +16,7 @@ from mhe.party import Party
 from models.choice import Pinned, pinned
 from models.data import Shard, check_summaries, code, load_shard, summary
 from models.model import Plan
+from models.refresh_points import RefreshPoints
 from models.target import Target
 from models.training import Standardisation, check_rows, standardisation, standardise
 from network.collective import TreeCollective
@@ -90,7 +91,7 @@ def agree_on_plan(
     found = together(collective, search)
     blob = b"" if found is None else json.dumps([asdict(pinned(found.plan)), found.tree.arity]).encode()
     told, arity = json.loads(collective.allgather(blob)[collective.tree.root])
-    same = Pinned(Shape(**told["shape"]), told["n_diagonals"], told["baby"])
+    same = Pinned(**{**told, "shape": Shape(**told["shape"]), "points": RefreshPoints(**told["points"])})
 
     def made() -> Plan:
         return make_plan(config, summaries, outputs, goal=goal, pinned=same) if found is None else found.plan

@@ -54,6 +54,12 @@ def unread(config: Sections) -> list[str]:
                 )
         if not config.data.standardize:
             problems.append('[data] standardize = false: solver = "newton" needs standardised columns; leave it away')
+    if config.crypto.refresh is not None and not kind.places:
+        readers = " or ".join(shown(name) for name, other in KINDS.items() if other.places)
+        problems.append(
+            f"[crypto] refresh: is not read by kind = {shown(model.kind)}, which refreshes its weights alone, only by "
+            f"{readers}; leave it away"
+        )
     audit, probed = config.audit, [name for name, other in KINDS.items() if "interval" in other.reads]
     if audit.range_every is not None and model.kind not in probed:
         problems.append(

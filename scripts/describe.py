@@ -13,6 +13,7 @@ from rich.table import Table
 from mhe.collective import Transfer
 from mhe.security import smudging_std
 from models.activations import Polynomial
+from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.plan import CircuitPlan
@@ -40,6 +41,7 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
         "modulus chain": f"{p.n_limbs} limbs ({_sizes(p.moduli)} bits), {p.digits} digits, "
         f"{len(p.special_moduli)} special primes ({_sizes(p.special_moduli)} bits)",
         "levels": f"{p.depth} between refreshes, at {last} limbs with {p.statistical_bits} statistical bits",
+        **({"refreshed": plan.points.said(plan.network)} if isinstance(plan, PerceptronPlan) else {}),
         "packing": _packing(plan),
         "keys": _keys(plan),
         "memory per party": _memory(forecast),

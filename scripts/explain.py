@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mhe.errors import ParameterError
-from models.choice import Choice, n_diagonals, shape_of
+from models.choice import Choice, n_diagonals, points_of, shape_of
+from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
+from models.refresh_points import ALL_POINTS
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
@@ -144,6 +146,11 @@ def _relaxed(workload: Workload, choice: Choice, plan: Plan) -> Iterator[tuple[s
     ):
         if left != choice:
             yield f"{name} = {getattr(choice, name)}", "left to the plan", workload, left
+    if choice.points is not None:
+        yield f"{choice.points.left_out} not refreshed", "left to the plan", workload, replace(choice, points=None)
+    elif points_of(plan) != ALL_POINTS:
+        some = points_of(plan).left_out
+        yield f"{some} not refreshed", "all refreshed", workload, replace(choice, points=ALL_POINTS)
     if isinstance(plan, FixedHessianPlan) and workload.condition is not None:
         smaller = workload.condition / PRECISION_STEP
         yield f"condition {workload.condition:g}", f"{smaller:g}", replace(workload, condition=smaller), choice
@@ -154,10 +161,11 @@ def _print(found: Explanation, console: Console) -> None:
     console.print()
     console.print(f"[bold]Chosen[/bold] for the least {found.config.crypto.objective}, of all chains that fit:")
     table = Table(box=None, pad_edge=False)
-    for name in ("", "ring", "limbs", "digits", "scale", "error", "iteration", "sent per party", "memory"):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    places = ("not refreshed",) if isinstance(chosen.plan, PerceptronPlan) else ()
+    for name in ("", "ring", "limbs", "digits", "scale", "error", "iteration", "sent per party", "memory", *places):
+        table.add_column(name, justify="left" if name in ("", *places) else "right", no_wrap=True)
     for name, forecast in (("chosen", chosen), *(("instead", each) for each in found.others)):
-        table.add_row(name, *_row(forecast))
+        table.add_row(name, *_row(forecast), *(points_of(forecast.plan).left_out for _ in places))
     console.print(table)
     console.print()
     console.print("[bold]What a constraint costs[/bold]")
@@ -243,6 +251,7 @@ def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
         "log_qp": round(p.log_qp, 2),
         "baby_steps": plan.layout.baby,
         "diagonals": n_diagonals(plan),
+        "refresh_points": asdict(points_of(plan)),
         "security_bits": p.security_bits,
         "statistical_bits": p.statistical_bits,
         "release_bits": plan.workload.release_bits,

@@ -17,7 +17,6 @@ from typing import Any, Literal
 from mhe.collective import Transfer
 from mhe.parameters import WORD_BYTES
 from models.cost import Chain, UnitCosts, Work, work_on
-from models.least_operations import LeastCounted
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.operations import Counted, Counts, Operations, probe_operations
@@ -68,7 +67,7 @@ class Forecast:
     units: UnitCosts
     link: Link | None = None
     cores: int = os.cpu_count() or 1
-    counted: Counted | LeastCounted = field(default_factory=Counted, repr=False)
+    counted: Counted = field(default_factory=Counted, repr=False)
     keep_within: int | None = None
     _known: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -88,6 +87,10 @@ class Forecast:
     def iteration_seconds(self) -> float:
         """Wall time of an iteration that finds its rows encoded."""
         return self._in_stages(lambda rank: self._staged(rank, "later"), self.plan.iteration_transfers)
+
+    def floor_seconds(self, everybody: Counts) -> float:
+        """Wall time of what every party makes in any case."""
+        return self._together([(self._computed(everybody), self.tree.n_parties)])
 
     @cached_property
     def encoding_seconds(self) -> float:
@@ -208,7 +211,10 @@ class Forecast:
     @property
     def most_memory_bytes(self) -> int:
         """Of the party with the highest peak."""
-        return max(map(self.memory_bytes, range(self.tree.n_parties)))
+        plan, root = self.plan, self.tree.root
+        # parties with as much to do take as much
+        alike = {(rank == root, plan.blocks(rank), plan.batches(rank)): rank for rank in range(self.tree.n_parties)}
+        return max(map(self.memory_bytes, alike.values()))
 
     def keeps_diagonals(self, rank: int, sharing: int = 1) -> bool:
         """Whether this party keeps its rows encoded. sharing: parties of one process, where memory has no limit."""
@@ -220,7 +226,7 @@ class Forecast:
         plan = self.plan
         encoded = plan.encoded_bytes(rank)
         if not keep:
-            # a perceptron's batch is encoded for one iteration, of which it serves both ways
+            # a perceptron's batch is encoded for one iteration
             encoded = 0 if isinstance(plan, CircuitPlan) else encoded // plan.batches(rank)
         process = self.units.base_bytes + LOADED_BYTES
         return process + self.key_bytes(rank) + encoded + self._clear_bytes(rank) + self._working_bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from models.cost import UnitCosts
-from models.least_operations import LeastCounted
+from models.least_operations import least_operations
 from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.operations import Counted
@@ -30,7 +30,7 @@ class Goal:
     trees: tuple[Tree, ...]
     units: UnitCosts
     link: Link | None = None
-    counted: Counted | LeastCounted = field(default_factory=Counted, repr=False)
+    counted: Counted = field(default_factory=Counted, repr=False)
     memory_limit: int | None = None
 
     def forecast(self, plan: Plan) -> Forecast:
@@ -62,8 +62,7 @@ class Goal:
         """No more than what a plan costs; of a perceptron, without counting what it takes."""
         if self.objective != "time" or not isinstance(plan, PerceptronPlan):
             return self(plan)
-        bound = replace(self, counted=LeastCounted())
-        return bound(plan)
+        return self.allowance(plan) or self.forecasts(plan)[0].floor_seconds(least_operations(plan))
 
     def _cost(self, forecast: Forecast) -> float:
         if self.objective == "traffic":

@@ -50,7 +50,7 @@ def keep(
     A state names its model: its share serves no other.
     """
     collective, circuit = party.collective, model.plan
-    kept = keep_model(party, model.keep(party, weights), circuit.prediction, task, circuit.precision.weight_noise_norm)
+    kept = keep_model(party, model.keep(party, weights), circuit.prediction, task, circuit.precision.kept_noise_norm)
     identity = b"" if kept is None else kept.identity.encode()
     named = next(filter(None, collective.allgather(identity)), b"").decode()
     if not named:

@@ -32,6 +32,7 @@ from models.mlp_search import choose_perceptron_plans
 from models.model import Plan
 from models.newton_search import choose_newton_plans
 from models.range_probe import range_probe
+from models.refresh_points import RefreshPoints
 from models.search import choose_plans
 from models.workload import Workload
 from network.link import Link
@@ -152,6 +153,7 @@ def choice_of(config: Config) -> Choice:
         crypto.scale_bits,
         crypto.digits,
         crypto.limbs,
+        None if crypto.refresh is None else RefreshPoints.named(crypto.refresh),
     )
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.activations import sigmoid
+from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.quality import NAMES, Figures
 from models.range_probe import InputRange
@@ -121,6 +122,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             "security_bits": p.security_bits,
             "statistical_bits": p.statistical_bits,
             "backend": config.crypto.backend,
+            **({"refresh": plan.points.names} if isinstance(plan, PerceptronPlan) else {}),
         },
         "iterations": plan.workload.iterations,
         "seconds": {name: round(value, 3) for name, value in outcome.seconds.items()},

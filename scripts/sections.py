@@ -22,6 +22,7 @@ ALLOWED = {
     ("network", "link"): 'must be a rate and a delay such as "1gbps/20ms" or "100mbps/5ms"',
     ("training", "batch"): 'must be "full" or a number of rows of at least 1',
     ("model", "interval"): "must be [low, high], two numbers with low < 0 < high",
+    ("crypto", "refresh"): 'must be a list of some of "inputs", "errors" and "gradients"; it may be empty',
     ("model", "hidden"): "must be a list of layer widths such as [64, 64], whole numbers of at least 1",
 }
 """What is allowed, for the keys of which pydantic's own words say it badly."""
@@ -133,7 +134,8 @@ class CryptoConfig(Section):
 
     statistical_bits: how well the masks of a refresh hide the message. message_bound: largest absolute weight assumed.
     threads: of each party's native evaluator. objective: what the plan makes small. memory_limit: bytes that no party
-    may take, by what the plan foretells, in words such as "2GiB".
+    may take, by what the plan foretells, in words such as "2GiB". refresh: what a perceptron refreshes beside what it
+    always does (`models.refresh_points`).
     """
 
     backend: Literal["native", "openfhe", "clear"] = "native"
@@ -148,6 +150,13 @@ class CryptoConfig(Section):
     first_bits: Annotated[int, Field(ge=20, le=60)] | None = None
     digits: Annotated[int, Field(ge=1)] | None = None
     limbs: Annotated[int, Field(ge=2)] | None = None
+    refresh: Annotated[tuple[Literal["inputs", "errors", "gradients"], ...], Field(strict=False)] | None = None
+
+    @field_validator("refresh")
+    @classmethod
+    def _in_one_order(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        # so that parties who mean the same have the same settings
+        return None if value is None else tuple(sorted(set(value)))
 
     @field_validator("ring_dim")
     @classmethod

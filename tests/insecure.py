@@ -24,6 +24,7 @@ from models.model import Plan
 from models.newton_plan import FixedHessianPlan, newton_levels, newton_message_bits
 from models.packing import doublings, power_of_two_at_least
 from models.plan import CircuitPlan
+from models.refresh_points import ALL_POINTS, RefreshPoints
 from models.tiles import TileLayout
 from models.workload import Workload
 from scripts.config import Config
@@ -153,9 +154,11 @@ def insecure_test_perceptron_plan(
     digits: int = 2,
     missing_limbs: int = 0,
     make_moduli: MakeModuli = generate_own_moduli,
+    points: RefreshPoints = ALL_POINTS,
 ) -> PerceptronPlan:
     """INSECURE: the plan of a perceptron on the shortest chain that it needs, in a small ring."""
-    n_slots, bits, levels = ring_dim // 2, perceptron_message_bits(task), perceptron_levels(task.model)
+    n_slots, bits = ring_dim // 2, perceptron_message_bits(task, points, 1.0)
+    levels = perceptron_levels(task.model, points)
     layout = widest_tiles(task, n_slots) if width is None else TileLayout(n_slots, width, max(1, width // 4))
     floor = refresh_floor_bits(INSECURE_TEST_STATISTICAL_BITS, scale_bits, bits, task.n_parties)
     refresh_limbs = 1 + max(0, math.ceil((floor + 0.5 - FIRST_BITS) / scale_bits))
@@ -169,7 +172,7 @@ def insecure_test_perceptron_plan(
         message_bits=bits,
         make_moduli=make_moduli,
     )
-    return PerceptronPlan(task, parameters, layout)
+    return PerceptronPlan(task, parameters, layout, points=points)
 
 
 def insecure_test_newton_plan(

@@ -17,6 +17,7 @@ from models.answering import answer_own
 from models.exchange import Query, ReceiverKey, make_query, make_receiver
 from models.model import model_of
 from models.own_rows import own_rows
+from models.refresh_points import RefreshPoints
 from models.training import pack_batches, prepare, train
 from network.local import run_parties
 from tests.evaluators import make_party
@@ -70,6 +71,13 @@ NEWTON = {
     "newton, one iteration": workload((30, 30), 4, condition=20.0, iterations=1, link=identity()),
     "newton, probed": workload((40, 30), 4, condition=20.0, iterations=2, range_every=2),
 }
+LEFT_OUT = {
+    "softmax, gradients left out": (tiled(link=CUBIC), RefreshPoints(gradients=False)),
+    "errors left out": (tiled((9,), CUBIC, CUBIC), RefreshPoints(errors=False)),
+    "inputs left out": (tiled((9,), CUBIC, CUBIC), RefreshPoints(inputs=False)),
+    "two hidden layers, all left out": (tiled((9, 5), SQUARE), RefreshPoints(False, False, False)),
+    "probed, all left out": (tiled((9,), SQUARE, range_every=2), RefreshPoints(False, False, False)),
+}
 TILED = {
     "softmax": tiled(),
     "softmax, sigmoids": tiled(link=CUBIC, momentum=0.5),
@@ -86,6 +94,10 @@ PLANS = {
     **{name: insecure_test_plan(task) for name, task in REGRESSIONS.items()},
     **{name: insecure_test_newton_plan(task) for name, task in NEWTON.items()},
     **{name: insecure_test_perceptron_plan(task, width=8, ring_dim=1 << 9) for name, task in TILED.items()},
+    **{
+        name: insecure_test_perceptron_plan(task, points=points, width=8, ring_dim=1 << 9)
+        for name, (task, points) in LEFT_OUT.items()
+    },
 }
 
 

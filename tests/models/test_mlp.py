@@ -14,6 +14,7 @@ from models.mlp import PerceptronModel, outputs_of_rows
 from models.mlp_plan import PerceptronPlan
 from models.model import model_of
 from models.perceptron import Perceptron, targets_of
+from models.refresh_points import ALL_POINTS, RefreshPoints
 from models.tiles import TileLayout
 from models.training import pack_batches, train
 from models.twin import train_twin
@@ -220,10 +221,11 @@ def test_the_deepest_encrypted_training_is_the_twin():
     ("hidden", "outputs", "n_parties", "arity", "root"),
     [((), 3, 3, 2, 1), ((), 3, 4, 3, 0), ((5,), 1, 1, 2, 0), ((5,), 1, 4, 3, 0), ((9, 5), 2, 3, 2, 1)],
 )
-def test_traffic_of_an_iteration_is_foretold_to_the_byte(hidden, outputs, n_parties, arity, root):
+@pytest.mark.parametrize("points", [ALL_POINTS, RefreshPoints(False, True, False), RefreshPoints(True, False, True)])
+def test_traffic_of_an_iteration_is_foretold_to_the_byte(hidden, outputs, n_parties, arity, root, points):
     """Not of the simulation, whose values travel as float64; of what leaves a party the evaluator decides nothing."""
     task = perceptron(hidden, rows=tuple(range(3, 3 + n_parties)), features=3, outputs=outputs, iterations=2)
-    plan = insecure_test_perceptron_plan(task, width=4, ring_dim=1 << 7)
+    plan = insecure_test_perceptron_plan(task, points=points, width=4, ring_dim=1 << 7)
     shards = table(task)
 
     def program(collective):
@@ -314,7 +316,7 @@ def test_biases_do_not_decay():
 
 
 def test_too_few_levels_are_refused():
-    with pytest.raises(ParameterError, match=r"a layer consumes 4 levels .*have 3 above the refresh; need"):
+    with pytest.raises(ParameterError, match=r"an iteration consumes 4 levels .*have 3 above the refresh, need"):
         insecure_test_perceptron_plan(perceptron((9,), CUBIC, LINK), missing_limbs=1)
 
 

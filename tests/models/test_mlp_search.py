@@ -71,8 +71,8 @@ def test_chosen_parameters_keep_every_promise(name, free, security_bits):
     assert (p.security_bits, p.statistical_bits, p.n_parties) == (security_bits, 128, task.n_parties)
     assert p.log_qp == log2_product(p.moduli + p.special_moduli) <= LOG_QP_CAPS[security_bits][p.ring_dim]
     # not a level more than a layer needs, and the refresh where its masks fit
-    assert p.depth == plan.levels == perceptron_levels(task.model)
-    floor = refresh_floor_bits(128, p.scale_bits, perceptron_message_bits(task), task.n_parties)
+    assert p.depth == plan.levels == perceptron_levels(task.model, plan.points)
+    floor = refresh_floor_bits(128, p.scale_bits, perceptron_message_bits(task, plan.points), task.n_parties)
     assert floor <= log2_product(p.moduli[: p.refresh_limbs])
     assert log2_product(p.moduli[: p.refresh_limbs - 1]) < floor + 1
     assert plan.layout.rows >= max(task.batch_rows)
@@ -105,12 +105,13 @@ def test_a_wish_for_less_precision_is_cheaper():
     assert coarse.key_bytes() < fine.key_bytes()
 
 
-@pytest.mark.parametrize(("free", "first"), [(True, [55] * 5), (False, [55] + [50] * 4)])
-def test_explicit_values_are_taken(free, first):
+@pytest.mark.parametrize("free", [True, False])
+def test_explicit_values_are_taken(free):
     wished = Choice(ring_dim=65536, scale_bits=50, first_bits=55, digits=3, limbs=8)
-    p = choose(WORKLOADS["nothing"], wished, free).parameters
+    plan = choose(WORKLOADS["nothing"], wished, free)
+    p, first = plan.parameters, 8 - plan.levels if free else 1
     assert (p.ring_dim, p.scale_bits, p.digits, p.n_limbs) == (65536, 50, 3, 8)
-    assert [q.bit_length() - (q < 3 << q.bit_length() - 2) for q in p.moduli] == first + [50] * 3
+    assert [q.bit_length() - (q < 3 << q.bit_length() - 2) for q in p.moduli] == [55] * first + [50] * (8 - first)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,15 @@ from mhe.ciphertext import Ciphertext
 from mhe.errors import ParameterError
 from mhe.parameters import Parameters
 from mhe.ring.primes import ntt_primes
-from models.clear_tiles import clear_backward, clear_forward, clear_rotations, pack_clear
+from models.clear_tiles import clear_backward, clear_forward, forward_rotations, pack_clear
 from models.tile_products import (
     add_halves,
     double,
-    inner_rotations,
+    fold_steps,
     outer_product,
+    outer_rotations,
     product,
+    product_rotations,
     sample_rotations,
     samples_added,
     transposed_product,
@@ -173,11 +175,13 @@ def test_the_planned_rotations_are_those_used(tiles: Tiles, fewer: int) -> None:
     layout, n_in = tiles.layout, tiles.batch.shape[1]
     test_clear_rows_times_encrypted_weights(tiles)
     test_transposed_clear_rows_times_encrypted_errors(tiles)
-    planned = clear_rotations(layout, -(-layout.tiles(n_in) // 2)) | {layout.width, -layout.width, *layout.fold_steps}
+    clear = forward_rotations(layout, -(-layout.tiles(n_in) // 2))
+    planned = clear | {-step for step in clear} | {layout.width, -layout.width, *layout.fold_steps}
     turns = layout.width // fewer
     for form, other in (("plain", "skewed"), ("skewed", "plain")):
         check_products(tiles, form, min(turns, tiles.weights.shape[1]), turns)
-        planned |= inner_rotations(layout, turns) | sample_rotations(layout, other, turns)
+        planned |= product_rotations(layout, form, turns) | outer_rotations(layout, turns)
+        planned |= sample_rotations(layout, other, turns) | {*fold_steps(layout, turns)}
     assert tiles.backend.used_rotations == {step % layout.n_slots for step in planned} - {0}
 
 

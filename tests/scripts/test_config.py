@@ -165,6 +165,7 @@ def test_numbers_are_a_task_of_perceptrons_alone() -> None:
 def test_classes_are_coupled_by_softmax_alone() -> None:
     softmax = {"kind": "softmax", "coupling": "quadratic"}
     assert parse_config({"data": DATA, "model": softmax}).model.coupling == "quadratic"
+    assert '[crypto] refresh: is not read by kind = "logistic"' in refusal(crypto={"refresh": []})
     assert '[model] coupling: is not read by kind = "logistic", only by "softmax"' in refusal(
         model={"coupling": "quadratic"}
     )
