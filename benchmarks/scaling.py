@@ -1,4 +1,4 @@
-"""`mhe bench scaling`: how cost grows with parties, rows, features, hidden units, batch and threads.
+"""`mhe bench scaling`: how cost grows with parties, rows, features, hidden units, batch and threads; refresh points.
 
 Every point is a training of its own process, by `mhe bench cohosted` (many parties in one process, which it says), but
 for those of several threads, which are one party's `mhe train`. Rows are made up; what is trained is the same but for
@@ -61,7 +61,7 @@ def regression(parties: int, rows: int, features: int, **crypto: Any) -> Setting
     }
 
 
-def perceptron(parties: int, rows: int, features: int, hidden: int, batch: int) -> Settings:
+def perceptron(parties: int, rows: int, features: int, hidden: int, batch: int, **crypto: Any) -> Settings:
     """The same by a perceptron of one hidden layer."""
     return {
         "data": _table(parties, rows, features),
@@ -73,7 +73,7 @@ def perceptron(parties: int, rows: int, features: int, hidden: int, batch: int) 
             "momentum": 0.5,
             "batch": batch,
         },
-        **_common({}),
+        **_common(crypto),
     }
 
 
@@ -98,8 +98,14 @@ def points() -> list[Point]:
     features = [Point("features", d, PARTIES, regression(PARTIES, ROWS, d)) for d in (8, 32, 128, 512, 1024)]
     hidden = [Point("hidden", h, PARTIES, perceptron(PARTIES, ROWS, 32, h, 64)) for h in (8, 16, 32, 64)]
     batch = [Point("batch", b, PARTIES, perceptron(PARTIES, BATCH_ROWS, 32, 32, b)) for b in (1, 16, 64)]
+    everywhere = {"refresh": ["errors", "gradients", "inputs"]}
+    refreshed = [
+        Point(series, n, n, perceptron(n, BATCH_ROWS, FEATURES, 64, 64, **crypto))
+        for series, crypto in (("chosen", {}), ("everywhere", everywhere))
+        for n in (3, 12, 36)
+    ]
     threads = [Point("threads", k, 1, regression(1, 1 << 14, 64, threads=k)) for k in (1, 2)]
-    return [*weak, *strong, *rows, *features, *hidden, *batch, *threads]
+    return [*weak, *strong, *rows, *features, *hidden, *batch, *refreshed, *threads]
 
 
 def run_point(point: Point, at_once: int) -> dict[str, Any]:
@@ -147,7 +153,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def toml(settings: Settings) -> str:
-    """Sections of strings, numbers and lists of numbers, which are written in TOML as in JSON."""
+    """Sections of strings, numbers and lists, which are written in TOML as in JSON."""
     return "".join(
         f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
         for section, keys in settings.items()

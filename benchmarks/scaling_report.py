@@ -35,6 +35,8 @@ SERIES: Mapping[str, tuple[str, str]] = {
     "features": ("Features", "features"),
     "hidden": ("Hidden units of a perceptron", "hidden units"),
     "batch": ("Rows of a batch, perceptron", "batch"),
+    "chosen": ("Parties of a perceptron, refresh points chosen by the plan", "parties"),
+    "everywhere": ("Parties of a perceptron that refreshes everywhere", "parties"),
     "threads": ("Threads of a party that has the machine to itself", "threads"),
 }
 """Title, and what varies."""
