@@ -93,6 +93,16 @@ JOBS: Mapping[str, tuple[int, Settings]] = {
             "release": {"statistical_bits": 30, "precision": 0.01},
         },
     ),
+    "perceptron, little refreshed": (
+        3,
+        {
+            "data": _data("builtin:pima", "diabetes"),
+            "model": {"kind": "mlp", "hidden": [64]},
+            "training": {"learning_rate": 0.1, "batch": 64},
+            "crypto": {"refresh": []},
+            "release": {"statistical_bits": 30, "precision": 0.01},
+        },
+    ),
     "newton": (
         3,
         {
