@@ -33,8 +33,7 @@ def _by_level(
     """By level (`models.refresh_points`), None where it is the highest one."""
     counts: Counter[tuple[str, int | None]] = Counter()
     tiles, levels = ModelTiles(net, layout), level_schedule(net, points)
-    refreshed = [net.hidden if here else () for here in (points.inputs, points.errors)]
-    own = sum(map(layout.tiles, (net.outputs, *(width for widths in refreshed for width in widths))))
+    own = sum(map(layout.tiles, points.widths(net)))
     once = tiles.count * (2 if points.gradients else 1)
     counts["rerandomise", 0] += own
     counts["mask", 0] += n_parties * own + once

@@ -294,7 +294,7 @@ class _Pass:
         found: list[list[Ciphertext]] = []
         for layer in range(self.net.n_layers - 1, 0, -1):
             right = self._factor(layer, errors, self.net.form(layer))
-            found.append([*self.inner_gradient(layer, inputs.pop(), right), *self._worked(errors)])
+            found.append([*self.inner_gradient(layer, inputs.pop(), right), *self._at(errors, 1)])
             errors = self.backward(layer, right.turned, slopes.pop())
         doubled = [self._without_mean(e) for e in errors] if self.net.coupled else self._double(errors)
         grid = clear_backward(self.backend, self.rows, doubled, self.plan.rows_scale)
@@ -332,7 +332,7 @@ class _Pass:
         level, out = self.levels.forward[layer], []
         doubled = form == "plain" or turns < self.layout.width
         weights = self._lowered(self.doubled[layer] if doubled else self.grids[layer], level)
-        (biases,) = self._lowered([self.biases[layer]], level)
+        biases = self._at(self.biases[layer], level)
         for z, b in zip(product(backend, self.layout, batch, weights, form, turns), biases, strict=True):
             one = backend.encode(np.ones(1), b.limbs, z.scale / b.scale)
             out.append(backend.rescale(backend.add(z, backend.multiply_plain(b, one))))
@@ -379,7 +379,7 @@ class _Pass:
         backend, layout, turns = self.backend, self.layout, self.tiles.turns(layer)
         skewed, plain = (errors, activations) if self.net.form(layer) == "skewed" else (activations, errors)
         turned_ones = skewed.all_turned(backend, self.plan.work_limbs)
-        grid = outer_product(backend, layout, turned_ones, self._worked(plain.tiles), turns)
+        grid = outer_product(backend, layout, turned_ones, self._at(plain.tiles, 1), turns)
         return [tile for line in (grid if skewed is activations else zip(*grid, strict=True)) for tile in line]
 
     def _factor(self, layer: int, tiles: Sequence[Ciphertext], form: Form) -> _Factor:
@@ -402,11 +402,10 @@ class _Pass:
 
     def _lowered(self, grid: Sequence[Sequence[Ciphertext]], level: int) -> list[list[Ciphertext]]:
         """At this level."""
-        return [[self.backend.drop_limbs(tile, self.plan.at(level)) for tile in line] for line in grid]
+        return [self._at(line, level) for line in grid]
 
-    def _worked(self, tiles: Sequence[Ciphertext]) -> list[Ciphertext]:
-        """At the limbs of gradients."""
-        return [self.backend.drop_limbs(tile, self.plan.work_limbs) for tile in tiles]
+    def _at(self, tiles: Sequence[Ciphertext], level: int) -> list[Ciphertext]:
+        return [self.backend.drop_limbs(tile, self.plan.at(level)) for tile in tiles]
 
     def _evaluated(
         self, function: Polynomial, z: Sequence[Ciphertext], limbs: int, scale: float, mask: Floats

@@ -146,18 +146,12 @@ class PerceptronPlan(TrainingPlan):
     @property
     def ahead_scales(self) -> list[float]:
         """Scale of what is looked ahead to, by tile: z of every layer comes out at input_scale."""
-        scales: list[float] = []
-        for layer, (n_in, n_out) in enumerate(self.tiles.grids):
-            scales += [self._ahead_scale(layer)] * (n_in * n_out + (n_out if layer else 0))
-        return scales
+        return [self._ahead_scale(layer) for layer in self.tiles.layer_of_tile]
 
     @property
     def ahead_limbs(self) -> list[int]:
         """Limbs of what is looked ahead to, by tile."""
-        limbs: list[int] = []
-        for layer, (n_in, n_out) in enumerate(self.tiles.grids):
-            limbs += [self.at(self.schedule.ahead[layer])] * (n_in * n_out + (n_out if layer else 0))
-        return limbs
+        return [self.at(self.schedule.ahead[layer]) for layer in self.tiles.layer_of_tile]
 
     def _ahead_scale(self, layer: int) -> float:
         factor = scale_growth(self.tiles.turns(layer)) * self.operand_scale if layer else self.rows_scale
@@ -245,10 +239,9 @@ class PerceptronPlan(TrainingPlan):
     @property
     def iteration_transfers(self) -> tuple[Transfer, ...]:
         """What one iteration sends through the tree: refreshes of layers, the sum, its refresh, and the weights'."""
-        p, net, tiles = self.parameters, self.network, self.layout.tiles
-        inputs, errors = (net.hidden if here else () for here in (self.points.inputs, self.points.errors))
-        own = [t for width in (*inputs, net.outputs, *reversed(errors)) for t in self._own_refresh(tiles(width))]
-        n = self.n_ciphertexts
+        p, n = self.parameters, self.n_ciphertexts
+        widths = self.points.widths(self.network)
+        own = [t for width in widths for t in self._own_refresh(self.layout.tiles(width))]
         gradients = self.refresh_at_root_transfers(p.n_limbs * n, n) if self.points.gradients else ()
         return (
             *own,

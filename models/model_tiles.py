@@ -58,10 +58,16 @@ class ModelTiles:
         turns = self.turns(layer)
         return matrix if turns == self.layout.width else self.layout.repeated(matrix, turns)
 
+    @cached_property
+    def layer_of_tile(self) -> tuple[int, ...]:
+        """Of every tile of the model."""
+        sizes = (n_in * n_out + (n_out if layer else 0) for layer, (n_in, n_out) in enumerate(self.grids))
+        return tuple(layer for layer, size in enumerate(sizes) for _ in range(size))
+
     @property
     def count(self) -> int:
         """Tiles of the whole model."""
-        return sum(n_in * n_out + (n_out if layer else 0) for layer, (n_in, n_out) in enumerate(self.grids))
+        return len(self.layer_of_tile)
 
     def layers(self, tiles: Sequence[Tile]) -> tuple[list[list[list[Tile]]], list[list[Tile]]]:
         """The tiles of the model, sorted: grids of weights and rows of biases (none in the first layer), by layer."""

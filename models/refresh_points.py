@@ -38,6 +38,11 @@ class RefreshPoints:
         """The same, where there are no hidden layers with nothing of theirs left out."""
         return self if network.hidden else replace(self, inputs=True, errors=True)
 
+    def widths(self, network: Perceptron) -> tuple[int, ...]:
+        """Of the layers of which every party's own ciphertexts are refreshed, in this order."""
+        inputs, errors = (network.hidden if here else () for here in (self.inputs, self.errors))
+        return (*inputs, network.outputs, *reversed(errors))
+
     def said(self, network: Perceptron) -> str:
         """In words, with what is always refreshed."""
         places = ["inputs of all functions" if self.inputs else "inputs of the last function"]

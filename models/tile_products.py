@@ -48,8 +48,6 @@ from models.tiles import Form, TileLayout
 
 Floats = npt.NDArray[np.float64]
 
-FORMS: tuple[Form, Form] = ("plain", "skewed")
-
 Turned = Sequence[Mapping[int, Ciphertext]]
 """rot(P, b + g c) of each tile for all baby steps b, and one giant step."""
 
