@@ -42,17 +42,18 @@ P = TypeVar("P", PerceptronPlan, FixedHessianPlan, LocalPlan)
 class Demand:
     """What a computation asks of a chain: levels between refreshes, and bits of what is refreshed above a scale.
 
-    takes_more: whether it makes use of more bits, if the limbs of the refresh have room for them.
+    message_bits: by scale_bits; where there are several, the first ones make it more precise, and others are taken for
+    shorter chains. takes_more: whether it makes use of what room the limbs of the refresh have beyond that.
     """
 
     levels: int
-    message_bits: Callable[[int], float]
+    message_bits: Callable[[int], Sequence[float]]
     takes_more: bool = False
 
     def room(self, shape: Shape, statistical_bits: int, n_parties: int) -> float:
         """The bits above the scale that are refreshed on this chain."""
         if not self.takes_more:
-            return self.message_bits(shape.scale_bits)
+            return self.message_bits(shape.scale_bits)[0]
         floor = sum(shape.limb_bits[: shape.n_limbs - self.levels]) - ROUNDING_BITS
         return refresh_room_bits(floor, statistical_bits, shape.scale_bits, n_parties)
 
@@ -119,7 +120,7 @@ def choose_chains(
         except ParameterError as error:
             problem = error if family == 0 else problem
             continue
-        for shape in shapes:
+        for asked, shape in shapes:
             try:
                 parameters = _parameters(workload, choice, make_moduli, demand, shape)
                 made = [make(parameters) for make in makers]
@@ -129,7 +130,7 @@ def choose_chains(
             costs = [bound(plan) for plan in allowed_ones]
             least = min(costs, default=math.inf)
             for cost, plan in zip(costs, allowed_ones, strict=True):
-                kind = family, ring_dim, n_diagonals(plan)
+                kind = family, asked, ring_dim, n_diagonals(plan)
                 (quick if cost <= SLOWER * least else slow).append(_Bounded(cost, -shape.scale_bits, plan, kind))
     possible, quick = bool(quick), [each for each in quick if each.cost < math.inf]
     if possible and not quick:
@@ -243,17 +244,22 @@ def _parameters(
     )
 
 
-def _shapes(workload: Workload, choice: Choice, demand: Demand, ring_dim: int, *, free: bool) -> Iterator[Shape]:
-    """Chains within the cap on log2(QP). Raises ParameterError if none fits."""
+def _shapes(
+    workload: Workload, choice: Choice, demand: Demand, ring_dim: int, *, free: bool
+) -> Iterator[tuple[int, Shape]]:
+    """(which of its message_bits, chain) for all chains within the cap on log2(QP), but for those that are as long as
+    one with more room. Raises ParameterError if none fits.
+    """
     if choice.pinned is not None:
         check_cap(ring_dim, choice.pinned.shape.log_qp, choice.security_bits)
-        yield choice.pinned.shape
+        yield 0, choice.pinned.shape
         return
-    found, problem = False, None
-    for scale_bits in SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
-        floor = ROUNDING_BITS + refresh_floor_bits(
-            choice.statistical_bits, scale_bits, demand.message_bits(scale_bits), workload.n_parties
-        )
+    problem: ParameterError | None = None
+    lengths = set[tuple[int, ...]]()
+    scales = SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,)
+    asked = ((scale, *each) for scale in scales for each in enumerate(demand.message_bits(scale)))
+    for scale_bits, place, bits in asked:
+        floor = ROUNDING_BITS + refresh_floor_bits(choice.statistical_bits, scale_bits, bits, workload.n_parties)
         if free:
             needed = math.ceil(floor / (choice.first_bits or FAST_BITS))
         else:
@@ -276,24 +282,27 @@ def _shapes(workload: Workload, choice: Choice, demand: Demand, ring_dim: int, *
             if not free:
                 try:
                     check_cap(ring_dim, shape.log_qp, choice.security_bits)
-                    found = True
-                    yield shape
                 except ParameterError as error:
                     problem = problem or error
+                    continue
+                if (scale_bits, limbs, digits) not in lengths:
+                    lengths.add((scale_bits, limbs, digits))
+                    yield place, shape
                 continue
             number = math.ceil(shape.largest_digit_bits / FAST_BITS)
             room = math.floor(LOG_QP_CAPS[choice.security_bits].get(ring_dim, 0) - 1 - sum(shape.limb_bits))
-            bits = min(FAST_BITS, room // number)
-            whole = replace(shape, special_limbs=number, special_bits=max(bits, 1))
+            special_bits = min(FAST_BITS, room // number)
+            whole = replace(shape, special_limbs=number, special_bits=max(special_bits, 1))
             try:
-                if bits * number < shape.largest_digit_bits:
+                if special_bits * number < shape.largest_digit_bits:
                     check_cap(ring_dim, sum(shape.limb_bits) + shape.largest_digit_bits, choice.security_bits)
                     continue
                 check_cap(ring_dim, whole.log_qp, choice.security_bits)
             except ParameterError as error:
                 problem = problem or error
                 continue
-            found = True
-            yield whole
-    if not found:
+            if (scale_bits, limbs, digits, number) not in lengths:
+                lengths.add((scale_bits, limbs, digits, number))
+                yield place, whole
+    if not lengths:
         raise problem or ParameterError(f"no modulus chain fits ring_dim {ring_dim}; use a larger one")

@@ -30,8 +30,9 @@ def choose_perceptron_plans(
     """
     net = workload.model
 
-    def family(points: RefreshPoints, gradient_scales: float) -> Family[PerceptronPlan]:
-        bits = perceptron_message_bits(workload, points, gradient_scales)
+    def family(points: RefreshPoints) -> Family[PerceptronPlan]:
+        scales = (1.0,) if points.gradients else GRADIENT_SCALES
+        bits = [perceptron_message_bits(workload, points, each) for each in scales]
         demand = Demand(perceptron_levels(net, points), lambda _: bits, takes_more=not points.gradients)
 
         def in_ring(n_slots: int) -> list[Callable[[Parameters], PerceptronPlan]]:
@@ -41,10 +42,7 @@ def choose_perceptron_plans(
         return demand, in_ring
 
     wished = possible_points(net) if choice.points is None else [choice.points.of(net)]
-    families = [
-        family(points, scales) for points in wished for scales in ((1.0,) if points.gradients else GRADIENT_SCALES)
-    ]
-    return choose_chains(workload, choice, make_moduli, families, free=free, count=count)
+    return choose_chains(workload, choice, make_moduli, [*map(family, wished)], free=free, count=count)
 
 
 def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:

@@ -50,8 +50,15 @@ def searched(task, choice, free, make_moduli):
     return choose_perceptron_plans(task, choice, make_moduli, free=free)[0]
 
 
-IN_ONE_RING = {"predictions": 1 << 15, "encrypted": 1 << 14, "one party": 1 << 14}
-"""Searched in one ring only: the search of several rings is shown on the others."""
+SOME: dict[tuple[str, bool], Choice] = {
+    ("predictions", True): Choice(ring_dim=1 << 15, digits=3),
+    ("encrypted", True): Choice(ring_dim=1 << 14),
+    ("one party", True): Choice(ring_dim=1 << 14),
+    ("nothing", True): Choice(ring_dim=1 << 14),
+    ("sigmoids", True): Choice(digits=3),
+    ("square", False): Choice(digits=3),
+}
+"""What is looked at, where it is not all: that is shown on the others."""
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,7 @@ IN_ONE_RING = {"predictions": 1 << 15, "encrypted": 1 << 14, "one party": 1 << 1
 )
 def test_chosen_parameters_keep_every_promise(name, free, security_bits):
     task = WORKLOADS[name]
-    plan = choose(task, Choice(security_bits=security_bits, ring_dim=IN_ONE_RING.get(name)), free)
+    plan = choose(task, replace(SOME.get((name, free), Choice()), security_bits=security_bits), free)
     p = plan.parameters
     assert not p.insecure
     assert (p.security_bits, p.statistical_bits, p.n_parties) == (security_bits, 128, task.n_parties)
@@ -93,8 +100,8 @@ def test_openfhe_primes_keep_the_same_promises():
 def test_no_smaller_ring_is_precise_enough():
     """The best of half the ring is within what is tolerated where nothing else is to be had, no more."""
     task = replace(CLASSES, precision=CLASSES.precision / 10)
-    plan = choose(task)
-    smaller = choose(task, Choice(ring_dim=plan.parameters.ring_dim // 2))
+    plan = choose(task, Choice(digits=8))
+    smaller = choose(task, Choice(digits=8, ring_dim=plan.parameters.ring_dim // 2))
     assert plan.precision.released_error <= task.precision < smaller.precision.released_error
 
 
