@@ -31,7 +31,7 @@ from benchmarks.environment import environment
 from benchmarks.in_process import evaluator_of, measure
 from benchmarks.row_packing import RowPackedPlan, RowPackedRegression, choose_row_packed_plan
 from models.activations import approximate, sigmoid
-from models.choice import Choice, MakeModuli, n_diagonals
+from models.choice import Choice, MakeModuli
 from models.data import DataSource, pooled, stack
 from models.model import Model, Plan, model_of
 from models.newton_search import choose_newton_plan
@@ -199,7 +199,7 @@ def run_variant(variant: Variant, rows: Rows) -> dict[str, Any]:
         "solver": variant.solver,
         "levels": p.depth,
         "rows_per_ciphertext": plan.rows,
-        "diagonals": n_diagonals(plan),
+        "diagonals": plan.layout.n_diagonals,
         "rotation_keys": len(keys.everywhere) + len(keys.root_only),
         "parameters": {
             "ring_dim": p.ring_dim,

@@ -191,7 +191,7 @@ class Parameters:
         """Q then P: the order of the rows of every evaluation key."""
         return self.moduli + self.special_moduli
 
-    @property
+    @cached_property
     def digit_limbs(self) -> tuple[range, ...]:
         """Which limbs of Q each key-switching digit covers."""
         return digit_ranges(self.n_limbs, self.digits)

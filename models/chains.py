@@ -20,7 +20,7 @@ from mhe.parameters import (
     refresh_room_bits,
 )
 from models.candidates import FIRST_BITS, RING_DIMS, ROUNDING_BITS
-from models.choice import Choice, MakeModuli, n_diagonals, points_of
+from models.choice import Choice, MakeModuli
 from models.cost import FAST_BITS
 from models.local_plan import LocalPlan
 from models.mlp_plan import PerceptronPlan
@@ -82,34 +82,31 @@ def choose_chains(
     families: Sequence[Family[P]],
     *,
     free: bool,
+    bounds: Sequence[Callable[[P], float]] = (),
     count: int = 1,
 ) -> list[P]:
     """The cheapest plans that are precise enough, up to `count` of different chains or families, the best one first.
 
     free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of 60 bits.
+    bounds: as of a `Choice`, for plans of this kind.
 
     The search is complete over SCALE_BITS, rings, digits, layouts and families: costs are closed forms of what one run
     of the code counts for each ring and layout, so that all of them can be known before any noise is followed. Plans
-    are looked at from the cheapest on, and the first that is precise enough is the best there is. A layout of tiles is
-    counted only when its lower bound is what is cheapest (best first: no plan that is left can cost less). One that is
-    slow on its chain, by its bound more than SLOWER times as much as the best there, is looked at only where it could
-    cost less than what was found without: where nothing is precise enough, none of these is tried. Noise falls with
-    the scale; the special primes always cover the digits, so that on these nothing depends, and what a family takes of
-    the room of a refresh grows with the floor, as the scale does. Hence a plan is passed
-    over if one in its ring and family, of as many diagonals, with at least its scale was not precise enough; and the
-    smallest scale that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the
-    binding constraint if nothing fits.
+    are looked at from the cheapest on, and the first that is precise enough is the best there is. The next bound of a
+    plan, and in the end its cost, is worked out only when the one before it is what is cheapest (best first: no plan
+    that is left can cost less), and noise is followed only where a cost is. A plan that is slow on its chain, by its
+    first bound more than SLOWER times as much as the best there, is looked at only where it could cost less than what
+    was found without, or where nothing else is allowed: where nothing is precise enough, none of these is tried. Noise
+    falls with the scale; the special primes always cover the digits, so that on these nothing depends, and what a
+    family takes of the room of a refresh grows with the floor, as the scale does. Hence a plan is passed over if one in
+    its ring and family, of as many diagonals, with at least its scale was not precise enough; and the smallest scale
+    that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding constraint
+    if nothing fits.
     """
     _, allowed = asked_of(workload)
-    work = RootWork()
-    cost_of, bound = (work, work.least) if choice.judge is None else (choice.judge, choice.bound or choice.judge)
-    costs_known: dict[int, float] = {}  # by the identity of plans, of which `quick` and `slow` keep all
-
-    def judge(plan: P) -> float:
-        if id(plan) not in costs_known:
-            costs_known[id(plan)] = cost_of(plan)
-        return costs_known[id(plan)]
-
+    judge = choice.judge or RootWork()
+    stages: list[Callable[[P], float]] = list(bounds)
+    stages.append(judge)
     problem: ParameterError | None = None
     quick: list[_Bounded[P]] = []
     slow: list[_Bounded[P]] = []
@@ -126,50 +123,50 @@ def choose_chains(
                 made = [make(parameters) for make in makers]
             except ParameterError:
                 continue  # no primes for this shape, or their sizes miss a bound by a hair
-            allowed_ones = [plan for plan in made if choice.allows(plan)]
-            costs = [bound(plan) for plan in allowed_ones]
-            least = min(costs, default=math.inf)
-            for cost, plan in zip(costs, allowed_ones, strict=True):
-                kind = family, asked, ring_dim, n_diagonals(plan)
+            costs = [(stages[0](plan), plan) for plan in made if choice.allows(plan)]
+            least = min((cost for cost, _ in costs), default=math.inf)
+            for cost, plan in costs:
+                kind = family, asked, ring_dim, plan.layout.n_diagonals
                 (quick if cost <= SLOWER * least else slow).append(_Bounded(cost, -shape.scale_bits, plan, kind))
-    possible, quick = bool(quick), [each for each in quick if each.cost < math.inf]
-    if possible and not quick:
-        raise ParameterError(NOT_ALLOWED)
-    found, missed = _precise_enough(quick, judge, allowed, count)
+    found, missed = _precise_enough(quick, stages[1:], allowed, count)
+    if found or not missed:
+        most = found[0].cost if found else math.inf
+        if slow := [each for each in slow if each.cost < most]:
+            found, missed = _precise_enough(quick + slow, stages[1:], allowed, count)
     if found:
-        cost = judge(found[0])
-        slow = [each for each in slow if each.cost < cost]
-        return _precise_enough(quick + slow, judge, allowed, count)[0] if slow else found
-    if not missed:
-        raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
-    return [tolerated(min(missed, key=lambda each: each[0])[1])]
+        return [each.plan for each in found]
+    if missed:
+        return [tolerated(min(missed, key=lambda each: each[0])[1])]
+    if quick:
+        raise ParameterError(NOT_ALLOWED)
+    raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
 
 
 def _precise_enough(
-    plans: Sequence[_Bounded[P]], judge: Callable[[P], float], allowed: float, count: int
-) -> tuple[list[P], list[tuple[float, P]]]:
-    """(the cheapest on up to `count` different chains, the error of those that were looked at and are not precise
-    enough)
+    plans: Sequence[_Bounded[P]], stages: Sequence[Callable[[P], float]], allowed: float, count: int
+) -> tuple[list[_Bounded[P]], list[tuple[float, P]]]:
+    """(the cheapest on up to `count` different chains, with what they cost; the error of those that were looked at and
+    are not precise enough)
     """
     plans = sorted(plans, key=lambda each: (each.cost, each.order))
     alike: dict[tuple[int, ...], list[P]] = {}
     for each in plans:
         alike.setdefault(each.kind, []).append(each.plan)
-    found: list[P] = []
+    found: list[_Bounded[P]] = []
     missed: list[tuple[float, P]] = []
     smallest: dict[tuple[int, ...], float] = {}
 
-    def is_too_noisy(each: _Bounded[P]) -> bool:
+    def is_known_noisy(each: _Bounded[P]) -> bool:
+        return each.plan.parameters.scale_bits < smallest.get(each.kind, 0)
+
+    for each in _in_order(plans, stages, is_known_noisy):
         if each.kind not in smallest:
             smallest[each.kind] = _smallest_scale(alike[each.kind], allowed, missed)
-        return each.plan.parameters.scale_bits < smallest[each.kind]
-
-    for each in _in_order(plans, judge, is_too_noisy):
-        if any(_is_alike(each.plan, other) for other in found):
+        if is_known_noisy(each) or any(_is_alike(each.plan, other.plan) for other in found):
             continue
         error_of = each.plan.precision.released_error
         if error_of <= allowed:
-            found.append(each.plan)
+            found.append(each)
             if len(found) == count:
                 break
         else:
@@ -178,26 +175,27 @@ def _precise_enough(
 
 
 def _is_alike(plan: P, other: P) -> bool:
-    return is_like(plan.parameters, other.parameters) and points_of(plan) == points_of(other)
+    return is_like(plan.parameters, other.parameters) and plan.points == other.points
 
 
 def _in_order(
-    plans: Sequence[_Bounded[P]], judge: Callable[[P], float], is_out: Callable[[_Bounded[P]], bool]
+    plans: Sequence[_Bounded[P]], stages: Sequence[Callable[[P], float]], is_out: Callable[[_Bounded[P]], bool]
 ) -> Iterator[_Bounded[P]]:
-    """The cheapest first, of equally cheap ones that of the largest scale. is_out: asked before a plan's cost is worked
-    out, for whether it is passed over anyway.
+    """The cheapest first, of equally cheap ones that of the largest scale, with what they cost: by the last of these
+    stages, for which those before it are bounds. is_out: asked before a stage, for whether a plan is passed over.
     """
-    heap = [(each.cost, False, each.order, place) for place, each in enumerate(plans)]
+    heap = [(each.cost, 0, each.order, place) for place, each in enumerate(plans) if each.cost < math.inf]
     heapify(heap)
     while heap:
-        _, is_known, order, place = heappop(heap)
-        each = plans[place]
-        if is_known:
-            yield each
+        cost, stage, order, place = heappop(heap)
+        if is_out(plans[place]):
             continue
-        cost = math.inf if is_out(each) else judge(each.plan)
-        if cost < math.inf:
-            heappush(heap, (cost, True, order, place))
+        if stage == len(stages):
+            yield replace(plans[place], cost=cost)
+            continue
+        closer = max(cost, stages[stage](plans[place].plan))
+        if closer < math.inf:
+            heappush(heap, (closer, stage + 1, order, place))
 
 
 def _smallest_scale(plans: Sequence[P], allowed: float, missed: list[tuple[float, P]]) -> float:

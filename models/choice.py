@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mhe.parameters import Parameters, Primes, Shape
@@ -32,9 +32,9 @@ class Pinned:
 class Choice:
     """Constraints and explicit wishes; None leaves a value to the search.
 
-    judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. bound: what a
-    perceptron costs at least, by `judge`, and at once. pinned: the only chain that is looked at, for a party that is
-    told what another one found; it must keep all constraints.
+    judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. bounds: what a
+    perceptron costs at least, by `judge`: first what is known at once, then what is closer and takes longer. pinned:
+    the only chain that is looked at, for a party that is told what another one found; it must keep all constraints.
     """
 
     security_bits: int = 128
@@ -46,12 +46,12 @@ class Choice:
     limbs: int | None = None
     points: RefreshPoints | None = None
     judge: Judge | None = None
-    bound: Judge | None = None
+    bounds: Sequence[Callable[[PerceptronPlan], float]] = ()
     pinned: Pinned | None = None
 
     def allows(self, plan: Plan) -> bool:
         """Whether it is in the packing that is looked at, and refreshes where that does."""
-        wished, found = self.pinned, (n_diagonals(plan), plan.layout.baby, points_of(plan))
+        wished, found = self.pinned, (plan.layout.n_diagonals, plan.layout.baby, plan.points)
         return wished is None or found == (wished.n_diagonals, wished.baby, wished.points)
 
 
@@ -61,17 +61,7 @@ def pinned(plan: Plan) -> Pinned:
     if not plan.centred:
         # OpenFHE's primes follow from the rest, and are not to be asked for
         shape = Shape(shape.ring_dim, shape.first_bits, shape.scale_bits, shape.n_limbs, shape.digits)
-    return Pinned(shape, n_diagonals(plan), plan.layout.baby, points_of(plan))
-
-
-def points_of(plan: Plan) -> RefreshPoints:
-    """Where it refreshes, if that is left to a search."""
-    return plan.points if isinstance(plan, PerceptronPlan) else ALL_POINTS
-
-
-def n_diagonals(plan: Plan) -> int:
-    """Of its products with clear rows."""
-    return plan.layout.width if isinstance(plan, PerceptronPlan) else plan.layout.n_diagonals
+    return Pinned(shape, plan.layout.n_diagonals, plan.layout.baby, plan.points)
 
 
 def shape_of(p: Parameters) -> Shape:

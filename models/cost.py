@@ -249,6 +249,12 @@ def work_on(chain: Chain) -> Work:
     return Work(chain)
 
 
+@lru_cache(maxsize=1024)
+def work_of(parameters: Parameters) -> Work:
+    """On the chain of these parameters."""
+    return work_on(Chain.of(parameters))
+
+
 Rates = Mapping[str, Mapping[int, Mapping[int, float]]]
 """Microseconds of a unit of work: by operation, ring dimension and limbs."""
 
@@ -268,26 +274,26 @@ class UnitCosts:
     crowded: float = 1.0
 
     def seconds(self, work: Work, name: str, limbs: int) -> float:
-        return work.of(name, limbs) * self._rate(name, work.chain.ring_dim, limbs) * 1e-6
+        return self._on(work)[name, limbs]
 
     def total(self, work: Work, counts: Mapping[tuple[str, int], int]) -> float:
         """Of all these operations."""
-        ring_dim = work.chain.ring_dim
-        spent = (n * work.of(name, limbs) * self._rate(name, ring_dim, limbs) for (name, limbs), n in counts.items())
-        return sum(spent) * 1e-6
+        seconds = self._on(work)
+        return sum(n * seconds[operation] for operation, n in counts.items())
 
     @cached_property
-    def _known(self) -> dict[tuple[str, int, int], float]:
+    def _known(self) -> dict[int, _Seconds]:
+        """By the identity of their work, which they keep: its chain takes longer to compare than to look up."""
         return {}
 
-    def _rate(self, name: str, ring_dim: int, limbs: int) -> float:
-        key = (name, ring_dim, limbs)
-        found = self._known.get(key)
+    def _on(self, work: Work) -> _Seconds:
+        found = self._known.get(id(work))
         if found is None:
-            found = self._known[key] = self._interpolated(*key)
+            found = self._known[id(work)] = _Seconds(self, work)
         return found
 
-    def _interpolated(self, name: str, ring_dim: int, limbs: int) -> float:
+    def rate(self, name: str, ring_dim: int, limbs: int) -> float:
+        """Microseconds of a unit of work."""
         rings = self.rates[ALIKE.get(name, name)]
         nearest = min(rings, key=lambda n: abs(math.log2(n / ring_dim)))
         points = sorted(rings[nearest].items())
@@ -297,6 +303,20 @@ class UnitCosts:
         if limbs >= high:
             return last
         return first + (last - first) * (limbs - low) / (high - low)
+
+
+class _Seconds(dict[tuple[str, int], float]):
+    """By operation and limbs, on one chain."""
+
+    def __init__(self, units: UnitCosts, work: Work) -> None:
+        super().__init__()
+        self._units, self._work = units, work
+
+    def __missing__(self, operation: tuple[str, int]) -> float:
+        (name, limbs), work = operation, self._work
+        found = work.of(name, limbs) * self._units.rate(name, work.chain.ring_dim, limbs) * 1e-6
+        self[operation] = found
+        return found
 
 
 ALIKE = {"conjugate": "rotate", "own_encryption": "rerandomise", "add_plain": "add"}

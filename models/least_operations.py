@@ -16,6 +16,7 @@ from models.model_tiles import ModelTiles
 from models.operations import Counts
 from models.perceptron import Perceptron
 from models.refresh_points import RefreshPoints, level_schedule
+from models.tile_products import fold_steps
 from models.tiles import TileLayout
 
 
@@ -41,10 +42,12 @@ def _by_level(
     counts["lift", None] += own
     counts["rerandomise", 1] += tiles.count
     forward, backward = _clear(tiles)
-    pieces = [(levels.forward[0], forward), (1, backward)]
+    first = tiles.grids[0][1]
+    pieces = [(levels.forward[0], forward), (levels.forward[0] - 1, Counter(rotate=first)), (1, backward)]
     for layer in range(1, net.n_layers):
-        turns = tiles.turns(layer)
-        inner = _inner(*tiles.grids[layer], len(layout.babies(turns)), turns)
+        down, across = tiles.grids[layer]
+        pieces.append((levels.ahead[layer], Counter(rotate=down * across)))
+        inner = _inner(layout, down, across, tiles.turns(layer))
         pieces += zip((levels.forward[layer], levels.backward[layer], 1), inner, strict=True)
     for level, work in pieces:
         for name, count in work.items():
@@ -67,12 +70,15 @@ def _clear(tiles: ModelTiles) -> tuple[Counter[str], Counter[str]]:
             rotate_and_sum=summed["rotations"], rotated_sum=summed["sums"],
         )  # fmt: skip
 
-    return product(babies_turned, giants_turned), product(giants_turned, babies_turned)
+    forward, backward = product(babies_turned, giants_turned), product(giants_turned, babies_turned)
+    return forward, backward + Counter(rotate=across)
 
 
-def _inner(down: int, across: int, babies: int, turns: int) -> tuple[Counter[str], Counter[str], Counter[str]]:
+def _inner(layout: TileLayout, down: int, across: int, turns: int) -> tuple[Counter[str], Counter[str], Counter[str]]:
     """Products of an inner layer of encrypted weights: forward, backward, and of the gradient."""
+    babies = len(layout.babies(turns))
     giants, weights = max(1, turns // 2) // babies, down * across
+    in_halves = turns > 1
 
     def product(taken: int, given: int) -> Counter[str]:
         return Counter(
@@ -80,6 +86,8 @@ def _inner(down: int, across: int, babies: int, turns: int) -> tuple[Counter[str
             relinearise=given * giants,
             rotate_hoisted=taken * (giants - 1 + giants * (babies - 1)) + weights * (babies - 1),
             rotate_and_sum=given * (giants - 1),
+            rotate=taken * (1 + in_halves) + given * in_halves,
+            conjugate=given * in_halves,
         )
 
     gradient = Counter(
@@ -87,5 +95,8 @@ def _inner(down: int, across: int, babies: int, turns: int) -> tuple[Counter[str
         relinearise=weights * babies,
         rotate_hoisted=min(down, across) * (giants - 1),
         rotate_and_sum=weights * (babies - 1),
+        rotate=min(down, across) * in_halves,
+        conjugate=weights * in_halves,
     )
-    return product(down, across), product(across, down), gradient
+    completed = Counter(rotate=across * len(fold_steps(layout, turns)))
+    return product(down, across) + completed, product(across, down), gradient

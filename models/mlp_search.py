@@ -11,8 +11,10 @@ from mhe.parameters import Parameters
 from models.chains import Demand, Family, choose_chains
 from models.choice import Choice, MakeModuli
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
+from models.model_tiles import ModelTiles
 from models.packing import doublings
 from models.refresh_points import RefreshPoints, possible_points
+from models.search import RootWork
 from models.tiles import TileLayout, coupled_width
 from models.workload import Workload
 
@@ -42,16 +44,16 @@ def choose_perceptron_plans(
         return demand, in_ring
 
     wished = possible_points(net) if choice.points is None else [choice.points.of(net)]
-    return choose_chains(workload, choice, make_moduli, [*map(family, wished)], free=free, count=count)
+    bounds = (RootWork.least,) if choice.judge is None else choice.bounds
+    return choose_chains(workload, choice, make_moduli, [*map(family, wished)], free=free, bounds=bounds, count=count)
 
 
 def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:
     """All widths of tiles that hold a batch, each with all numbers of baby steps that make a difference. Raises
     ParameterError if there is none.
 
-    Hardly any of them is ever counted (`models.chains`): the lower bound of a layout that cannot be the best is far
-    above what the best one costs. Baby steps are those of products with inner weights, at most half of the turns;
-    without hidden layers only answers have any, and one number does. Coupled outputs are of one tile.
+    Baby steps are those of products with inner weights, at most half of the turns; without hidden layers only answers
+    have any, and one number does. Coupled outputs are of one tile.
     """
     batch = max(workload.batch_rows)
     least = coupled_width(workload.outputs) if workload.coupled else 1
@@ -63,4 +65,9 @@ def tile_layouts(workload: Workload, n_slots: int) -> list[TileLayout]:
         )
     if not workload.hidden:
         return [TileLayout(n_slots, width, min(1 << (width.bit_length() // 2), width)) for width in widths]
-    return [TileLayout(n_slots, width, baby) for width in widths for baby in doublings(1, max(2, width))]
+    found: dict[tuple[int, ...], TileLayout] = {}
+    for layout in (TileLayout(n_slots, width, baby) for width in widths for baby in doublings(1, max(2, width))):
+        tiles = ModelTiles(workload.model, layout)
+        babies = (len(layout.babies(tiles.turns(layer))) for layer in range(1, workload.model.n_layers))
+        found.setdefault((layout.width, *babies), layout)
+    return list(found.values())

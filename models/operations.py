@@ -20,7 +20,6 @@ from mhe.backend import rules
 from mhe.backend.tracking import Size, TrackingBackend
 from mhe.ciphertext import Ciphertext, Plaintext
 from mhe.tracking_party import TrackingParty
-from models.choice import points_of
 from models.clear_tiles import ClearTiles
 from models.linalg import PackedBlock
 from models.mlp import PerceptronModel
@@ -128,7 +127,7 @@ class Counted:
             # how precise the release is has no part in an iteration
             task = replace(plan.workload, precision=SOME_PRECISION, release_bits=SOME_BITS)
             self._tasks[plan.workload] = task
-        what = task, plan.layout, points_of(plan), plan.parameters.depth, blocks, is_root, keep
+        what = task, plan.layout, plan.points, plan.parameters.depth, blocks, is_root, keep
         known = self._known.setdefault(what, {})
         if not known:
             known[low] = operations(plan, rank, is_root=is_root, keep=keep)

@@ -11,7 +11,7 @@ from mhe.moduli import generate_moduli
 from mhe.parameters import Parameters
 from models.candidates import Candidate, candidates_for
 from models.choice import Choice, MakeModuli
-from models.cost import DEFAULT_UNITS, Chain, work_on
+from models.cost import DEFAULT_UNITS, work_of
 from models.least_operations import least_operations
 from models.mlp_plan import PerceptronPlan
 from models.model import Plan
@@ -125,13 +125,14 @@ class RootWork:
         busiest = max(range(plan.workload.n_parties), key=lambda rank: plan.workload.batch_rows[rank])
         return self._seconds(plan, whole(self._counted.of(plan, busiest, is_root=True, keep=True).later))
 
-    def least(self, plan: Plan) -> float:
-        """No more than that, of a perceptron at once."""
-        return self._seconds(plan, least_operations(plan)) if isinstance(plan, PerceptronPlan) else self(plan)
+    @classmethod
+    def least(cls, plan: PerceptronPlan) -> float:
+        """No more than that."""
+        return cls._seconds(plan, least_operations(plan))
 
     @staticmethod
     def _seconds(plan: Plan, counts: Counts) -> float:
-        return DEFAULT_UNITS.total(work_on(Chain.of(plan.parameters)), counts)
+        return DEFAULT_UNITS.total(work_of(plan.parameters), counts)
 
 
 def is_like(a: Parameters, b: Parameters) -> bool:

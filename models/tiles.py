@@ -56,6 +56,11 @@ class TileLayout:
         return 2 * self.width
 
     @property
+    def n_diagonals(self) -> int:
+        """Of a tile of clear rows."""
+        return self.width
+
+    @property
     def rows(self) -> int:
         """Samples of a batch."""
         return self.n_slots // self.stride

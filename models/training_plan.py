@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass
 
 from mhe.collective import Transfer
@@ -12,6 +13,7 @@ from mhe.parameters import Parameters
 from models.perceptron import Perceptron
 from models.precision import ReleasePrecision
 from models.prediction import TWO_BUDGETS, Prediction, flooded_std
+from models.refresh_points import ALL_POINTS, RefreshPoints
 from models.workload import Workload
 
 REFRESH_PASSES = 3
@@ -61,6 +63,11 @@ class TrainingPlan(ABC):
     @abstractmethod
     def precision(self) -> ReleasePrecision:
         """Noise of the weights and of what is released."""
+
+    @property
+    def points(self) -> RefreshPoints:
+        """Where an iteration refreshes, of what it can do without."""
+        return ALL_POINTS
 
     @property
     @abstractmethod
@@ -125,7 +132,8 @@ class TrainingPlan(ABC):
 
     def key_bytes(self, *, is_root: bool = True) -> int:
         """Evaluation keys held by the root, or by another party."""
-        return sum(map(self.parameters.evaluation_key_bytes, self.held_keys.limbs(is_root=is_root)))
+        keys = Counter(self.held_keys.limbs(is_root=is_root))
+        return sum(count * self.parameters.evaluation_key_bytes(limbs) for limbs, count in keys.items())
 
     def refresh_transfers(self, outputs: int, count: int = 1) -> tuple[Transfer, ...]:
         """Of `count` of the root's ciphertexts, with outputs of so many limbs together."""

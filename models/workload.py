@@ -75,7 +75,7 @@ class Workload:
         """Whether the range is probed in this iteration, from 1."""
         return self.range_every is not None and iteration % self.range_every == 0
 
-    @property
+    @cached_property
     def model(self) -> Perceptron:
         activation = self.activation or self.link
         return Perceptron(self.features, self.hidden, self.outputs, activation, self.link, self.coupled)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mhe.errors import ParameterError
-from models.choice import Choice, n_diagonals, points_of, shape_of
+from models.choice import Choice, shape_of
 from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
@@ -148,8 +148,8 @@ def _relaxed(workload: Workload, choice: Choice, plan: Plan) -> Iterator[tuple[s
             yield f"{name} = {getattr(choice, name)}", "left to the plan", workload, left
     if choice.points is not None:
         yield f"{choice.points.left_out} not refreshed", "left to the plan", workload, replace(choice, points=None)
-    elif points_of(plan) != ALL_POINTS:
-        some = points_of(plan).left_out
+    elif plan.points != ALL_POINTS:
+        some = plan.points.left_out
         yield f"{some} not refreshed", "all refreshed", workload, replace(choice, points=ALL_POINTS)
     if isinstance(plan, FixedHessianPlan) and workload.condition is not None:
         smaller = workload.condition / PRECISION_STEP
@@ -165,7 +165,7 @@ def _print(found: Explanation, console: Console) -> None:
     for name in ("", "ring", "limbs", "digits", "scale", "error", "iteration", "sent per party", "memory", *places):
         table.add_column(name, justify="left" if name in ("", *places) else "right", no_wrap=True)
     for name, forecast in (("chosen", chosen), *(("instead", each) for each in found.others)):
-        table.add_row(name, *_row(forecast), *(points_of(forecast.plan).left_out for _ in places))
+        table.add_row(name, *_row(forecast), *(forecast.plan.points.left_out for _ in places))
     console.print(table)
     console.print()
     console.print("[bold]What a constraint costs[/bold]")
@@ -250,8 +250,8 @@ def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
         "shape": asdict(shape_of(p)),
         "log_qp": round(p.log_qp, 2),
         "baby_steps": plan.layout.baby,
-        "diagonals": n_diagonals(plan),
-        "refresh_points": asdict(points_of(plan)),
+        "diagonals": plan.layout.n_diagonals,
+        "refresh_points": asdict(plan.points),
         "security_bits": p.security_bits,
         "statistical_bits": p.statistical_bits,
         "release_bits": plan.workload.release_bits,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from mhe.collective import Transfer
 from mhe.parameters import WORD_BYTES
-from models.cost import Chain, UnitCosts, Work, work_on
+from models.cost import UnitCosts, Work, work_of
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.operations import Counted, Counts, Operations, probe_operations
@@ -91,6 +91,11 @@ class Forecast:
     def floor_seconds(self, everybody: Counts) -> float:
         """Wall time of what every party makes in any case."""
         return self._together([(self._computed(everybody), self.tree.n_parties)])
+
+    @property
+    def passing_seconds(self) -> float:
+        """Wall time of the passes of an iteration, if nobody waits for another one."""
+        return self._passing(self.plan.iteration_transfers)
 
     @cached_property
     def encoding_seconds(self) -> float:
@@ -218,9 +223,14 @@ class Forecast:
 
     def keeps_diagonals(self, rank: int, sharing: int = 1) -> bool:
         """Whether this party keeps its rows encoded. sharing: parties of one process, where memory has no limit."""
+        plan = self.plan
         if self.keep_within is None:
-            return self.plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
-        return self._memory_bytes(rank, keep=True) <= self.keep_within
+            return plan.encoded_bytes(rank) * sharing <= KEPT_DIAGONALS_BYTES
+        key = ("keeps", plan.blocks(rank), plan.batches(rank), rank == self.tree.root)
+        if key not in self._known:
+            self._known[key] = self._memory_bytes(rank, keep=True) <= self.keep_within
+        found: bool = self._known[key]
+        return found
 
     def _memory_bytes(self, rank: int, *, keep: bool) -> int:
         plan = self.plan
@@ -353,4 +363,4 @@ class Forecast:
 
     @cached_property
     def _work(self) -> Work:
-        return work_on(Chain.of(self.plan.parameters))
+        return work_of(self.plan.parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -58,11 +59,18 @@ class Goal:
     def __call__(self, plan: Plan) -> float:
         return self.allowance(plan) or min(map(self._cost, self.forecasts(plan)))
 
-    def least(self, plan: Plan) -> float:
-        """No more than what a plan costs; of a perceptron, without counting what it takes."""
-        if self.objective != "time" or not isinstance(plan, PerceptronPlan):
-            return self(plan)
-        return self.allowance(plan) or self.forecasts(plan)[0].floor_seconds(least_operations(plan))
+    @property
+    def bounds(self) -> Sequence[Callable[[PerceptronPlan], float]]:
+        """As of a `Choice`: without counting what a perceptron takes. Traffic and memory are known at once."""
+        return (self._least, self._least_with_passes) if self.objective == "time" else ()
+
+    def _least(self, plan: PerceptronPlan) -> float:
+        return self.forecasts(plan)[0].floor_seconds(least_operations(plan))
+
+    def _least_with_passes(self, plan: PerceptronPlan) -> float:
+        if self.allowance(plan):
+            return math.inf
+        return self._least(plan) + min(forecast.passing_seconds for forecast in self.forecasts(plan))
 
     def _cost(self, forecast: Forecast) -> float:
         if self.objective == "traffic":

@@ -73,15 +73,15 @@ def best_plans(
     if goal is None:
         return _chosen(workload, choice, config, count)
     judge: Judge = goal if choice.pinned is None else goal.allowance
-    bound: Judge = goal.least if choice.pinned is None else goal.allowance
+    bounds = goal.bounds if choice.pinned is None else ()
     try:
-        return _chosen(workload, replace(choice, judge=judge, bound=bound), config, count)
+        return _chosen(workload, replace(choice, judge=judge, bounds=bounds), config, count)
     except ParameterError:
         if goal.memory_limit is None:
             raise
     # raises what binds if it is not the memory
     smallest = replace(goal, objective="memory", memory_limit=None)
-    plan = _chosen(workload, replace(choice, judge=smallest, bound=smallest), config, 1)[0]
+    plan = _chosen(workload, replace(choice, judge=smallest), config, 1)[0]
     # rounded up, so that what is said is enough
     least = math.ceil(smallest.forecast(plan).most_memory_bytes / 2**20)
     p, keys = plan.parameters, len(plan.held_keys.limbs(is_root=True))

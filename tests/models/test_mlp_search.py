@@ -13,13 +13,18 @@ from mhe.moduli import generate_moduli
 from mhe.parameters import LOG_QP_CAPS, log2_product, refresh_floor_bits
 from models.activations import approximate, identity, sigmoid, square
 from models.choice import Choice, pinned
+from models.cost import DEFAULT_UNITS
 from models.least_operations import least_operations
 from models.mlp_plan import PerceptronPlan, perceptron_levels, perceptron_message_bits
 from models.mlp_search import choose_perceptron_plans, tile_layouts
+from models.model_tiles import ModelTiles
 from models.operations import operations, whole
 from models.packing import doublings
 from models.search import LOGIT_ERROR, TOLERATED, RootWork
 from models.tiles import TileLayout
+from network.link import Link
+from network.topology import Tree
+from scripts.goal import Goal
 from tests.evaluators import moduli_of
 from tests.insecure import insecure_test_perceptron_plan, sigmoid_polynomial, workload
 
@@ -125,6 +130,7 @@ def test_explicit_values_are_taken(free):
     ("changes", "widths"),
     [
         ({}, (1, 2, 4, 8, 16, 32, 64)),
+        ({"hidden": (16, 8)}, (1, 2, 4, 8, 16, 32, 64)),
         ({"hidden": ()}, (1, 2, 4, 8, 16, 32, 64)),
         ({"hidden": (), "coupled": True}, (8, 16, 32, 64)),
         ({"batch": 150}, (1, 2, 4, 8, 16)),
@@ -136,10 +142,17 @@ def test_tiles_of_every_width_that_holds_a_batch_are_looked_at(changes, widths):
     layouts = tile_layouts(task, 8192)
     assert sorted({each.width for each in layouts}) == list(widths)
     assert min(each.rows for each in layouts) >= max(task.batch_rows)
-    for width in widths:
-        babies = [each.baby for each in layouts if each.width == width]
-        assert len(babies) == (max(1, width.bit_length() - 1) if task.hidden else 1)
-        assert babies == sorted(set(babies))
+    made = [steps_of(task, each) for each in layouts]
+    assert len(set(made)) == len(made)
+    assert {*made} == {
+        steps_of(task, TileLayout(8192, width, baby)) for width in widths for baby in doublings(1, 2 * width)
+    }
+
+
+def steps_of(task, layout):
+    """All that the number of baby steps makes a difference to in training."""
+    tiles = ModelTiles(task.model, layout)
+    return layout.width, *(layout.babies(tiles.turns(layer)) for layer in range(1, task.model.n_layers))
 
 
 NETWORKS = {
@@ -165,6 +178,45 @@ def test_what_is_cheapest_is_found_without_counting_all(name):
             assert count <= counted.get(key, 0), (layout, key)
         assert judge.least(other) <= judge(other)
         assert judge(other) >= cost
+
+
+@pytest.mark.parametrize("link", [None, Link.parse("1gbps/20ms")])
+def test_bounds_change_nothing_of_what_is_found(link):
+    """Every bound is below the next one and the cost, and the search without any finds the same: within less memory,
+    too.
+    """
+    task = WORKLOADS["nothing"]
+    trees = tuple(Tree(task.n_parties, arity) for arity in (2, 3))
+    goal = Goal("time", trees, DEFAULT_UNITS, link)
+    fast = found_with_and_without_bounds(task, goal)
+    least = replace(goal, objective="memory")(fast)
+    small = found_with_and_without_bounds(task, replace(goal, memory_limit=int(least) - 1))
+    assert goal(small) > goal(fast)
+    for layout in tile_layouts(task, fast.parameters.n_slots):
+        other = replace(fast, layout=layout)
+        costs = [*(bound(other) for bound in goal.bounds), goal(other)]
+        assert len(costs) == 3
+        assert costs == sorted(costs)
+
+
+def found_with_and_without_bounds(task, goal):
+    choice = Choice(ring_dim=1 << 14, digits=3, judge=goal)
+    choices = choice, replace(choice, bounds=goal.bounds)
+    same, plan = (choose_perceptron_plans(task, each, generate_moduli, free=True)[0] for each in choices)
+    assert same == plan
+    return plan
+
+
+def test_what_is_slow_on_its_chain_is_found_where_nothing_else_is_allowed():
+    narrow = 4
+
+    def judge(plan):
+        return RootWork()(plan) if plan.layout.width <= narrow else math.inf
+
+    wished = Choice(ring_dim=1 << 14, digits=3, judge=judge)
+    plan = choose(WORKLOADS["nothing"], replace(wished, bounds=(RootWork.least,)))
+    assert plan.layout.width == narrow
+    assert plan == choose(WORKLOADS["nothing"], wished)
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.5, math.inf])
