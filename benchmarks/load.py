@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STAT = Path("/proc/stat")
 
@@ -33,6 +35,12 @@ class Load:
             return None
         others = (self.everybody - start.everybody) - (self.own - start.own)
         return min(max(others / ((self.wall - start.wall) * (os.cpu_count() or 1)), 0.0), 1.0)
+
+
+def part_of_others(record: Mapping[str, Any]) -> str:
+    """What a record says of it, to be shown."""
+    others = record.get("others")
+    return "-" if others is None else f"{others:.0%}"
 
 
 def _busy_seconds() -> float | None:

@@ -7,7 +7,9 @@ party, and the largest weight error.
 
 A machine that others use as well is not always equally fast. So some of the calibration is repeated before and after
 every job, and its pace recorded beside the job: how many times as long as at the calibration the same operations take,
-in CPU and in wall time. The ratios are given as they are, and as they would be had the machine kept its pace.
+in CPU and in wall time. The ratios are given as they are, and as they would be had the machine kept its pace. What part
+of it others took during the job is recorded, too (`benchmarks.load`): where that is more than a few percent, wall times
+say nothing, and the job is to be run again (--only).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import environment
+from benchmarks.load import Load, part_of_others
 from benchmarks.scaling import Settings, toml
 from benchmarks.together import Workers
 from benchmarks.units import Pace, pace
@@ -116,9 +119,10 @@ JOBS: Mapping[str, tuple[int, Settings]] = {
 
 
 def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str, Any]:
-    """One run: what was foretold, what was measured, and their ratios. pace: of the machine at the moment.
+    """One run: what was foretold, what was measured, their ratios, and the part of the machine that others took.
 
-    Raises CalledProcessError if it fails."""
+    pace: of the machine at the moment. Raises CalledProcessError if it fails.
+    """
     settings = {**given, "training": {"iterations": ITERATIONS, **given.get("training", {})}}
     config = parse_config(settings)
     summaries, target = read_summaries(config, parties)
@@ -129,8 +133,9 @@ def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str
         path, out = Path(folder) / "job.toml", Path(folder) / "out"
         path.write_text(toml(settings), encoding="utf-8")
         command = ["train", str(path), "--parties", str(parties), "--out", str(out)]
-        before = pace()
+        before, start = pace(), Load.now()
         subprocess.run([sys.executable, "-m", "scripts.cli", *command], check=True, cwd=ROOT)
+        others = Load.now().others_since(start)
         paces = {"before": before, "after": pace()}
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
         lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -159,6 +164,7 @@ def run_job(parties: int, given: Settings, pace: Callable[[], Pace]) -> dict[str
         "config": settings,
         "predicted": predicted,
         "measured": measured,
+        "others": others,
         "pace": {when: each._asdict() for when, each in paces.items()},
     }
     usual = Pace(*map(mean, zip(*paces.values(), strict=True)))
@@ -190,7 +196,19 @@ def _distance(ratio: float) -> float:
     return max(ratio, 1 / ratio)
 
 
-COLUMNS = ("job", "parties", "ring", "CPU", "wall", "training", "bytes", "memory", "weight error", "CPU at pace")
+COLUMNS = (
+    "job",
+    "parties",
+    "ring",
+    "CPU",
+    "wall",
+    "training",
+    "bytes",
+    "memory",
+    "weight error",
+    "CPU at pace",
+    "others",
+)
 RATIOS = (
     "iteration_cpu_seconds", "iteration_seconds", "training_seconds", "iteration_bytes", "memory_bytes",
     "max_weight_error",
@@ -203,7 +221,8 @@ def rows_of(jobs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     for job in jobs:
         ring = f"2^{job['predicted']['shape']['ring_dim'].bit_length() - 1}"
         ratios = [*(job["ratios"][name] for name in RATIOS), job["ratios_at_pace"]["iteration_cpu_seconds"]]
-        rows.append((job["job"], str(job["parties"]), ring, *("-" if r is None else f"{r:.2f}" for r in ratios)))
+        shown = ("-" if r is None else f"{r:.2f}" for r in ratios)
+        rows.append((job["job"], str(job["parties"]), ring, *shown, part_of_others(job)))
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import comparisons, scaling_report
 from benchmarks.jobs import RESULTS, ROOT
+from benchmarks.load import part_of_others
 from benchmarks.markdown import table
 from benchmarks.plots import draw
 from benchmarks.predictions import COLUMNS, rows_of
@@ -96,7 +97,7 @@ def runs_table(kind: KindName, records: Sequence[dict[str, Any]]) -> str:
             f"{cpu:.1f}",
             f"{max(measured):.2f}" if measured else "-",
             f"{max(planned):.2f}",
-            "-" if record.get("others") is None else f"{record['others']:.0%}",
+            part_of_others(record),
         )
         rows.append(cells)
     return table(columns, rows)
