@@ -63,16 +63,18 @@ Family = tuple[Demand, Callable[[int], Sequence[Callable[[Parameters], P]]]]
 both raise ParameterError where there is none. The first one is what refusals are about."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Bounded(Generic[P]):
     """A plan, what it costs at least, and its place among equally cheap ones. kind: of what differs in nothing that
-    precision hangs on but the scale.
+    precision hangs on but the scale. stage: how many of the bounds behind the first one are worked out; behind the last
+    one is the cost itself.
     """
 
     cost: float
     order: int
     plan: P
     kind: tuple[int, ...]
+    stage: int = 0
 
 
 def choose_chains(
@@ -184,18 +186,20 @@ def _in_order(
     """The cheapest first, of equally cheap ones that of the largest scale, with what they cost: by the last of these
     stages, for which those before it are bounds. is_out: asked before a stage, for whether a plan is passed over.
     """
-    heap = [(each.cost, 0, each.order, place) for place, each in enumerate(plans) if each.cost < math.inf]
+    heap = [(each.cost, each.stage, each.order, place) for place, each in enumerate(plans) if each.cost < math.inf]
     heapify(heap)
     while heap:
-        cost, stage, order, place = heappop(heap)
-        if is_out(plans[place]):
+        *_, place = heappop(heap)
+        each = plans[place]
+        if is_out(each):
             continue
-        if stage == len(stages):
-            yield replace(plans[place], cost=cost)
+        if each.stage == len(stages):
+            yield each
             continue
-        closer = max(cost, stages[stage](plans[place].plan))
-        if closer < math.inf:
-            heappush(heap, (closer, stage + 1, order, place))
+        each.cost = max(each.cost, stages[each.stage](each.plan))
+        each.stage += 1
+        if each.cost < math.inf:
+            heappush(heap, (each.cost, each.stage, each.order, place))
 
 
 def _smallest_scale(plans: Sequence[P], allowed: float, missed: list[tuple[float, P]]) -> float:
