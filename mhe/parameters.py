@@ -87,7 +87,7 @@ class Parameters:
     digits: into how many digits hybrid key switching cuts Q.
     n_parties: how many parties share the secret.
     refresh_limbs: limbs at which a refresh takes its input.
-    message_bits: the plan's bound on log2 |slot value| of what is refreshed.
+    message_bits: the plan's bound on log2 |slot value| of what is refreshed, were it at the default scale.
     security_bits: 128, 192 or 256, enforced by the caps on log2(QP).
     statistical_bits: the refresh masks hide the message to statistical distance 2^-statistical_bits.
     insecure: set only by INSECURE_TEST parameters; skips the cap, never the consistency checks.

@@ -98,12 +98,11 @@ def choose_chains(
     plan, and in the end its cost, is worked out only when the one before it is what is cheapest (best first: no plan
     that is left can cost less), and noise is followed only where a cost is. A plan that is slow on its chain, by its
     first bound more than SLOWER times as much as the best there, is looked at only where it could cost less than what
-    was found without, or where nothing else is allowed: where nothing is precise enough, none of these is tried. Noise
-    falls with the scale; the special primes always cover the digits, so that on these nothing depends, and what a
-    family takes of the room of a refresh grows with the floor, as the scale does. Hence a plan is passed over if one in
-    its ring and family, of as many diagonals, with at least its scale was not precise enough; and the smallest scale
-    that is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding constraint
-    if nothing fits.
+    was found without: where nothing is precise enough, none of these is tried. Noise falls with the scale; the special
+    primes always cover the digits, so that on these nothing depends, and what a family takes of the room of a refresh
+    grows with the floor, as the scale does. Hence a plan is passed over if one in its ring and family, of as many
+    diagonals, with at least its scale was not precise enough; and the smallest scale that is comes from a bisection,
+    which starts at the largest one. Raises ParameterError naming the binding constraint if nothing fits.
     """
     _, allowed = asked_of(workload)
     judge = choice.judge or RootWork()
@@ -130,18 +129,17 @@ def choose_chains(
             for cost, plan in costs:
                 kind = family, asked, ring_dim, plan.layout.n_diagonals
                 (quick if cost <= SLOWER * least else slow).append(_Bounded(cost, -shape.scale_bits, plan, kind))
-    found, missed = _precise_enough(quick, stages[1:], allowed, count)
-    if found or not missed:
-        most = found[0].cost if found else math.inf
-        if slow := [each for each in slow if each.cost < most]:
-            found, missed = _precise_enough(quick + slow, stages[1:], allowed, count)
-    if found:
-        return [each.plan for each in found]
-    if missed:
-        return [tolerated(min(missed, key=lambda each: each[0])[1])]
-    if quick:
+    possible, quick = bool(quick), [each for each in quick if each.cost < math.inf]
+    if possible and not quick:
         raise ParameterError(NOT_ALLOWED)
-    raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
+    found, missed = _precise_enough(quick, stages[1:], allowed, count)
+    if found:
+        slow = [each for each in slow if each.cost < found[0].cost]
+        best = _precise_enough(quick + slow, stages[1:], allowed, count)[0] if slow else found
+        return [each.plan for each in best]
+    if not missed:
+        raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
+    return [tolerated(min(missed, key=lambda each: each[0])[1])]
 
 
 def _precise_enough(
@@ -186,7 +184,7 @@ def _in_order(
     """The cheapest first, of equally cheap ones that of the largest scale, with what they cost: by the last of these
     stages, for which those before it are bounds. is_out: asked before a stage, for whether a plan is passed over.
     """
-    heap = [(each.cost, each.stage, each.order, place) for place, each in enumerate(plans) if each.cost < math.inf]
+    heap = [(each.cost, each.stage, each.order, place) for place, each in enumerate(plans)]
     heapify(heap)
     while heap:
         *_, place = heappop(heap)
@@ -198,8 +196,7 @@ def _in_order(
             continue
         each.cost = max(each.cost, stages[each.stage](each.plan))
         each.stage += 1
-        if each.cost < math.inf:
-            heappush(heap, (each.cost, each.stage, each.order, place))
+        heappush(heap, (each.cost, each.stage, each.order, place))
 
 
 def _smallest_scale(plans: Sequence[P], allowed: float, missed: list[tuple[float, P]]) -> float:

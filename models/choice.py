@@ -33,8 +33,9 @@ class Choice:
     """Constraints and explicit wishes; None leaves a value to the search.
 
     judge: what a plan costs; by default the root's operations, by the default table of `models.cost`. bounds: what a
-    perceptron costs at least, by `judge`: first what is known at once, then what is closer and takes longer. pinned:
-    the only chain that is looked at, for a party that is told what another one found; it must keep all constraints.
+    perceptron costs at least, by `judge`: first what is known at once, infinite where that is, then what is closer and
+    takes longer. pinned: the only chain that is looked at, for a party that is told what another one found; it must
+    keep all constraints.
     """
 
     security_bits: int = 128

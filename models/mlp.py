@@ -277,9 +277,9 @@ class _Pass:
         for layer in range(1, self.net.n_layers):
             a = self._activations(layer - 1, self.input(layer - 1, z))
             z = self.forward(layer, self._turned(layer, a, self.net.form(layer - 1)))
-        # what lies beside them is for nobody's eyes
         fresh, plan = self.party.refresh_own(z), self.plan
-        return self._evaluated(identity(), fresh, plan.low_limbs, plan.parameters.scale, self.batch.present)
+        # what lies beside them is for nobody's eyes
+        return self._alone(self.net.n_layers - 1, fresh, plan.low_limbs, plan.parameters.scale)
 
     def gradients(self) -> list[Ciphertext]:
         z = self.forward_first()
@@ -310,15 +310,21 @@ class _Pass:
         return ready
 
     def _parts_of_interval(self, layer: int, z: Sequence[Ciphertext]) -> list[Ciphertext]:
-        """z alone, without what products leave beside it, ready for a refresh."""
-        plan, ones = self.plan, np.ones((self.layout.rows, self.net.widths[layer + 1]))
-        used = self.layout.pack(self.tiles.with_copies(layer, ones), self.net.form(layer))
-        parts = []
-        for tile, mask in zip(z, used, strict=True):
-            present = self.batch.present * mask
-            (alone,) = self._evaluated(identity(), [tile], plan.low_limbs, plan.polynomial_inputs.scale, present)
-            parts.append(part_of_interval(self.backend, alone, self.net.interval, present))
-        return parts
+        """z alone, ready for a refresh."""
+        alone = self._alone(layer, z, self.plan.low_limbs, self.plan.polynomial_inputs.scale)
+        used = zip(alone, self._used(layer), strict=True)
+        return [part_of_interval(self.backend, tile, self.net.interval, mask) for tile, mask in used]
+
+    def _alone(self, layer: int, z: Sequence[Ciphertext], limbs: int, scale: float) -> list[Ciphertext]:
+        """z of this layer without what products leave beside it."""
+        used = zip(z, self._used(layer), strict=True)
+        return [each for tile, mask in used for each in self._evaluated(identity(), [tile], limbs, scale, mask)]
+
+    def _used(self, layer: int) -> list[Floats]:
+        """1 where a tile holds an output of this layer for a sample, 0 elsewhere."""
+        ones = np.ones((self.layout.rows, self.net.widths[layer + 1]))
+        tiles = self.layout.pack(self.tiles.with_copies(layer, ones), self.net.form(layer))
+        return [self.batch.present * tile for tile in tiles]
 
     def forward_first(self) -> list[Ciphertext]:
         """X W: plain tiles at plan.input_scale, a level lower than the product; the second half holds anything."""

@@ -163,11 +163,15 @@ def _packing(plan: Plan) -> str:
 
 
 def _probe(forecast: Forecast, action: str) -> dict[str, str]:
-    """What range probes tell and cost, where there are any."""
+    """What range probes tell and cost, where there is anything to tell."""
     plan = forecast.plan
     probe = range_probe(plan)
     if probe is None:
-        return {}
+        if not any(function.degree > 1 for function in plan.network.functions):
+            return {}
+        return {
+            "range probes": "none: nobody sees inputs outside the interval; far off, masks hide nothing (SECURITY.md)"
+        }
     return {
         "range probes": f"{plan.workload.probes}, of the sum of powers of {probe.power} of {probe.inputs.values} inputs"
         f" of polynomials; those beyond {probe.told:.2f} times the interval are surely told, then {action}. Each "

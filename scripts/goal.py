@@ -65,11 +65,9 @@ class Goal:
         return (self._least, self._least_with_passes) if self.objective == "time" else ()
 
     def _least(self, plan: PerceptronPlan) -> float:
-        return self.forecasts(plan)[0].floor_seconds(least_operations(plan))
+        return self.allowance(plan) or self.forecasts(plan)[0].floor_seconds(least_operations(plan))
 
     def _least_with_passes(self, plan: PerceptronPlan) -> float:
-        if self.allowance(plan):
-            return math.inf
         return self._least(plan) + min(forecast.passing_seconds for forecast in self.forecasts(plan))
 
     def _cost(self, forecast: Forecast) -> float:

@@ -8,15 +8,17 @@ from functools import partial
 import numpy as np
 import pytest
 
+from mhe.backend.clear import ClearBackend
 from models.activations import identity, square
 from models.model import model_of
 from models.perceptron import with_constant
 from models.precision import ROW_NORM_LIMIT
+from models.refresh_points import RefreshPoints
 from models.twin import train_twin
 from tests import oracle
 from tests.complex_slots import complex_slots, noise_norm
 from tests.evaluators import make_party, perceptron_plan_of, plan_of
-from tests.insecure import table, workload
+from tests.insecure import clear_party, insecure_test_perceptron_plan, table, workload
 from tests.runs import trained
 
 N_PARTIES = 2
@@ -106,3 +108,37 @@ def test_outputs_of_the_largest_rows_stay_within_their_bound(name):
             norm = noise_norm(got[0], plan.parameters, joint, expected)
             assert got[1] == plan.precision.logit_noise_norm
             assert norm < plan.precision.logit_noise_norm < norm * 2**14
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_columns_that_hold_no_output_are_delivered_empty(gradients, monkeypatch):
+    """What a step leaves beside the weights is masked with them, and what the rounding of that mask lets through with
+    the outputs: without noise, only the rounding of the second mask is left of it.
+    """
+    points = RefreshPoints(gradients=gradients)
+    task = workload((16, 16), 60, outputs=3, batch=8, iterations=3, **SETTINGS)
+    plan = insecure_test_perceptron_plan(task, width=8, ring_dim=1 << 9, points=points)
+    monkeypatch.setattr(ClearBackend, "_noisy", lambda self, values, std: values)
+    layout, columns = plan.layout, np.arange(plan.layout.stride)
+    empty = np.resize((columns >= task.outputs) & (columns < layout.width), plan.parameters.n_slots)
+
+    def after(party, rank, weights):
+        found, deliver = [], party.deliver
+
+        def listening(ciphertexts, bound):
+            found.extend(np.resize(party.backend.export_ciphertext(c).values[0], empty.shape) for c in ciphertexts)
+            return deliver(ciphertexts, bound)
+
+        party.deliver = listening
+        model_of(plan).predict(party, weights, np.random.default_rng(rank).normal(size=(4, 60)))
+        beside = [
+            np.abs(np.resize(party.backend.export_ciphertext(w).values[0], mask.shape)[mask == 0]).max()
+            for w, mask in zip(weights or (), plan.valid, strict=bool(weights))
+        ]
+        return found, beside
+
+    for found, beside in trained(plan, table(task), clear_party, after):
+        assert all(each > 1e-3 for each in beside)
+        for values in found:
+            assert np.abs(values[~empty]).max() > 1e-3
+            assert np.abs(values[empty]).max() < 2.0**-55

@@ -207,16 +207,19 @@ def found_with_and_without_bounds(task, goal):
     return plan
 
 
-def test_what_is_slow_on_its_chain_is_found_where_nothing_else_is_allowed():
-    narrow = 4
+@pytest.mark.parametrize("most", [2, 4])
+def test_what_is_not_allowed_makes_nothing_else_slow(most):
+    """Nor is it what comes closest where nothing is precise enough."""
 
-    def judge(plan):
-        return RootWork()(plan) if plan.layout.width <= narrow else math.inf
+    def only_narrow(cost):
+        return lambda plan: cost(plan) if plan.layout.width <= most else math.inf
 
-    wished = Choice(ring_dim=1 << 14, digits=3, judge=judge)
-    plan = choose(WORKLOADS["nothing"], replace(wished, bounds=(RootWork.least,)))
-    assert plan.layout.width == narrow
-    assert plan == choose(WORKLOADS["nothing"], wished)
+    task, work = WORKLOADS["nothing"], RootWork()
+    wished = Choice(ring_dim=1 << 14, digits=3, judge=only_narrow(work), bounds=(only_narrow(work.least),))
+    assert choose(task, wished).layout.width == most
+    coarse = choose(replace(CLASSES, precision=CLASSES.precision / 5), replace(wished, digits=None))
+    assert coarse.precision.released_error > coarse.workload.precision
+    assert coarse.layout.width <= most
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.5, math.inf])
