@@ -51,8 +51,9 @@ PREDICTIONS = """
 
 `python -m benchmarks.predictions` after `mhe plan --calibrate`: what `mhe plan` foretells over what `mhe train` takes.
 An iteration is the median of those that find their rows encoded, of the party farthest off; weight error is the
-planned one over the one seen, and should never be below 1. *At pace* takes out how fast the machine was at that moment,
-by the same operations measured before and after the run.
+planned one over the one seen, and should never be below 1. *Fastest* is the wall time of the least disturbed iteration.
+*At pace* takes out how fast the machine was at that moment, by the same operations measured before and after the run;
+*others* is the part of all cores' time that something else took meanwhile.
 
 """
 
