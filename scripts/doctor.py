@@ -23,7 +23,8 @@ WHEELS = {(3, 10): ("22.4", (2, 35)), (3, 12): ("24.4", (2, 38))}
 
 ONLY_OPENFHE = 'only backend = "openfhe" needs it'
 
-PROBE_SECONDS = 120
+PROBE_SECONDS = 900
+"""What takes longer hangs: compiling all kernels takes half a minute, on a machine whose host is busy some minutes."""
 
 
 @dataclass(frozen=True)
