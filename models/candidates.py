@@ -137,9 +137,10 @@ def _free_of_scale(workload: Workload, choice: Choice, ring_dim: int, scale_bits
         limbs = floor_limbs + workload.levels
         cuts = {len(digit_ranges(limbs, d)) for d in range(1, limbs + 1)}
         if choice.digits is not None and choice.digits not in cuts:
-            raise ParameterError(
+            problem = problem or ParameterError(
                 f"{limbs} limbs cannot be cut into {choice.digits} digits of equal width; use another number"
             )
+            continue
         for digits in sorted(cuts) if choice.digits is None else (choice.digits,):
             shape = Shape(ring_dim, first_bits, scale_bits, limbs, digits, floor_limbs)
             try:

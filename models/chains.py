@@ -92,17 +92,18 @@ def choose_chains(
     free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of 60 bits.
     bounds: as of a `Choice`, for plans of this kind.
 
-    The search is complete over SCALE_BITS, rings, digits, layouts and families: costs are closed forms of what one run
-    of the code counts for each ring and layout, so that all of them can be known before any noise is followed. Plans
+    The search is complete over SCALE_BITS, rings, digits, layouts and families, with as many special primes below 2^50
+    as cover the digits and the floor in limbs below 2^50: costs are closed forms of what one run of the code counts for
+    each ring and layout, so that all of them can be known before any noise is followed. Plans
     are looked at from the cheapest on, and the first that is precise enough is the best there is. The next bound of a
     plan, and in the end its cost, is worked out only when the one before it is what is cheapest (best first: no plan
     that is left can cost less), and noise is followed only where a cost is. A plan that is slow on its chain, by its
     first bound more than SLOWER times as much as the best there, is looked at only where it could cost less than what
     was found without: where nothing is precise enough, none of these is tried. Noise falls with the scale; the special
-    primes always cover the digits, so that on these nothing depends, and what a family takes of the room of a refresh
-    grows with the floor, as the scale does. Hence a plan is passed over if one in its ring and family, of as many
-    diagonals, with at least its scale was not precise enough; and the smallest scale that is comes from a bisection,
-    which starts at the largest one. Raises ParameterError naming the binding constraint if nothing fits.
+    primes always cover the digits, so that on these little depends (a factor of 2), and what a family takes of the room
+    of a refresh grows with the floor, as the scale does. Hence a plan is passed over if one in its ring and family, of
+    as many diagonals, with at least its scale was not precise enough; and the smallest scale that is comes from a
+    bisection, which starts at the largest one. Raises ParameterError naming the binding constraint if nothing fits.
     """
     _, allowed = asked_of(workload)
     judge = choice.judge or RootWork()
@@ -134,7 +135,8 @@ def choose_chains(
         raise ParameterError(NOT_ALLOWED)
     found, missed = _precise_enough(quick, stages[1:], allowed, count)
     if found:
-        slow = [each for each in slow if each.cost < found[0].cost]
+        most = found[-1].cost if len(found) == count else math.inf
+        slow = [each for each in slow if each.cost < most]
         best = _precise_enough(quick + slow, stages[1:], allowed, count)[0] if slow else found
         return [each.plan for each in best]
     if not missed:

@@ -18,6 +18,7 @@ from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.plan import CircuitPlan
 from models.range_probe import range_probe
+from models.search import asked_of
 from network.topology import Tree
 from network.traffic import predict
 from scripts.config import Config
@@ -192,11 +193,19 @@ def _release(plan: Plan) -> str:
     if plan.workload.release == "encrypted":
         rows, answers = plan.prediction.rows, plan.workload.answers
         error = precision.released_error
-        return f"nothing, the model stays encrypted; {answers} answers to up to {rows} rows, precise to {error:.1g}"
+        told = f"nothing, the model stays encrypted; {answers} answers to up to {rows} rows, precise to {error:.1g}"
+        return told + _missed(plan)
     what = "the model" if plan.workload.release == "model" else "each party's own predictions"
     values = "weights" if plan.workload.release == "model" else "logits"
     bits = -math.log2(precision.released_error)
-    return f"{what}; {values} are precise to {precision.released_error:.1g} ({bits:.1f} bits after the point)"
+    told = f"{what}; {values} are precise to {precision.released_error:.1g} ({bits:.1f} bits after the point)"
+    return told + _missed(plan)
+
+
+def _missed(plan: Plan) -> str:
+    """What is said where no plan is as precise as asked for."""
+    _, asked = asked_of(plan.workload)
+    return "" if plan.precision.released_error <= asked else f"; {asked:g} is asked for and NOT reached by any plan"
 
 
 def _smudging(plan: Plan) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mhe.errors import ParameterError
+from mhe.errors import ConfigError, ParameterError
 from models.choice import Choice, shape_of
 from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.refresh_points import ALL_POINTS
+from models.search import asked_of
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
@@ -27,6 +28,7 @@ from scripts.forecast import Forecast
 from scripts.goal import Goal
 from scripts.planning import best_plans, choice_of, goal_of, shown_bytes, workload_of
 from scripts.progress import make_console
+from scripts.sections import LEAST_STATISTICAL_BITS
 from scripts.train import read_summaries
 
 ALTERNATIVES = 3
@@ -73,6 +75,9 @@ def plan(
     console = make_console(quiet=False)
     if objective is not None:
         config = config.model_copy(update={"crypto": config.crypto.model_copy(update={"objective": objective})})
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        folder = json_file.absolute().parent
+        raise ConfigError(f"--json {json_file}: there is no folder {folder}; create it, or name another file")
     summaries, target = read_summaries(config, n_parties)
     costs = calibrate(console.print) if measure else units()
     goal = goal_of(config, n_parties, costs, link)
@@ -128,15 +133,16 @@ def _relaxed(workload: Workload, choice: Choice, plan: Plan) -> Iterator[tuple[s
         f"{bits} statistical bits of refreshes", f"{other_bits}",
         workload, replace(choice, statistical_bits=other_bits),
     )  # fmt: skip
-    if workload.release != "nothing":
-        fewer = workload.release_bits - RELEASE_STEP_BITS
+    fewer = workload.release_bits - RELEASE_STEP_BITS
+    if workload.release != "nothing" and fewer >= LEAST_STATISTICAL_BITS:
         yield (
             f"{workload.release_bits} statistical bits of the release", f"{fewer}",
             replace(workload, release_bits=fewer), choice,
         )  # fmt: skip
     for factor in (PRECISION_STEP, 1 / PRECISION_STEP):
         wish = workload.precision * factor
-        yield f"precision {workload.precision:g}", f"{wish:g}", replace(workload, precision=wish), choice
+        if wish < 1:
+            yield f"precision {workload.precision:g}", f"{wish:g}", replace(workload, precision=wish), choice
     for name, left in (
         ("ring_dim", replace(choice, ring_dim=None)),
         ("first_bits", replace(choice, first_bits=None)),
@@ -181,7 +187,8 @@ def _print(found: Explanation, console: Console) -> None:
         memory = shown_bytes(new.most_memory_bytes)
         ring = f"2^{new.plan.parameters.ring_dim.bit_length() - 1}"
         difference = "none" if abs(change) < 5e-3 else f"{100 * change:+.0f} %"
-        error = f"{new.plan.precision.released_error:.1g}"
+        missed = new.plan.precision.released_error > asked_of(new.plan.workload)[1]
+        error = f"{new.plan.precision.released_error:.1g}" + (" (missed)" if missed else "")
         time = seconds(new.iteration_seconds)
         table.add_row(variant.constraint, variant.instead, ring, time, difference, error, memory)
     console.print(table)

@@ -184,7 +184,7 @@ class Forecast:
     @property
     def most_iteration_bytes(self) -> int:
         """Of the party that sends most."""
-        return max(map(self.iteration_bytes, range(self.tree.n_parties)))
+        return _most_bytes(self.tree, self.plan.iteration_transfers)
 
     @cached_property
     def key_transfers(self) -> tuple[Transfer, ...]:
@@ -364,3 +364,9 @@ class Forecast:
     @cached_property
     def _work(self) -> Work:
         return work_of(self.plan.parameters)
+
+
+@lru_cache(maxsize=4096)
+def _most_bytes(tree: Tree, transfers: tuple[Transfer, ...]) -> int:
+    """Of the party that sends most."""
+    return max(predict(tree, rank, transfers).bytes_sent for rank in range(tree.n_parties))

@@ -27,6 +27,8 @@ ALLOWED = {
 }
 """What is allowed, for the keys of which pydantic's own words say it badly."""
 
+LEAST_STATISTICAL_BITS = 30
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -140,7 +142,7 @@ class CryptoConfig(Section):
 
     backend: Literal["native", "openfhe", "clear"] = "native"
     security_bits: Literal[128, 192] = 128
-    statistical_bits: Annotated[int, Field(ge=30, le=256)] = 128
+    statistical_bits: Annotated[int, Field(ge=LEAST_STATISTICAL_BITS, le=256)] = 128
     message_bound: Annotated[float, Field(gt=0, le=2**20)] = 32.0
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     objective: Literal["time", "traffic", "memory"] = "time"
@@ -213,7 +215,7 @@ class ReleaseConfig(Section):
     """
 
     what: Literal["model", "predictions", "encrypted", "nothing"] = "model"
-    statistical_bits: Annotated[int, Field(ge=30, le=128)] = 40
+    statistical_bits: Annotated[int, Field(ge=LEAST_STATISTICAL_BITS, le=128)] = 40
     precision: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     answers: Annotated[int, Field(ge=1, le=2**32)] = 100
 

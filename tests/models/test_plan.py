@@ -240,6 +240,12 @@ def test_the_binding_constraint_is_named(task, choice, said):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_digits_that_one_floor_cannot_be_cut_into_fit_another():
+    """Few wide limbs below the levels come first; what they cannot do, more narrow ones may."""
+    found = choose(WORKLOADS["four parties"], Choice(ring_dim=32768, digits=5))
+    assert found.parameters.digits == 5
+
+
 @pytest.mark.parametrize(("ring_dim", "changes", "said"), [
     (65536, {"precision": 1e-9}, "weights would be released to .* at best .* 1e-09 is asked for"),
     (None, {"precision": 1e-3, "release_bits": 80}, "weights would be released to .*smudging of 80 statistical bits"),

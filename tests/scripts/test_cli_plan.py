@@ -30,3 +30,28 @@ def test_a_plan_says_what_a_run_would_take(evaluator: str, tmp_path: Path, monke
     assert ("simulated, nothing is encrypted" in said) == (evaluator == "clear")
     assert "4 between refreshes, at" in said
     assert "128 statistical bits" in said
+
+
+PIMA = '[data]\ntrain = "builtin:pima"\nlabel = "diabetes"\n[crypto]\nring_dim = 32768\ndigits = 3\nscale_bits = 56\n'
+
+
+def planned(folder: Path, text: str, *options: str) -> tuple[int, str]:
+    (folder / "c.toml").write_text(text)
+    result = CliRunner().invoke(cli.app, ["plan", str(folder / "c.toml"), "--parties", "2", *options])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_a_precision_that_is_missed_is_said(tmp_path: Path) -> None:
+    code, said = planned(tmp_path, PIMA + "[release]\nprecision = 0.01\n")
+    assert code == 0, said
+    assert "NOT reached" not in said
+    code, said = planned(tmp_path, PIMA + "[release]\nprecision = 0.0001\n")
+    assert code == 0, said
+    assert "0.0001 is asked for and NOT reached by any plan" in said
+
+
+def test_a_file_in_no_folder_is_refused_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.explain.best_plans", lambda *_: pytest.fail("searched"))
+    code, said = planned(tmp_path, PIMA, "--json", str(tmp_path / "none" / "plan.json"))
+    assert code != 0
+    assert "there is no folder" in said
