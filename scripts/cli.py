@@ -88,7 +88,7 @@ def plan(
         Objective | None, typer.Option(help="What to make small, instead of [crypto] objective.")
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure first what operations cost here, some ten seconds; it is kept.")
+        bool, typer.Option("--calibrate", help="Measure first what operations cost here, half a minute; it is kept.")
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write plan, alternatives and costs to this file.")] = None,
 ) -> None:
