@@ -8,7 +8,7 @@ from mhe.parameters import Primes, Shape
 from mhe.ring.primes import ntt_primes
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16384)
 def generate_moduli(shape: Shape) -> Primes:
     """(moduli, special moduli): primes next to the sizes that the shape asks for, the same for shapes that ask for the
     same sizes.

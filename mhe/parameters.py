@@ -70,6 +70,11 @@ class Shape:
         covering = math.ceil(self.largest_digit_bits / self.special_bits)
         return (self.special_bits,) * (self.special_limbs or covering)
 
+    @cached_property
+    def special_margin(self) -> int:
+        """Bits by which the special primes exceed the largest digit."""
+        return sum(self.all_special_bits) - self.largest_digit_bits
+
     @property
     def log_qp(self) -> int:
         """log2 of all moduli together, nominally."""

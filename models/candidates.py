@@ -1,11 +1,10 @@
-"""Every chain that the caps on log2(QP) allow for the iterations of a regression, one for each cost."""
+"""Every modulus chain that the caps on log2(QP) allow, but for those that another one beats."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from mhe.errors import ParameterError
 from mhe.parameters import LOG_QP_CAPS, Shape, check_cap, digit_ranges, refresh_floor_bits
@@ -15,15 +14,17 @@ from models.workload import Workload
 
 RING_DIMS = tuple(1 << k for k in range(12, 17))
 FIRST_BITS = 60
-SCALE_BITS = range(60, 29, -1)
-PRESCRIBED_SCALE_BITS = range(58, 29, -1)
+PRESCRIBED_SCALE_BITS = 58
+"""OpenFHE takes no larger scale."""
+
+LEAST_SCALE_BITS = 30
 
 SPECIAL_MARGINS = (-24, 8)
 """Least and largest difference in bits between an evaluator's free special primes and its largest digit.
 Fewer bits than the digit do where a key switch is followed by a rescale, which takes the noise away."""
 
 MARGIN_STEP = 8
-"""Of shapes that cost the same and are this close in margin, only the one with the largest scale is looked at."""
+"""Chains this close in margin count as equally precise at the same scale."""
 
 SMALLEST_FREE_BITS = 24
 """Smaller primes are too few that the ring divides."""
@@ -34,8 +35,6 @@ CAP_MARGIN_BITS = 0.01
 ROUNDING_BITS = 0.5
 """What the floor may lose because primes are only next to their nominal sizes."""
 
-DIGITS = range(1, 9)
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -45,16 +44,11 @@ class Candidate:
     shape: Shape
     refresh_limbs: int
 
-    @cached_property
-    def margin(self) -> int:
-        """Bits by which the special primes exceed the largest digit."""
-        return sum(self.shape.all_special_bits) - self.shape.largest_digit_bits
-
     def is_no_better_than(self, other: Candidate) -> bool:
         """Whether it is no more precise. In one ring scale and margin decide, digits hardly."""
         mine, theirs = self.shape, other.shape
         same_ring = mine.ring_dim == theirs.ring_dim
-        return same_ring and mine.scale_bits <= theirs.scale_bits and self.margin <= other.margin
+        return same_ring and mine.scale_bits <= theirs.scale_bits and mine.special_margin <= theirs.special_margin
 
 
 def candidates_for(workload: Workload, choice: Choice, *, free: bool) -> list[Candidate]:
@@ -76,65 +70,82 @@ def candidates_for(workload: Workload, choice: Choice, *, free: bool) -> list[Ca
             f"(forward 1, link of degree {workload.link.degree} {workload.link.depth}, backward 1); need more "
             "limbs, or a lower degree"
         )
+
+    def floor(scale_bits: int) -> float:
+        return refresh_floor_bits(choice.statistical_bits, scale_bits, workload.message_bits, workload.n_parties)
+
     candidates: list[Candidate] = []
     problem: ParameterError | None = None
     # from the largest ring down, so that the first problem met is that of the most capable one
     for ring_dim in sorted(wide_enough, reverse=True):
         try:
-            candidates += (_free if free else _prescribed)(workload, choice, ring_dim)
+            shapes = shapes_for(choice, ring_dim, workload.levels, floor, free=free)
         except ParameterError as error:
             problem = problem or error
+            continue
+        candidates += [Candidate(workload, shape, shape.n_limbs - workload.levels) for shape in shapes]
     if not candidates and problem is not None:
         raise problem
     return candidates
 
 
-def _prescribed(workload: Workload, choice: Choice, ring_dim: int) -> list[Candidate]:
-    """For each number of digits, the largest scale. Raises ParameterError if there is none."""
-    candidates: list[Candidate] = []
-    problem: ParameterError | None = None
-    for digits in DIGITS if choice.digits is None else (choice.digits,):
-        try:
-            candidates.append(_largest_scale(workload, choice, ring_dim, digits))
-        except ParameterError as error:
-            problem = problem or error
-    if not candidates and problem is not None:
-        raise problem
-    return candidates
+def shapes_for(
+    choice: Choice,
+    ring_dim: int,
+    levels: int,
+    floor: Callable[[int], float],
+    *,
+    free: bool,
+    least_scale_bits: int = LEAST_SCALE_BITS,
+) -> list[Shape]:
+    """Every chain within the cap of so many levels above a refresh that needs `floor` bits at a scale; but those that
+    another one beats, which costs no more and is no less precise.
 
-
-def _free(workload: Workload, choice: Choice, ring_dim: int) -> list[Candidate]:
-    """Chains of free sizes: the refresh floor in as few limbs as hold it, a prime of the size of the scale for every
-    level, special primes of any size. Raises ParameterError with what is in the way if there is none.
+    free: the floor in as few limbs as hold it, a prime of the size of the scale for every level, special primes of any
+    size; otherwise as OpenFHE prescribes. Raises ParameterError with what is in the way if there is none.
 
     A level of a scale beyond 49 bits has one wide prime, not two small ones: it costs less than two limbs
     (`models.cost`), and half the memory and traffic.
     """
-    largest: dict[tuple[object, ...], Candidate] = {}
+    found: dict[tuple[int, int], list[Shape]] = {}
     problem: ParameterError | None = None
-    for scale_bits in SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
+    scales = range(FIRST_BITS if free else PRESCRIBED_SCALE_BITS, least_scale_bits - 1, -1)
+    for scale_bits in scales if choice.scale_bits is None else (choice.scale_bits,):
         try:
-            for candidate in _free_of_scale(workload, choice, ring_dim, scale_bits):
-                shape = candidate.shape
-                work = (
-                    shape.n_limbs, shape.digits, shape.special_limbs,
-                    *map(size_class, (shape.first_bits, scale_bits, shape.special_bits)),
-                    candidate.margin // MARGIN_STEP,
-                )  # fmt: skip
-                largest.setdefault(work, candidate)
+            for shape in _of_scale(choice, ring_dim, scale_bits, levels, floor(scale_bits) + ROUNDING_BITS, free=free):
+                others = found.setdefault((shape.n_limbs, shape.digits), [])
+                if not any(_beats(other, shape) for other in others):
+                    others.append(shape)
         except ParameterError as error:
-            problem = error
-    if not largest:
+            problem = error  # the smaller the scale, the more fits
+    if not found:
         raise problem or ParameterError("no scale is allowed; leave scale_bits to the plan")
-    return list(largest.values())
+    return [shape for shapes in found.values() for shape in shapes]
 
 
-def _free_of_scale(workload: Workload, choice: Choice, ring_dim: int, scale_bits: int) -> Iterator[Candidate]:
+def _beats(shape: Shape, other: Shape) -> bool:
+    """Whether a chain of no smaller scale, and as many limbs and digits, is no less precise and costs no more."""
+    sizes = (shape.first_bits, shape.scale_bits, shape.special_bits)
+    its_sizes = (other.first_bits, other.scale_bits, other.special_bits)
+    return (
+        margin_class(shape) >= margin_class(other)
+        and len(shape.all_special_bits) <= len(other.all_special_bits)
+        and all(size_class(a) <= size_class(b) for a, b in zip(sizes, its_sizes, strict=True))
+    )
+
+
+def margin_class(shape: Shape) -> int:
+    """Shapes of one class are about as precise at the same scale; beyond the largest margin nothing is gained."""
+    return min(shape.special_margin, SPECIAL_MARGINS[1]) // MARGIN_STEP
+
+
+def _of_scale(
+    choice: Choice, ring_dim: int, scale_bits: int, levels: int, floor: float, *, free: bool
+) -> Iterator[Shape]:
     """All chains of this scale. Raises ParameterError if none fits."""
-    floor = refresh_floor_bits(choice.statistical_bits, scale_bits, workload.message_bits, workload.n_parties)
     found, problem = False, None
-    for floor_limbs, first_bits in _floors(workload, choice, floor + ROUNDING_BITS):
-        limbs = floor_limbs + workload.levels
+    for floor_limbs, first_bits in _floors(choice, scale_bits, levels, floor, free=free):
+        limbs = floor_limbs + levels
         cuts = {len(digit_ranges(limbs, d)) for d in range(1, limbs + 1)}
         if choice.digits is not None and choice.digits not in cuts:
             problem = problem or ParameterError(
@@ -142,21 +153,21 @@ def _free_of_scale(workload: Workload, choice: Choice, ring_dim: int, scale_bits
             )
             continue
         for digits in sorted(cuts) if choice.digits is None else (choice.digits,):
-            shape = Shape(ring_dim, first_bits, scale_bits, limbs, digits, floor_limbs)
+            shape = Shape(ring_dim, first_bits, scale_bits, limbs, digits, floor_limbs if free else 1)
             try:
-                for special_limbs, special_bits in _specials(shape, choice.security_bits):
+                for special in _with_specials(shape, choice.security_bits) if free else (shape,):
+                    check_cap(ring_dim, special.log_qp, choice.security_bits)
                     found = True
-                    special = replace(shape, special_bits=special_bits, special_limbs=special_limbs)
-                    yield Candidate(workload, special, floor_limbs)
+                    yield special
             except ParameterError as error:
                 problem = problem or error
     if not found and problem is not None:
         raise problem
 
 
-def _specials(shape: Shape, security_bits: int) -> Iterator[tuple[int, int]]:
-    """(number, bits) of special primes below 2^49, and of fewer wide ones: for each number as many bits as the cap
-    allows and the digits call for. Raises ParameterError if not even the fewest fit.
+def _with_specials(shape: Shape, security_bits: int) -> Iterator[Shape]:
+    """With special primes below 2^49, and with fewer wide ones: for each number as many bits as the cap allows and the
+    digits call for. Raises ParameterError if not even the fewest fit.
     """
     chain, digit = sum(shape.limb_bits), shape.largest_digit_bits
     least, most = (max(digit + margin, SMALLEST_FREE_BITS) for margin in SPECIAL_MARGINS)
@@ -166,53 +177,29 @@ def _specials(shape: Shape, security_bits: int) -> Iterator[tuple[int, int]]:
         for number in range(-(-least // widest), -(-most // widest) + 1):
             bits = min(widest, -(-most // number), room // number)
             if bits >= SMALLEST_FREE_BITS and number * bits >= least:
-                yield number, bits
+                yield replace(shape, special_bits=bits, special_limbs=number)
 
 
-def _floors(workload: Workload, choice: Choice, floor: float) -> list[tuple[int, int]]:
-    """(limbs, bits of each) that hold so many bits: few wide limbs, and a few more narrow ones."""
+def _floors(choice: Choice, scale_bits: int, levels: int, floor: float, *, free: bool) -> list[tuple[int, int]]:
+    """(limbs of the refresh, bits of each) that hold so many bits: few wide limbs, and a few more narrow ones. Where
+    they are prescribed, the first is as wide, and the others are of the scale.
+    """
+    widest = choice.first_bits or FIRST_BITS
+    needed = math.ceil(floor / widest) if free else 1 + max(0, math.ceil((floor - widest) / scale_bits))
     if choice.limbs is not None:
-        limbs = choice.limbs - workload.levels
-        bits = choice.first_bits or max(math.ceil(floor / limbs), SMALLEST_FREE_BITS)
-        if limbs * bits < floor or bits > FIRST_BITS:
-            needed = math.ceil(floor / (choice.first_bits or FIRST_BITS))
-            raise _too_few_limbs(workload, choice, choice.limbs, needed)
-        return [(limbs, bits)]
-    if choice.first_bits is not None:
-        return [(math.ceil(floor / choice.first_bits), choice.first_bits)]
-    counts = {math.ceil(floor / widest) for widest in (FAST_BITS, FIRST_BITS)}
-    return [(count, max(math.ceil(floor / count), SMALLEST_FREE_BITS)) for count in sorted(counts)]
+        limbs = choice.limbs - levels
+        if limbs < needed:
+            raise ParameterError(
+                f"limbs = {choice.limbs} are too few: {levels} levels are consumed between refreshes, and one with "
+                f"{choice.statistical_bits} statistical bits at scale 2^{scale_bits} needs {needed} limbs; need "
+                f"{needed + levels}, a lower degree or fewer statistical_bits"
+            )
+        return [(limbs, choice.first_bits or _narrowest(floor, limbs) if free else widest)]
+    if not free or choice.first_bits is not None:
+        return [(needed, widest)]
+    counts = {needed, math.ceil(floor / FAST_BITS)}
+    return [(count, _narrowest(floor, count)) for count in sorted(counts)]
 
 
-def _too_few_limbs(workload: Workload, choice: Choice, limbs: int, needed: int) -> ParameterError:
-    return ParameterError(
-        f"limbs = {limbs} are too few: one iteration consumes {workload.levels} levels and a refresh with "
-        f"{choice.statistical_bits} statistical bits needs {needed} limbs; need {needed + workload.levels}, a lower "
-        "degree or fewer statistical_bits"
-    )
-
-
-def _largest_scale(workload: Workload, choice: Choice, ring_dim: int, digits: int) -> Candidate:
-    """The largest scale that fits this ring and number of digits. Raises ParameterError with what is in the way."""
-    first = choice.first_bits or FIRST_BITS
-    problem: ParameterError | None = None
-    for scale_bits in PRESCRIBED_SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,):
-        floor = refresh_floor_bits(choice.statistical_bits, scale_bits, workload.message_bits, workload.n_parties)
-        needed = 1 + max(0, math.ceil((floor + 0.5 - first) / scale_bits))
-        limbs = needed + workload.levels if choice.limbs is None else choice.limbs
-        refresh_limbs = limbs - workload.levels
-        shape = Shape(ring_dim, first, scale_bits, limbs, digits)
-        try:
-            if refresh_limbs < needed:
-                raise _too_few_limbs(workload, choice, limbs, needed)
-            if -(-limbs // -(-limbs // digits)) != digits:
-                raise ParameterError(
-                    f"{limbs} limbs cannot be cut into {digits} digits of equal width; use another number"
-                )
-            check_cap(ring_dim, shape.log_qp, choice.security_bits)
-        except ParameterError as error:
-            # a smaller scale eases the cap, a larger one asks for fewer limbs: the last or the first problem is the one
-            problem = error if choice.limbs is None or problem is None else problem
-            continue
-        return Candidate(workload, shape, refresh_limbs)
-    raise problem or ParameterError("no scale is allowed; leave scale_bits to the plan")
+def _narrowest(floor: float, limbs: int) -> int:
+    return max(math.ceil(floor / limbs), SMALLEST_FREE_BITS)

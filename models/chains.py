@@ -5,31 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import product
 from typing import Generic, TypeVar
 
 from mhe.errors import ParameterError
-from mhe.parameters import (
-    LOG_QP_CAPS,
-    Parameters,
-    Shape,
-    check_cap,
-    digit_ranges,
-    refresh_floor_bits,
-    refresh_room_bits,
-)
-from models.candidates import FIRST_BITS, RING_DIMS, ROUNDING_BITS
+from mhe.parameters import Parameters, Shape, check_cap, refresh_floor_bits, refresh_room_bits
+from models.candidates import RING_DIMS, ROUNDING_BITS, margin_class, shapes_for
 from models.choice import Choice, MakeModuli
-from models.cost import FAST_BITS
+from models.cost import size_class
 from models.local_plan import LocalPlan
 from models.mlp_plan import PerceptronPlan
 from models.newton_plan import FixedHessianPlan
-from models.search import NOT_ALLOWED, RootWork, asked_of, is_like, tolerated
+from models.search import NO_PRIMES, NOT_ALLOWED, RootWork, asked_of, is_like, tolerated
 from models.workload import Workload
 
-SCALE_BITS = (60, 58, 56, 52, FAST_BITS, 45, 42, 39, 36)
-"""Tried from the most precise down, of which OpenFHE takes 58; next to FAST_BITS or below, a limb costs less."""
+LEAST_SCALE_BITS = 36
+"""With less, nothing is left of products of encrypted values."""
 
 SLOWER = 2.0
 """Layouts that take more than so many times as long as another one on the same chain are not looked at for the sake of
@@ -47,13 +40,13 @@ class Demand:
     """
 
     levels: int
-    message_bits: Callable[[int], Sequence[float]]
+    message_bits: Sequence[Callable[[int], float]]
     takes_more: bool = False
 
     def room(self, shape: Shape, statistical_bits: int, n_parties: int) -> float:
         """The bits above the scale that are refreshed on this chain."""
         if not self.takes_more:
-            return self.message_bits(shape.scale_bits)[0]
+            return self.message_bits[0](shape.scale_bits)
         floor = sum(shape.limb_bits[: shape.n_limbs - self.levels]) - ROUNDING_BITS
         return refresh_room_bits(floor, statistical_bits, shape.scale_bits, n_parties)
 
@@ -92,18 +85,19 @@ def choose_chains(
     free: whether make_moduli takes any shape; OpenFHE prescribes one first prime and special primes of 60 bits.
     bounds: as of a `Choice`, for plans of this kind.
 
-    The search is complete over SCALE_BITS, rings, digits, layouts and families, with as many special primes below 2^50
-    as cover the digits and the floor in limbs below 2^50: costs are closed forms of what one run of the code counts for
-    each ring and layout, so that all of them can be known before any noise is followed. Plans
-    are looked at from the cheapest on, and the first that is precise enough is the best there is. The next bound of a
-    plan, and in the end its cost, is worked out only when the one before it is what is cheapest (best first: no plan
-    that is left can cost less), and noise is followed only where a cost is. A plan that is slow on its chain, by its
-    first bound more than SLOWER times as much as the best there, is looked at only where it could cost less than what
-    was found without: where nothing is precise enough, none of these is tried. Noise falls with the scale; the special
-    primes always cover the digits, so that on these little depends (a factor of 2), and what a family takes of the room
-    of a refresh grows with the floor, as the scale does. Hence a plan is passed over if one in its ring and family, of
-    as many diagonals, with at least its scale was not precise enough; and the smallest scale that is comes from a
-    bisection, which starts at the largest one. Raises ParameterError naming the binding constraint if nothing fits.
+    The search is complete over rings, families, layouts and the chains of `models.candidates`: costs are closed forms
+    of what one run of the code counts for each ring and layout, so that all of them can be known before any noise is
+    followed. Plans are looked at from the cheapest on, and the first that is precise enough is the best there is. The
+    next bound of a plan, and in the end its cost, is worked out only when the one before it is what is cheapest (best
+    first: no plan that is left can cost less), and noise is followed only where a cost is. A plan that is slow on its
+    chain, by its first bound more than SLOWER times as much as the best there, is looked at only where it could cost
+    less than what was found without: where nothing is precise enough, none of these is tried.
+
+    Noise falls with the scale and with the margin of the special primes; what a family takes of the room of a refresh
+    grows with the floor, as the scale does. Hence a plan is passed over if one in its ring and family, of as many
+    diagonals and of its class of margins, with at least its scale was not precise enough; and the smallest scale that
+    is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding constraint if
+    nothing fits.
     """
     _, allowed = asked_of(workload)
     judge = choice.judge or RootWork()
@@ -128,7 +122,7 @@ def choose_chains(
             costs = [(stages[0](plan), plan) for plan in made if choice.allows(plan)]
             least = min((cost for cost, _ in costs), default=math.inf)
             for cost, plan in costs:
-                kind = family, asked, ring_dim, plan.layout.n_diagonals
+                kind = family, asked, ring_dim, plan.layout.n_diagonals, margin_class(shape)
                 (quick if cost <= SLOWER * least else slow).append(_Bounded(cost, -shape.scale_bits, plan, kind))
     possible, quick = bool(quick), [each for each in quick if each.cost < math.inf]
     if possible and not quick:
@@ -140,8 +134,8 @@ def choose_chains(
         best = _precise_enough(quick + slow, stages[1:], allowed, count)[0] if slow else found
         return [each.plan for each in best]
     if not missed:
-        raise problem or ParameterError("no primes are found for any shape that fits; leave [crypto] to the plan")
-    return [tolerated(min(missed, key=lambda each: each[0])[1])]
+        raise problem or ParameterError(NO_PRIMES)
+    return [tolerated(min(missed, key=lambda each: each[0])[1], choice)]
 
 
 def _precise_enough(
@@ -248,62 +242,29 @@ def _parameters(
 def _shapes(
     workload: Workload, choice: Choice, demand: Demand, ring_dim: int, *, free: bool
 ) -> Iterator[tuple[int, Shape]]:
-    """(which of its message_bits, chain) for all chains within the cap on log2(QP), but for those that are as long as
-    one with more room. Raises ParameterError if none fits.
+    """(which of its message_bits, chain) for all chains within the cap on log2(QP), but for those that cost as much as
+    one with more room at the same scale. Raises ParameterError if none fits.
     """
     if choice.pinned is not None:
         check_cap(ring_dim, choice.pinned.shape.log_qp, choice.security_bits)
         yield 0, choice.pinned.shape
         return
+    known = set[Shape]()
     problem: ParameterError | None = None
-    lengths = set[tuple[int, ...]]()
-    scales = SCALE_BITS if choice.scale_bits is None else (choice.scale_bits,)
-    asked = ((scale, *each) for scale in scales for each in enumerate(demand.message_bits(scale)))
-    for scale_bits, place, bits in asked:
-        floor = ROUNDING_BITS + refresh_floor_bits(choice.statistical_bits, scale_bits, bits, workload.n_parties)
-        if free:
-            needed = math.ceil(floor / (choice.first_bits or FAST_BITS))
-        else:
-            needed = 1 + max(0, math.ceil((floor - (choice.first_bits or FIRST_BITS)) / scale_bits))
-        limbs = needed + demand.levels if choice.limbs is None else choice.limbs
-        low_limbs = limbs - demand.levels
-        if low_limbs < needed:
-            problem = problem or ParameterError(
-                f"limbs = {limbs} are too few: {demand.levels} levels are consumed between refreshes, and one with "
-                f"{choice.statistical_bits} statistical bits at scale 2^{scale_bits} needs {needed} limbs; need "
-                f"{needed + demand.levels}, an activation of lower degree or fewer statistical_bits"
-            )
+
+    def floor(message_bits: Callable[[int], float], scale_bits: int) -> float:
+        return refresh_floor_bits(choice.statistical_bits, scale_bits, message_bits(scale_bits), workload.n_parties)
+
+    for place, message_bits in enumerate(demand.message_bits):
+        try:
+            needed = partial(floor, message_bits)
+            shapes = shapes_for(choice, ring_dim, demand.levels, needed, free=free, least_scale_bits=LEAST_SCALE_BITS)
+        except ParameterError as error:
+            problem = problem or error
             continue
-        first_bits = choice.first_bits or (math.ceil(floor / low_limbs) if free else FIRST_BITS)
-        floor_limbs = low_limbs if free else 1
-        for digits in sorted({len(digit_ranges(limbs, d)) for d in range(1, limbs + 1)}):
-            if choice.digits not in (None, digits):
-                continue
-            shape = Shape(ring_dim, first_bits, scale_bits, limbs, digits, floor_limbs)
-            if not free:
-                try:
-                    check_cap(ring_dim, shape.log_qp, choice.security_bits)
-                except ParameterError as error:
-                    problem = problem or error
-                    continue
-                if (scale_bits, limbs, digits) not in lengths:
-                    lengths.add((scale_bits, limbs, digits))
-                    yield place, shape
-                continue
-            number = math.ceil(shape.largest_digit_bits / FAST_BITS)
-            room = math.floor(LOG_QP_CAPS[choice.security_bits].get(ring_dim, 0) - 1 - sum(shape.limb_bits))
-            special_bits = min(FAST_BITS, room // number)
-            whole = replace(shape, special_limbs=number, special_bits=max(special_bits, 1))
-            try:
-                if special_bits * number < shape.largest_digit_bits:
-                    check_cap(ring_dim, sum(shape.limb_bits) + shape.largest_digit_bits, choice.security_bits)
-                    continue
-                check_cap(ring_dim, whole.log_qp, choice.security_bits)
-            except ParameterError as error:
-                problem = problem or error
-                continue
-            if (scale_bits, limbs, digits, number) not in lengths:
-                lengths.add((scale_bits, limbs, digits, number))
-                yield place, whole
-    if not lengths:
-        raise problem or ParameterError(f"no modulus chain fits ring_dim {ring_dim}; use a larger one")
+        for shape in shapes:
+            if (alike := replace(shape, first_bits=size_class(shape.first_bits))) not in known:
+                known.add(alike)
+                yield place, shape
+    if not known and problem is not None:
+        raise problem

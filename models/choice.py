@@ -50,6 +50,13 @@ class Choice:
     bounds: Sequence[Callable[[PerceptronPlan], float]] = ()
     pinned: Pinned | None = None
 
+    @property
+    def wishes(self) -> list[str]:
+        """The names of the values of [crypto] that are not left to the search."""
+        named = ("ring_dim", "first_bits", "scale_bits", "digits", "limbs")
+        found = [name for name in named if getattr(self, name) is not None]
+        return found if self.points is None else [*found, "refresh"]
+
     def allows(self, plan: Plan) -> bool:
         """Whether it is in the packing that is looked at, and refreshes where that does."""
         wished, found = self.pinned, (plan.layout.n_diagonals, plan.layout.baby, plan.points)

@@ -29,6 +29,9 @@ def size_class(bits: int) -> int:
     return (bits >= LONG_BITS) + (bits > FAST_BITS)
 
 
+_TYPICAL_BITS = (LONG_BITS - 1, FAST_BITS, FAST_BITS + 1)
+"""By `size_class`."""
+
 TRANSFORM, WIDE_TRANSFORM = 1.0, 1.5
 """Work for a limb below 2^49, and for a wider one, whose arithmetic is in 64-bit words: of a transform. These and the
 next ones are measured by `python -m benchmarks.limbs`."""
@@ -77,6 +80,13 @@ class Chain:
     def of(cls, parameters: Parameters) -> Chain:
         limbs, special = (tuple(map(_bits, some)) for some in (parameters.moduli, parameters.special_moduli))
         return cls(parameters.ring_dim, limbs, special, parameters.digits)
+
+    @property
+    def typical(self) -> Chain:
+        """One with as much work: of the same size for all limbs of a class."""
+        both = self.limb_bits, self.special_bits
+        limbs, special = (tuple(_TYPICAL_BITS[size_class(bits)] for bits in some) for some in both)
+        return Chain(self.ring_dim, limbs, special, self.digits)
 
 
 def _bits(prime: int) -> int:
@@ -243,16 +253,16 @@ class Work:
         return self.chain.ring_dim / _UNIT_DIM
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def work_on(chain: Chain) -> Work:
     """One for each chain, for it keeps what it has worked out."""
     return Work(chain)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def work_of(parameters: Parameters) -> Work:
-    """On the chain of these parameters."""
-    return work_on(Chain.of(parameters))
+    """On the chain of these parameters, or one that takes as much."""
+    return work_on(Chain.of(parameters).typical)
 
 
 Rates = Mapping[str, Mapping[int, Mapping[int, float]]]

@@ -21,7 +21,7 @@ def choose_local_plans(
     free: whether make_moduli takes any shape, and the evaluator rounds to nearest. Raises ParameterError naming the
     binding constraint if nothing fits.
     """
-    demand = Demand(workload.levels, lambda _: [workload.message_bits])
+    demand = Demand(workload.levels, [lambda _: workload.message_bits])
 
     def in_ring(n_slots: int) -> list[Callable[[Parameters], LocalPlan]]:
         layouts = block_layout(workload, n_slots).alternatives

@@ -35,7 +35,8 @@ def choose_perceptron_plans(
     def family(points: RefreshPoints) -> Family[PerceptronPlan]:
         scales = (1.0,) if points.gradients else GRADIENT_SCALES
         bits = [perceptron_message_bits(workload, points, each) for each in scales]
-        demand = Demand(perceptron_levels(net, points), lambda _: bits, takes_more=not points.gradients)
+        asked = [lambda _, of_any=each: of_any for each in bits]
+        demand = Demand(perceptron_levels(net, points), asked, takes_more=not points.gradients)
 
         def in_ring(n_slots: int) -> list[Callable[[Parameters], PerceptronPlan]]:
             layouts = tile_layouts(workload, n_slots)

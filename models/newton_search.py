@@ -36,7 +36,7 @@ def choose_newton_plans(
     """
     check_newton(workload)
     newton_schedule(workload)
-    demand = Demand(newton_levels(workload), lambda scale_bits: [newton_message_bits(workload, scale_bits)])
+    demand = Demand(newton_levels(workload), [partial(newton_message_bits, workload)])
 
     def in_ring(n_slots: int) -> list[Callable[[Parameters], FixedHessianPlan]]:
         if newton_layout(workload).period > n_slots:

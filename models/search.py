@@ -25,6 +25,7 @@ TOLERATED = 10
 """Where no parameters are as precise as asked for, the most precise ones do if they miss it by this factor at most."""
 
 NOT_ALLOWED = "every chain that fits costs more than is allowed; allow more, or lower [crypto] statistical_bits"
+NO_PRIMES = "no primes are found for any chain that fits; leave the [crypto] values to the plan"
 
 LOGIT_ERROR = 0.05
 """What is asked of delivered logits where the precision asked of the weights is finer: a probability moves by at most
@@ -61,11 +62,13 @@ def choose_plans(
         for candidate in known
         for estimate in _plans(workload, choice, candidate, generate_moduli, centred=free)
     ]
+    if not estimates:
+        raise ParameterError(NO_PRIMES)
     costs = {id(estimate): judge(estimate) for estimate, _ in estimates}
     estimates = [each for each in estimates if costs[id(each[0])] < math.inf]
     if not estimates:
         raise ParameterError(NOT_ALLOWED)
-    estimates.sort(key=lambda each: (costs[id(each[0])], -each[1].shape.scale_bits, -each[1].margin))
+    estimates.sort(key=lambda each: (costs[id(each[0])], -each[1].shape.scale_bits, -each[1].shape.special_margin))
     missed: list[tuple[float, tuple[CircuitPlan, Candidate]]] = []
     found: list[CircuitPlan] = []
     for estimate, candidate in estimates:
@@ -86,8 +89,8 @@ def choose_plans(
     plans = (_on_primes(estimate, choice, candidate, make_moduli) for _, (estimate, candidate) in by_error)
     best = next((each for each in plans if each is not None), None)
     if best is None:
-        raise ParameterError("no primes are found for any shape that fits; leave the [crypto] values to the plan")
-    return [tolerated(best)]
+        raise ParameterError(NO_PRIMES)
+    return [tolerated(best, choice)]
 
 
 def asked_of(workload: Workload) -> tuple[str, float]:
@@ -97,16 +100,17 @@ def asked_of(workload: Workload) -> tuple[str, float]:
     return "weights", workload.precision
 
 
-def tolerated(best: AnyPlan) -> AnyPlan:
+def tolerated(best: AnyPlan, choice: Choice) -> AnyPlan:
     """The most precise plan there is, where that is within TOLERATED of what is asked for. Raises ParameterError."""
     (what, allowed), error, p = asked_of(best.workload), best.precision.released_error, best.parameters
     if error <= TOLERATED * allowed:
         return best
+    lower = f"Leave [crypto] {', '.join(choice.wishes)} to the plan, lower" if choice.wishes else "Lower"
     raise ParameterError(
         f"the {what} would be released to {error:.1g} at best (ring_dim {p.ring_dim}, scale 2^{p.scale_bits}), "
-        f"{allowed:g} is asked for: the smudging of {best.workload.release_bits} statistical bits is what costs "
-        "precision. Lower [release] statistical_bits, allow a larger [release] precision, or train with fewer "
-        "iterations, less momentum, more L2 or a smaller learning_rate"
+        f"{allowed:g} is asked for: the smudging of {best.workload.release_bits} statistical bits costs precision. "
+        f"{lower} [release] statistical_bits, allow a larger [release] precision, or train with fewer iterations, less "
+        "momentum, more L2 or a smaller learning_rate"
     )
 
 

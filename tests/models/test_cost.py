@@ -19,6 +19,14 @@ def test_work_grows_with_the_ring_and_with_wide_primes(name):
     assert wide.of(name, 3) >= work.of(name, 3) > 0
 
 
+@pytest.mark.parametrize("name", sorted(DEFAULT_RATES))
+@pytest.mark.parametrize("sizes", [(41, 42, 30), (47, 48, 49), (49, 50, 60), (60, 36, 57)])
+def test_work_hangs_on_classes_of_sizes_only(name, sizes):
+    first, scale, special = sizes
+    chain = Chain(1 << 14, (first, first, scale, scale, scale), (special, special), 2)
+    assert Work(chain.typical).of(name, 4) == Work(chain).of(name, 4)
+
+
 def test_a_lift_costs_little_more_for_more_sources_as_long_as_they_fit_the_vectors():
     """One row is written for each prime that comes out; with too many pieces there is another loop."""
 

@@ -244,6 +244,19 @@ def test_no_other_split_of_the_steps_of_clear_rows_is_cheaper(features, outputs,
     assert chosen == min(costs)
 
 
+@pytest.mark.parametrize(
+    "wished",
+    [
+        {"first_bits": 41}, {"first_bits": 51}, {"scale_bits": 50}, {"scale_bits": 55}, {"digits": 7}, {"limbs": 8},
+    ],
+)  # fmt: skip
+def test_no_wish_finds_what_is_cheaper(wished):
+    """All sizes of limbs are looked at: few wide ones below the levels, too, and one wide special prime."""
+    task, work = replace(CLASSES, rows=(100,) * 3, test_rows=(0,) * 3, features=8, outputs=2), RootWork()
+    anything = choose(task, Choice(ring_dim=1 << 14))
+    assert work(anything) <= work(choose(task, Choice(ring_dim=1 << 14, **wished)))
+
+
 def test_what_one_party_found_another_one_makes_again():
     plan = choose(CLASSES)
     same = choose(CLASSES, Choice(pinned=pinned(plan)))
@@ -267,7 +280,12 @@ def test_what_one_party_found_another_one_makes_again():
         (
             Choice(ring_dim=65536),
             {"release_bits": 90},
-            "released to .*smudging of 90 statistical bits is what costs precision",
+            "released to .*smudging of 90 statistical bits costs precision. Leave .crypto. ring_dim to the plan",
+        ),
+        (
+            Choice(ring_dim=16384, digits=5),
+            {"rows": (100,) * 3, "test_rows": (0,) * 3, "features": 8, "outputs": 2},
+            "released to .* at best .* Leave .crypto. ring_dim, digits to the plan, lower .release. stat",
         ),
     ],
 )

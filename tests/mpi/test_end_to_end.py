@@ -503,7 +503,7 @@ def test_bad_rows_end_real_processes(tmp_path, mpiexec):
 
 COMMON = {
     "cap": ('[crypto]\nbackend = "clear"\nring_dim = 8192\n', ["log2(QP) is", "128-bit security allows 214"]),
-    "levels": ('[crypto]\nbackend = "clear"\nlimbs = 5\n', ["limbs = 5 are too few", "consumes 4 levels"]),
+    "levels": ('[crypto]\nbackend = "clear"\nlimbs = 5\n', ["limbs = 5 are too few", "4 levels are consumed"]),
     "precision": (CLEAR + "[release]\nprecision = 1e-9\n", ["weights would be released to", "1e-09 is asked for"]),
 }
 
