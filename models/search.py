@@ -100,6 +100,12 @@ def asked_of(workload: Workload) -> tuple[str, float]:
     return "weights", workload.precision
 
 
+def is_missed(plan: Plan) -> bool:
+    """Whether it is less precise than asked for: none is as precise then."""
+    _, asked = asked_of(plan.workload)
+    return plan.precision.released_error > asked
+
+
 def tolerated(best: AnyPlan, choice: Choice) -> AnyPlan:
     """The most precise plan there is, where that is within TOLERATED of what is asked for. Raises ParameterError."""
     (what, allowed), error, p = asked_of(best.workload), best.precision.released_error, best.parameters

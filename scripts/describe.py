@@ -18,7 +18,7 @@ from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.plan import CircuitPlan
 from models.range_probe import range_probe
-from models.search import asked_of
+from models.search import asked_of, is_missed
 from network.topology import Tree
 from network.traffic import predict
 from scripts.config import Config
@@ -33,7 +33,7 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
     batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
     last = plan.low_limbs
     lines = {
-        "task": f"{_task(config, plan)}, {w.n_parties} parties, {sum(w.rows)} rows, {w.features} features",
+        "task": f"{_task(config, plan)}, {_parties(w.n_parties)}, {sum(w.rows)} rows, {w.features} features",
         "training": f"{w.iterations} iterations of {batch}, " + _steps(plan),
         **_inverse(plan, tree),
         **_functions(config, plan),
@@ -46,7 +46,7 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
         "packing": _packing(plan),
         "keys": _keys(plan),
         "memory per party": _memory(forecast),
-        "traffic per iteration": f"{_traffic(tree, plan.iteration_transfers)} over a tree of depth {tree.depth}",
+        "traffic per iteration": _traffic(tree, plan.iteration_transfers),
         "release": _release(plan),
         **_probe(forecast, config.audit.range_action),
     }
@@ -85,7 +85,7 @@ def _memory(forecast: Forecast) -> str:
 def _time(forecast: Forecast) -> str:
     """Of one iteration and of the run, and by what it is foretold."""
     ranks = range(forecast.tree.n_parties)
-    where = f"{forecast.cores} cores shared by all parties"
+    where = f"{forecast.cores} cores" + (" shared by all parties" if len(ranks) > 1 else "")
     if forecast.link is not None:
         where = f"a machine for each party, {forecast.link}"
     busiest = max(forecast.cpu_seconds(r) for r in ranks)
@@ -94,7 +94,7 @@ def _time(forecast: Forecast) -> str:
     return (
         f"{seconds(forecast.iteration_seconds)} per iteration (at most {seconds(busiest)} of CPU per party), "
         f"evaluation keys {seconds(forecast.key_seconds)}{inverse}, training {seconds(forecast.training_seconds)}; "
-        f"{where}; by {forecast.units.source}"
+        f"{where}; costs: {forecast.units.source}"
     )
 
 
@@ -204,8 +204,7 @@ def _release(plan: Plan) -> str:
 
 def _missed(plan: Plan) -> str:
     """What is said where no plan is as precise as asked for."""
-    _, asked = asked_of(plan.workload)
-    return "" if plan.precision.released_error <= asked else f"; {asked:g} is asked for and NOT reached by any plan"
+    return f"; {asked_of(plan.workload)[1]:g} is asked for and NOT reached by any plan" if is_missed(plan) else ""
 
 
 def _smudging(plan: Plan) -> str:
@@ -226,5 +225,12 @@ def _smudging(plan: Plan) -> str:
 
 def _traffic(tree: Tree, transfers: Sequence[Transfer]) -> str:
     """Of the party that sends least to the one that sends most, and rounds."""
+    if tree.n_parties == 1:
+        return "none, there is one party"
     sent = [predict(tree, rank, transfers).bytes_sent for rank in range(tree.n_parties)]
-    return f"{shown_bytes(min(sent))} to {shown_bytes(max(sent))} sent per party, {len(transfers)} rounds"
+    span = " to ".join(dict.fromkeys((shown_bytes(min(sent)), shown_bytes(max(sent)))))
+    return f"{span} sent per party, {len(transfers)} rounds over a tree of depth {tree.depth}"
+
+
+def _parties(number: int) -> str:
+    return "1 party" if number == 1 else f"{number} parties"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from models.mlp_plan import PerceptronPlan
 from models.model import Plan
 from models.newton_plan import FixedHessianPlan
 from models.refresh_points import ALL_POINTS
-from models.search import asked_of
+from models.search import is_missed
 from models.workload import Workload
 from network.link import Link
 from network.topology import Tree, sensible_arities
@@ -43,23 +44,27 @@ PRECISION_STEP = 10.0
 
 @dataclass(frozen=True)
 class Variant:
-    """The best plan if one constraint were another one; None, and the problem, if there is none."""
+    """The best plan if one constraint were another one; None, and the problem, if there is none. costs: how many times
+    as much as the chosen plan it costs, of what the search makes small.
+    """
 
     constraint: str
     instead: str
     forecast: Forecast | None
+    costs: float = math.nan
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The plan that was chosen, others, and what constraints cost. arities: seconds of an iteration by arity."""
+    """The plan that was chosen, others, and what constraints cost. arities: the chosen plan over other trees."""
 
     config: Config
     forecast: Forecast
     others: tuple[Forecast, ...]
     variants: tuple[Variant, ...]
-    arities: dict[int, float]
+    arities: Mapping[int, Forecast]
+    goal: Goal
 
 
 def plan(
@@ -75,8 +80,7 @@ def plan(
     console = make_console(quiet=False)
     if objective is not None:
         config = config.model_copy(update={"crypto": config.crypto.model_copy(update={"objective": objective})})
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        folder = json_file.absolute().parent
+    if json_file is not None and not (folder := json_file.absolute().parent).is_dir():
         raise ConfigError(f"--json {json_file}: there is no folder {folder}; create it, or name another file")
     summaries, target = read_summaries(config, n_parties)
     costs = calibrate(console.print) if measure else units()
@@ -96,15 +100,13 @@ def explain(config: Config, workload: Workload, goal: Goal) -> Explanation:
     for constraint, instead, task, other, aim in _constraints(workload, choice, goal, chosen):
         try:
             best = best_plans(task, other, config, 1, aim)[0]
-            variants.append(Variant(constraint, instead, aim.forecast(best)))
+            found = aim.forecast(best)
+            variants.append(Variant(constraint, instead, found, aim.cost(found) / aim.cost(chosen)))
         except ParameterError as error:
-            variants.append(Variant(constraint, instead, None, str(error)))
+            variants.append(Variant(constraint, instead, None, problem=str(error)))
     n, root = chosen.tree.n_parties, chosen.tree.root
-    arities = {
-        arity: replace(chosen, tree=Tree(n, arity, root)).iteration_seconds
-        for arity in sorted({*sensible_arities(n), chosen.tree.arity})
-    }
-    return Explanation(config, chosen, tuple(others), tuple(variants), arities)
+    arities = {arity: chosen.over(Tree(n, arity, root)) for arity in sorted({*sensible_arities(n), chosen.tree.arity})}
+    return Explanation(config, chosen, tuple(others), tuple(variants), arities, goal)
 
 
 def _constraints(
@@ -176,21 +178,20 @@ def _print(found: Explanation, console: Console) -> None:
     console.print()
     console.print("[bold]What a constraint costs[/bold]")
     table = Table(box=None, pad_edge=False)
-    for name in ("constraint", "instead", "ring", "iteration", "difference", "error", "memory"):
+    figure = "sent per party" if found.goal.objective == "traffic" else "iteration"
+    for name in ("constraint", "instead", "ring", figure, f"{found.goal.objective} differs", "error", "memory"):
         table.add_column(name, justify="left" if name in ("constraint", "instead") else "right")
     for variant in found.variants:
         if variant.forecast is None:
             table.add_row(variant.constraint, variant.instead, "", "impossible", "", "", "")
             continue
         new = variant.forecast
-        change = new.iteration_seconds / chosen.iteration_seconds - 1
+        change = variant.costs - 1
         memory = shown_bytes(new.most_memory_bytes)
         ring = f"2^{new.plan.parameters.ring_dim.bit_length() - 1}"
         difference = "none" if abs(change) < 5e-3 else f"{100 * change:+.0f} %"
-        missed = new.plan.precision.released_error > asked_of(new.plan.workload)[1]
-        error = f"{new.plan.precision.released_error:.1g}" + (" (missed)" if missed else "")
-        time = seconds(new.iteration_seconds)
-        table.add_row(variant.constraint, variant.instead, ring, time, difference, error, memory)
+        error = f"{new.plan.precision.released_error:.1g}" + (" (missed)" if is_missed(new.plan) else "")
+        table.add_row(variant.constraint, variant.instead, ring, _figure(found.goal, new), difference, error, memory)
     console.print(table)
     problems = [(v.constraint, v.instead, v.problem) for v in found.variants if v.forecast is None]
     if problems:
@@ -198,18 +199,30 @@ def _print(found: Explanation, console: Console) -> None:
         console.print("[bold]What is impossible[/bold]")
         for constraint, instead, problem in problems:
             console.print(f"{constraint}, {instead}: {problem}", markup=False)
-    best = min(found.arities, key=lambda arity: found.arities[arity])
-    now = chosen.tree.arity
-    if len(found.arities) > 1:
-        said = ", ".join(f"{arity}: {seconds(s)}" for arity, s in found.arities.items())
-        console.print()
-        if found.config.network.arity == "auto":
-            aim, where = found.config.crypto.objective, chosen.link or "parties that share the cores of one machine"
-            console.print(f"[bold]Arity of the tree[/bold]: {now}, for the least {aim} with {where}; iteration: {said}")
-        else:
-            gain = found.arities[best] < 0.99 * found.arities[now]
-            better = f'; \\[network] arity = "auto" takes the best, {best}' if gain else ""
-            console.print(f"[bold]Iteration by arity of the tree[/bold] (now {now}): {said}{better}")
+    _print_arities(found, console)
+
+
+def _print_arities(found: Explanation, console: Console) -> None:
+    if len(found.arities) == 1:
+        return
+    goal, now = found.goal, found.forecast.tree.arity
+    said = ", ".join(f"{arity}: {_figure(goal, each)}" for arity, each in found.arities.items())
+    console.print()
+    if found.config.network.arity == "auto":
+        where = found.forecast.link or "parties that share the cores of one machine"
+        console.print(f"[bold]Arity of the tree[/bold]: {now}, for the least {goal.objective} with {where}; {said}")
+        return
+    best = min(found.arities, key=lambda arity: goal.cost(found.arities[arity]))
+    gain = goal.cost(found.arities[best]) < 0.99 * goal.cost(found.forecast)
+    better = f'; \\[network] arity = "auto" takes the best, {best}' if gain else ""
+    console.print(f"[bold]Iteration by arity of the tree[/bold] (now {now}): {said}{better}")
+
+
+def _figure(goal: Goal, forecast: Forecast) -> str:
+    """Of an iteration: bytes where the search makes those small, seconds otherwise."""
+    if goal.objective == "traffic":
+        return shown_bytes(forecast.most_iteration_bytes)
+    return seconds(forecast.iteration_seconds)
 
 
 def _row(forecast: Forecast) -> tuple[str, ...]:
@@ -246,7 +259,7 @@ def as_json(found: Explanation) -> dict[str, Any]:
             }
             for v in found.variants
         ],
-        "iteration_seconds_by_arity": found.arities,
+        "iteration_seconds_by_arity": {arity: each.iteration_seconds for arity, each in found.arities.items()},
     }
 
 

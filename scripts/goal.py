@@ -37,7 +37,7 @@ class Goal:
     def forecast(self, plan: Plan) -> Forecast:
         """Over the tree on which the plan does best; of equally good ones, the fastest."""
         found = self.forecasts(plan)
-        return found[0] if len(found) == 1 else min(found, key=lambda f: (self._cost(f), f.iteration_seconds))
+        return found[0] if len(found) == 1 else min(found, key=lambda f: (self.cost(f), f.iteration_seconds))
 
     def over(self, tree: Tree) -> Goal:
         """The same over this tree."""
@@ -57,7 +57,7 @@ class Goal:
         return math.inf if self.memory_limit is not None and taken > self.memory_limit else 0.0
 
     def __call__(self, plan: Plan) -> float:
-        return self.allowance(plan) or min(map(self._cost, self.forecasts(plan)))
+        return self.allowance(plan) or min(map(self.cost, self.forecasts(plan)))
 
     @property
     def bounds(self) -> Sequence[Callable[[PerceptronPlan], float]]:
@@ -70,7 +70,8 @@ class Goal:
     def _least_with_passes(self, plan: PerceptronPlan) -> float:
         return self._least(plan) + min(forecast.passing_seconds for forecast in self.forecasts(plan))
 
-    def _cost(self, forecast: Forecast) -> float:
+    def cost(self, forecast: Forecast) -> float:
+        """What is to be made small."""
         if self.objective == "traffic":
             return forecast.most_iteration_bytes
         if self.objective == "memory":
