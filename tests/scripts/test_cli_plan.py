@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -48,6 +49,30 @@ def test_a_precision_that_is_missed_is_said(tmp_path: Path) -> None:
     code, said = planned(tmp_path, PIMA + "[release]\nprecision = 0.0001\n")
     assert code == 0, said
     assert "0.0001 is asked for and NOT reached by any plan" in said
+
+
+def test_constraints_are_compared_by_what_is_made_small(tmp_path: Path) -> None:
+    code, said = planned(
+        tmp_path, PIMA + "[release]\nprecision = 0.01\n", "--objective", "traffic", "--json", str(tmp_path / "p")
+    )
+    assert code == 0, said
+    assert "Chosen for the least traffic" in said
+    assert "traffic differs" in said
+    found = json.loads((tmp_path / "p").read_text())
+    most, few = (
+        max(plan["iteration_bytes"])
+        for plan in (found["chosen"], *(c["plan"] for c in found["constraints"] if c["instead"] == "40"))
+    )
+    assert few < most
+    assert f"{100 * (few / most - 1):+.0f} %" in said
+
+
+def test_one_party_sends_nothing(tmp_path: Path) -> None:
+    code, said = planned(tmp_path, PIMA + "[release]\nprecision = 0.01\n", "--parties", "1")
+    assert code == 0, said
+    assert "1 party, " in said
+    assert "traffic per iteration none, there is one party" in said
+    assert "shared by all" not in said
 
 
 def test_a_file_in_no_folder_is_refused_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
