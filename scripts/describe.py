@@ -32,15 +32,16 @@ def describe(forecast: Forecast, config: Config, console: Console) -> None:
     w, p = plan.workload, plan.parameters
     batch = "all rows" if w.batch is None else f"{w.batch} rows per party"
     last = plan.low_limbs
+    parties = _number(w.n_parties, "party", "parties")
     lines = {
-        "task": f"{_task(config, plan)}, {_parties(w.n_parties)}, {sum(w.rows)} rows, {w.features} features",
+        "task": f"{_task(config, plan)}, {parties}, {sum(w.rows)} rows, {w.features} features",
         "training": f"{w.iterations} iterations of {batch}, " + _steps(plan),
         **_inverse(plan, tree),
         **_functions(config, plan),
         "ring": f"dimension {p.ring_dim}, log2(QP) {p.log_qp:.1f}, {p.security_bits}-bit security"
         + (" (simulated, nothing is encrypted)" if config.crypto.backend == "clear" else ""),
         "modulus chain": f"{p.n_limbs} limbs ({_sizes(p.moduli)} bits), {p.digits} digits, "
-        f"{len(p.special_moduli)} special primes ({_sizes(p.special_moduli)} bits)",
+        f"{_number(len(p.special_moduli), 'special prime')} ({_sizes(p.special_moduli)} bits)",
         "levels": f"{p.depth} between refreshes, at {last} limbs with {p.statistical_bits} statistical bits",
         **({"refreshed": plan.points.said(plan.network)} if isinstance(plan, PerceptronPlan) else {}),
         "packing": _packing(plan),
@@ -232,5 +233,5 @@ def _traffic(tree: Tree, transfers: Sequence[Transfer]) -> str:
     return f"{span} sent per party, {len(transfers)} rounds over a tree of depth {tree.depth}"
 
 
-def _parties(number: int) -> str:
-    return "1 party" if number == 1 else f"{number} parties"
+def _number(count: int, of_one: str, of_many: str = "") -> str:
+    return f"{count} {of_one if count == 1 else of_many or of_one + 's'}"
