@@ -10,6 +10,8 @@ import pytest
 
 from mhe.errors import ParameterError
 from mhe.moduli import generate_moduli
+from mhe.parameters import log2_product
+from mhe.ring.primes import ntt_primes
 from models.activations import approximate, identity, sigmoid, square
 from models.choice import Choice, pinned
 from models.mlp import PerceptronModel
@@ -77,6 +79,17 @@ def test_the_encrypted_model_is_the_twins(name, points):
     assert planned / 1000 < error <= surely(planned, weights_in(plan))
 
 
+def test_the_encrypted_model_is_the_twins_with_short_special_primes():
+    """The noise of key switches is what is felt then."""
+    plan = plan_for("one hidden layer", RefreshPoints(gradients=False))
+    short, shards = with_special_margin(plan, -24), table(plan.workload)
+    twin, _ = train_twin(short, shards, seed=5)
+    error = largest_error(released(short, shards, partial(make_party, "native"), seed=5), twin)
+    planned = short.precision.weight_error
+    assert planned > 2 * plan.precision.weight_error
+    assert planned / 1000 < error <= surely(planned, weights_in(short))
+
+
 @pytest.mark.parametrize("gradients", [True, False])
 def test_what_lies_beside_the_weights_is_not_opened(gradients):
     """A step leaves some there; what is released or kept has none."""
@@ -120,10 +133,21 @@ def opened(plan):
     return [np.array(tile[::step], dtype=object) for tile in tiles], [bound for _, bound in outcomes[0][0]]
 
 
+def with_special_margin(plan, bits):
+    """With special primes together so many bits longer than the largest digit."""
+    p = plan.parameters
+    covered = max(log2_product(p.moduli[i] for i in digit) for digit in p.digit_limbs)
+    number = len(p.special_moduli)
+    special = ntt_primes(round((covered + bits) / number), p.ring_dim, number, avoid=p.moduli)
+    assert log2_product(special) == pytest.approx(covered + bits, abs=number)
+    return replace(plan, parameters=replace(p, special_moduli=special))
+
+
+@pytest.mark.parametrize("margin", [-24, 8])
 @pytest.mark.parametrize("gradients", [True, False])
-def test_noise_that_the_smudging_hides_is_below_its_bound(gradients):
+def test_noise_that_the_smudging_hides_is_below_its_bound(gradients, margin):
     """Two runs differ by noise only; the bound allows for a margin of 8, and for the worst secret."""
-    plan = plan_for("sigmoids", RefreshPoints(gradients=gradients))
+    plan = with_special_margin(plan_for("sigmoids", RefreshPoints(gradients=gradients)), margin)
     (first, bounds), (second, _) = opened(plan), opened(plan)
     assert bounds == plan.precision.weight_noise_norms
     for a, b, bound in zip(first, second, bounds, strict=True):
