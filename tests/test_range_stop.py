@@ -66,7 +66,7 @@ def test_a_run_that_is_to_warn_warns_and_goes_on(kind, tmp_path, monkeypatch, ca
     assert "range probes 2, of the sum of powers of" in said
     # layers of tiles are refreshed once more, for what is left of their products beside the inputs must not count
     rounds = 4 if kind == "logistic" else 8
-    assert re.search(rf"Each [\d.]+ m?s, [\d.]+ MiB to [\d.]+ MiB sent per party, {rounds} rounds", said)
+    assert re.search(rf"Each [\d.]+ m?s, (?:[\d.]+ MiB to )?[\d.]+ MiB sent per party, {rounds} rounds", said)
     assert "warning: in iteration 2 inputs of the polynomial may lie anywhere in [-" in said
     result = json.loads((tmp_path / "result.json").read_text())["polynomials"]
     assert [(p["iteration"], p["outside"]) for p in result["probes"]] == [(2, True), (4, True)]
