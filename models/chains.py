@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import product
@@ -58,16 +58,62 @@ both raise ParameterError where there is none. The first one is what refusals ar
 
 @dataclass
 class _Bounded(Generic[P]):
-    """A plan, what it costs at least, and its place among equally cheap ones. kind: of what differs in nothing that
-    precision hangs on but the scale. stage: how many of the bounds behind the first one are worked out; behind the last
-    one is the cost itself.
+    """A plan, what it costs at least, and its place among equally cheap ones. kind, quality: of plans of one kind, one
+    is no more precise than another one that it does not exceed in any part of the quality, the last of which is the
+    scale. stage: how many of the bounds behind the first one are worked out; behind the last one is the cost itself.
     """
 
     cost: float
     order: int
     plan: P
     kind: tuple[int, ...]
+    quality: tuple[int, ...]
     stage: int = 0
+
+    @property
+    def group(self) -> tuple[int, ...]:
+        """Of all plans that differ from it in nothing that precision hangs on but the scale."""
+        return *self.kind, *self.quality[:-1]
+
+    def is_no_better_than(self, other: _Bounded[P]) -> bool:
+        """Whether it is no more precise, of two of one kind."""
+        return all(mine <= its for mine, its in zip(self.quality, other.quality, strict=True))
+
+
+@dataclass
+class _Precision(Generic[P]):
+    """Which plans are precise enough, by following the noise of as few as can be. missed: those that were not, with
+    their errors.
+    """
+
+    allowed: float
+    missed: list[tuple[float, _Bounded[P]]] = field(default_factory=list)
+    _noisy: dict[tuple[int, ...], list[_Bounded[P]]] = field(default_factory=dict)
+
+    def is_known_to_miss(self, each: _Bounded[P]) -> bool:
+        return any(map(each.is_no_better_than, self._noisy.get(each.kind, ())))
+
+    def suffices(self, each: _Bounded[P]) -> bool:
+        if self.is_known_to_miss(each):
+            return False
+        error = each.plan.precision.released_error
+        if error > self.allowed:
+            self.missed.append((error, each))
+            self._noisy.setdefault(each.kind, []).append(each)
+        return error <= self.allowed
+
+    def bisect(self, plans: Sequence[_Bounded[P]]) -> None:
+        """Find the smallest scale that is precise enough, of plans that differ in nothing else."""
+        by_scale = {each.quality[-1]: each for each in reversed(plans)}  # the cheapest one of each
+        scales = sorted(by_scale)
+        low, high = -1, len(scales)
+        while high - low > 1:
+            # from the largest one on, for often none is enough
+            middle = high - 1 if high == len(scales) else (low + high) // 2
+            if self.suffices(by_scale[scales[middle]]):
+                high = middle
+            else:
+                low = middle
 
 
 def choose_chains(
@@ -95,9 +141,9 @@ def choose_chains(
 
     Noise falls with the scale and with the margin of the special primes; what a family takes of the room of a refresh
     grows with the floor, as the scale does. Hence a plan is passed over if one in its ring and family, of as many
-    diagonals and of its class of margins, with at least its scale was not precise enough; and the smallest scale that
-    is comes from a bisection, which starts at the largest one. Raises ParameterError naming the binding constraint if
-    nothing fits.
+    diagonals, with no less room, margin or scale was not precise enough. The most precise one of a family, ring and
+    number of diagonals is looked at first, and then the smallest scale that is precise enough comes from a bisection.
+    Raises ParameterError naming the binding constraint if nothing fits.
     """
     _, allowed = asked_of(workload)
     judge = choice.judge or RootWork()
@@ -121,9 +167,11 @@ def choose_chains(
                 continue  # no primes for this shape, or their sizes miss a bound by a hair
             costs = [(stages[0](plan), plan) for plan in made if choice.allows(plan)]
             least = min((cost for cost, _ in costs), default=math.inf)
+            quality = -asked, margin_class(shape), shape.scale_bits
             for cost, plan in costs:
-                kind = family, asked, ring_dim, plan.layout.n_diagonals, margin_class(shape)
-                (quick if cost <= SLOWER * least else slow).append(_Bounded(cost, -shape.scale_bits, plan, kind))
+                kind = family, ring_dim, plan.layout.n_diagonals
+                each = _Bounded(cost, -shape.scale_bits, plan, kind, quality)
+                (quick if cost <= SLOWER * least else slow).append(each)
     possible, quick = bool(quick), [each for each in quick if each.cost < math.inf]
     if possible and not quick:
         raise ParameterError(NOT_ALLOWED)
@@ -135,39 +183,43 @@ def choose_chains(
         return [each.plan for each in best]
     if not missed:
         raise problem or ParameterError(NO_PRIMES)
-    return [tolerated(min(missed, key=lambda each: each[0])[1], choice)]
+    return [tolerated(min(missed, key=lambda each: each[0])[1].plan, choice)]
 
 
 def _precise_enough(
     plans: Sequence[_Bounded[P]], stages: Sequence[Callable[[P], float]], allowed: float, count: int
-) -> tuple[list[_Bounded[P]], list[tuple[float, P]]]:
+) -> tuple[list[_Bounded[P]], list[tuple[float, _Bounded[P]]]]:
     """(the cheapest on up to `count` different chains, with what they cost; the error of those that were looked at and
     are not precise enough)
     """
     plans = sorted(plans, key=lambda each: (each.cost, each.order))
-    alike: dict[tuple[int, ...], list[P]] = {}
-    for each in plans:
-        alike.setdefault(each.kind, []).append(each.plan)
+    most_precise: dict[tuple[int, ...], _Bounded[P]] = {}
+    alike: dict[tuple[int, ...], list[_Bounded[P]]] = {}
+    for plan in plans:
+        most_precise[plan.kind] = max(most_precise.get(plan.kind, plan), plan, key=lambda one: one.quality)
+        alike.setdefault(plan.group, []).append(plan)
+    precision = _Precision[P](allowed)
+    tried, bisected = set[tuple[int, ...]](), set[tuple[int, ...]]()
+
+    def is_out(each: _Bounded[P]) -> bool:
+        # to count operations takes as long as to follow the noise of what is most precise of a kind
+        if each.stage >= len(stages) - 1 and each.kind not in tried:
+            tried.add(each.kind)
+            precision.suffices(most_precise[each.kind])
+        return precision.is_known_to_miss(each)
+
     found: list[_Bounded[P]] = []
-    missed: list[tuple[float, P]] = []
-    smallest: dict[tuple[int, ...], float] = {}
-
-    def is_known_noisy(each: _Bounded[P]) -> bool:
-        return each.plan.parameters.scale_bits < smallest.get(each.kind, 0)
-
-    for each in _in_order(plans, stages, is_known_noisy):
-        if each.kind not in smallest:
-            smallest[each.kind] = _smallest_scale(alike[each.kind], allowed, missed)
-        if is_known_noisy(each) or any(_is_alike(each.plan, other.plan) for other in found):
+    for each in _in_order(plans, stages, is_out):
+        if each.group not in bisected:
+            bisected.add(each.group)
+            precision.bisect(alike[each.group])
+        if any(_is_alike(each.plan, other.plan) for other in found):
             continue
-        error_of = each.plan.precision.released_error
-        if error_of <= allowed:
+        if precision.suffices(each):
             found.append(each)
             if len(found) == count:
                 break
-        else:
-            missed.append((error_of, each.plan))
-    return found, missed
+    return found, precision.missed
 
 
 def _is_alike(plan: P, other: P) -> bool:
@@ -193,30 +245,6 @@ def _in_order(
         each.cost = max(each.cost, stages[each.stage](each.plan))
         each.stage += 1
         heappush(heap, (each.cost, each.stage, each.order, place))
-
-
-def _smallest_scale(plans: Sequence[P], allowed: float, missed: list[tuple[float, P]]) -> float:
-    """The smallest scale_bits at which the cheapest of these plans is precise enough, infinite if there is none.
-
-    missed: is told of those that were not.
-    """
-    by_scale = {p.parameters.scale_bits: p for p in reversed(plans)}
-    scales = sorted(by_scale)
-
-    def suffices(index: int) -> bool:
-        plan = by_scale[scales[index]]
-        error = plan.precision.released_error
-        if error > allowed:
-            missed.append((error, plan))
-        return error <= allowed
-
-    if not suffices(len(scales) - 1):
-        return math.inf
-    low, high = -1, len(scales) - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if suffices(middle) else (middle, high)
-    return scales[high]
 
 
 def _rings(choice: Choice) -> Sequence[int]:
