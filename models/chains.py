@@ -18,7 +18,7 @@ from models.cost import size_class
 from models.local_plan import LocalPlan
 from models.mlp_plan import PerceptronPlan
 from models.newton_plan import FixedHessianPlan
-from models.search import NO_PRIMES, NOT_ALLOWED, RootWork, asked_of, is_like, tolerated
+from models.search import NOT_ALLOWED, RootWork, asked_of, is_like, no_primes, tolerated
 from models.workload import Workload
 
 LEAST_SCALE_BITS = 36
@@ -150,6 +150,7 @@ def choose_chains(
     stages: list[Callable[[P], float]] = list(bounds)
     stages.append(judge)
     problem: ParameterError | None = None
+    fits = False
     quick: list[_Bounded[P]] = []
     slow: list[_Bounded[P]] = []
     for ring_dim, (family, (demand, in_ring)) in product(_rings(choice), enumerate(families)):
@@ -160,6 +161,7 @@ def choose_chains(
             problem = error if family == 0 else problem
             continue
         for asked, shape in shapes:
+            fits = True
             try:
                 parameters = _parameters(workload, choice, make_moduli, demand, shape)
                 made = [make(parameters) for make in makers]
@@ -182,7 +184,7 @@ def choose_chains(
         best = _precise_enough(quick + slow, stages[1:], allowed, count)[0] if slow else found
         return [each.plan for each in best]
     if not missed:
-        raise problem or ParameterError(NO_PRIMES)
+        raise problem if problem and not fits else no_primes(choice)
     return [tolerated(min(missed, key=lambda each: each[0])[1].plan, choice)]
 
 

@@ -25,8 +25,6 @@ TOLERATED = 10
 """Where no parameters are as precise as asked for, the most precise ones do if they miss it by this factor at most."""
 
 NOT_ALLOWED = "every chain that fits costs more than is allowed; allow more, or lower [crypto] statistical_bits"
-NO_PRIMES = "no primes are found for any chain that fits; leave the [crypto] values to the plan"
-
 LOGIT_ERROR = 0.05
 """What is asked of delivered logits where the precision asked of the weights is finer: a probability moves by at most
 an eightieth."""
@@ -63,7 +61,7 @@ def choose_plans(
         for estimate in _plans(workload, choice, candidate, generate_moduli, centred=free)
     ]
     if not estimates:
-        raise ParameterError(NO_PRIMES)
+        raise no_primes(choice)
     costs = {id(estimate): judge(estimate) for estimate, _ in estimates}
     estimates = [each for each in estimates if costs[id(each[0])] < math.inf]
     if not estimates:
@@ -89,7 +87,7 @@ def choose_plans(
     plans = (_on_primes(estimate, choice, candidate, make_moduli) for _, (estimate, candidate) in by_error)
     best = next((each for each in plans if each is not None), None)
     if best is None:
-        raise ParameterError(NO_PRIMES)
+        raise no_primes(choice)
     return [tolerated(best, choice)]
 
 
@@ -98,6 +96,14 @@ def asked_of(workload: Workload) -> tuple[str, float]:
     if workload.release in ("predictions", "encrypted"):
         return {"predictions": "logits", "encrypted": "answers"}[workload.release], max(workload.precision, LOGIT_ERROR)
     return "weights", workload.precision
+
+
+def no_primes(choice: Choice) -> ParameterError:
+    """Where chains would fit, but rings have no primes of their sizes: the smaller they are, the fewer there are."""
+    wishes = ", ".join(choice.wishes) or "values"
+    return ParameterError(
+        f"no ring has enough primes of the sizes of any chain that fits; leave [crypto] {wishes} to the plan"
+    )
 
 
 def is_missed(plan: Plan) -> bool:

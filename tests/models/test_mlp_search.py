@@ -269,6 +269,7 @@ def test_what_one_party_found_another_one_makes_again():
         (Choice(ring_dim=4096), {}, r"log2\(QP\) is .* at ring_dim 4096; 128-bit security allows 106"),
         (Choice(ring_dim=8192, scale_bits=50), {}, "128-bit security allows 214 there: take ring_dim >= 32768"),
         (Choice(security_bits=192, ring_dim=16384), {}, "192-bit security allows"),
+        (Choice(first_bits=20), {}, "no ring has enough primes .* leave .crypto. first_bits to the plan"),
         (
             Choice(ring_dim=1024),
             {"batch": None, "rows": (600,)},

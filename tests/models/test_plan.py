@@ -226,6 +226,7 @@ def test_another_party_asks_openfhe_for_the_same_primes():
         ("degree 7", Choice(ring_dim=32768, security_bits=192, scale_bits=58, digits=1), "192-bit security allows 597"),
         ("four parties", Choice(limbs=4), "one iteration takes 4 levels .* need more limbs, or a lower degree"),
         ("four parties", Choice(limbs=5), "limbs = 5 are too few: 4 levels are consumed between refreshes"),
+        ("four parties", Choice(first_bits=20), "no ring has enough primes .* leave .crypto. first_bits to the plan"),
         ("four parties", Choice(digits=7, limbs=9), "9 limbs cannot be cut into 7 digits"),
         (
             "1024 features",
