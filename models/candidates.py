@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mhe.errors import ParameterError
@@ -38,11 +38,15 @@ ROUNDING_BITS = 0.5
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shape within the cap on log2(QP), and the limbs at which it refreshes."""
+    """A shape within the cap on log2(QP) for the iterations of a regression."""
 
     workload: Workload
     shape: Shape
-    refresh_limbs: int
+
+    @property
+    def refresh_limbs(self) -> int:
+        """At which it refreshes."""
+        return self.shape.n_limbs - self.workload.levels
 
     def is_no_better_than(self, other: Candidate) -> bool:
         """Whether it is no more precise. In one ring scale and margin decide, digits hardly."""
@@ -53,11 +57,7 @@ class Candidate:
 
 def candidates_for(workload: Workload, choice: Choice, *, free: bool) -> list[Candidate]:
     """Every chain within the caps. Raises ParameterError naming what is in the way if there is none."""
-    if choice.pinned is not None:
-        shape = choice.pinned.shape
-        check_cap(shape.ring_dim, shape.log_qp, choice.security_bits)
-        return [Candidate(workload, shape, shape.n_limbs - workload.levels)]
-    rings = RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
+    rings = rings_of(choice)
     wide_enough = [n for n in rings if workload.features + 1 <= n // 2]
     if not wide_enough:
         raise ParameterError(
@@ -70,36 +70,39 @@ def candidates_for(workload: Workload, choice: Choice, *, free: bool) -> list[Ca
             f"(forward 1, link of degree {workload.link.degree} {workload.link.depth}, backward 1); need more "
             "limbs, or a lower degree"
         )
-
-    def floor(scale_bits: int) -> float:
-        return refresh_floor_bits(choice.statistical_bits, scale_bits, workload.message_bits, workload.n_parties)
-
     candidates: list[Candidate] = []
     problem: ParameterError | None = None
     # from the largest ring down, so that the first problem met is that of the most capable one
     for ring_dim in sorted(wide_enough, reverse=True):
         try:
-            shapes = shapes_for(choice, ring_dim, workload.levels, floor, free=free)
+            shapes = shapes_for(workload, choice, ring_dim, workload.levels, lambda _: workload.message_bits, free=free)
         except ParameterError as error:
             problem = problem or error
             continue
-        candidates += [Candidate(workload, shape, shape.n_limbs - workload.levels) for shape in shapes]
+        candidates += [Candidate(workload, shape) for shape in shapes]
     if not candidates and problem is not None:
         raise problem
     return candidates
 
 
+def rings_of(choice: Choice) -> Sequence[int]:
+    """The ring dimensions that are looked at."""
+    wished = choice.ring_dim if choice.pinned is None else choice.pinned.shape.ring_dim
+    return RING_DIMS if wished is None else (wished,)
+
+
 def shapes_for(
+    workload: Workload,
     choice: Choice,
     ring_dim: int,
     levels: int,
-    floor: Callable[[int], float],
+    message_bits: Callable[[int], float],
     *,
     free: bool,
     least_scale_bits: int = LEAST_SCALE_BITS,
 ) -> list[Shape]:
-    """Every chain within the cap of so many levels above a refresh that needs `floor` bits at a scale; but those that
-    another one beats, which costs no more and is no less precise.
+    """Every chain within the cap of so many levels above a refresh, but those that another one beats, which costs no
+    more and is no less precise. message_bits: of what is refreshed above a scale, by scale_bits.
 
     free: the floor in as few limbs as hold it, a prime of the size of the scale for every level, special primes of any
     size; otherwise as OpenFHE prescribes. Raises ParameterError with what is in the way if there is none.
@@ -107,12 +110,17 @@ def shapes_for(
     A level of a scale beyond 49 bits has one wide prime, not two small ones: it costs less than two limbs
     (`models.cost`), and half the memory and traffic.
     """
+    if choice.pinned is not None:
+        check_cap(ring_dim, choice.pinned.shape.log_qp, choice.security_bits)
+        return [choice.pinned.shape]
     found: dict[tuple[int, int], list[Shape]] = {}
     problem: ParameterError | None = None
     scales = range(FIRST_BITS if free else PRESCRIBED_SCALE_BITS, least_scale_bits - 1, -1)
     for scale_bits in scales if choice.scale_bits is None else (choice.scale_bits,):
+        bits = message_bits(scale_bits)
+        floor = refresh_floor_bits(choice.statistical_bits, scale_bits, bits, workload.n_parties) + ROUNDING_BITS
         try:
-            for shape in _of_scale(choice, ring_dim, scale_bits, levels, floor(scale_bits) + ROUNDING_BITS, free=free):
+            for shape in _of_scale(choice, ring_dim, scale_bits, levels, floor, free=free):
                 others = found.setdefault((shape.n_limbs, shape.digits), [])
                 if not any(_beats(other, shape) for other in others):
                     others.append(shape)

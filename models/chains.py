@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import product
 from typing import Generic, TypeVar
 
 from mhe.errors import ParameterError
-from mhe.parameters import Parameters, Shape, check_cap, refresh_floor_bits, refresh_room_bits
-from models.candidates import RING_DIMS, ROUNDING_BITS, margin_class, shapes_for
+from mhe.parameters import Parameters, Shape, refresh_room_bits
+from models.candidates import ROUNDING_BITS, margin_class, rings_of, shapes_for
 from models.choice import Choice, MakeModuli
 from models.cost import size_class
 from models.local_plan import LocalPlan
@@ -153,7 +152,7 @@ def choose_chains(
     fits = False
     quick: list[_Bounded[P]] = []
     slow: list[_Bounded[P]] = []
-    for ring_dim, (family, (demand, in_ring)) in product(_rings(choice), enumerate(families)):
+    for ring_dim, (family, (demand, in_ring)) in product(rings_of(choice), enumerate(families)):
         try:
             makers = in_ring(ring_dim // 2)
             shapes = list(_shapes(workload, choice, demand, ring_dim, free=free))
@@ -249,12 +248,6 @@ def _in_order(
         heappush(heap, (each.cost, each.stage, each.order, place))
 
 
-def _rings(choice: Choice) -> Sequence[int]:
-    if choice.pinned is not None:
-        return (choice.pinned.shape.ring_dim,)
-    return RING_DIMS if choice.ring_dim is None else (choice.ring_dim,)
-
-
 def _parameters(
     workload: Workload, choice: Choice, make_moduli: MakeModuli, demand: Demand, shape: Shape
 ) -> Parameters:
@@ -275,20 +268,12 @@ def _shapes(
     """(which of its message_bits, chain) for all chains within the cap on log2(QP), but for those that cost as much as
     one with more room at the same scale. Raises ParameterError if none fits.
     """
-    if choice.pinned is not None:
-        check_cap(ring_dim, choice.pinned.shape.log_qp, choice.security_bits)
-        yield 0, choice.pinned.shape
-        return
     known = set[Shape]()
     problem: ParameterError | None = None
-
-    def floor(message_bits: Callable[[int], float], scale_bits: int) -> float:
-        return refresh_floor_bits(choice.statistical_bits, scale_bits, message_bits(scale_bits), workload.n_parties)
-
-    for place, message_bits in enumerate(demand.message_bits):
+    least = LEAST_SCALE_BITS
+    for place, bits in enumerate(demand.message_bits):
         try:
-            needed = partial(floor, message_bits)
-            shapes = shapes_for(choice, ring_dim, demand.levels, needed, free=free, least_scale_bits=LEAST_SCALE_BITS)
+            shapes = shapes_for(workload, choice, ring_dim, demand.levels, bits, free=free, least_scale_bits=least)
         except ParameterError as error:
             problem = problem or error
             continue

@@ -167,7 +167,7 @@ def _relaxed(workload: Workload, choice: Choice, plan: Plan) -> Iterator[tuple[s
 def _print(found: Explanation, console: Console) -> None:
     chosen = found.forecast
     console.print()
-    console.print(f"[bold]Chosen[/bold] for the least {found.config.crypto.objective}, of all chains that fit:")
+    console.print(f"[bold]Chosen[/bold] for the least {found.goal.objective}, of all chains that fit:")
     table = Table(box=None, pad_edge=False)
     places = ("not refreshed",) if isinstance(chosen.plan, PerceptronPlan) else ()
     for name in ("", "ring", "limbs", "digits", "scale", "error", "iteration", "sent per party", "memory", *places):
@@ -243,10 +243,10 @@ def _row(forecast: Forecast) -> tuple[str, ...]:
 def as_json(found: Explanation) -> dict[str, Any]:
     """Everything that is printed, as JSON."""
     return {
-        "objective": found.config.crypto.objective,
+        "objective": found.goal.objective,
         "costs": found.forecast.units.source,
         "machine": dict(fingerprint()),
-        "memory_limit": found.config.crypto.memory_limit,
+        "memory_limit": found.goal.memory_limit,
         "link": None if found.forecast.link is None else str(found.forecast.link),
         "chosen": forecast_as_json(found.forecast),
         "alternatives": [forecast_as_json(each) for each in found.others],
